@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comms/cluster_options.h"
+#include "comms/trajectory.h"
+
+namespace rollcall {
+
+class World;
+
+// A worker's state as the lead learner sees it.
+struct WorkerStatus {
+  int rank = 0;
+  bool alive = true;
+  int in_flight = 0;                        // assignments it holds
+  std::int64_t weights_version = -1;        // last version it confirmed
+  std::chrono::milliseconds silence{0};     // since its last message
+};
+
+// The lead learner's end of all worker links: point-to-point, nonblocking, credit-limited (a worker
+// never holds more than rollouts_per_worker assignments; a delivery returns the credit), watched by
+// heartbeats. Single thread. Also publishes weights: a publication is ordered before the assignments
+// submitted after it.
+class RolloutServer {
+ public:
+  // Workers are world ranks learners..size-1. `parameter_bytes` is the size of a published version.
+  RolloutServer(World&, const ClusterOptions&, std::size_t parameter_bytes);
+  ~RolloutServer();
+  RolloutServer(const RolloutServer&) = delete;
+  RolloutServer& operator=(const RolloutServer&) = delete;
+
+  // Queues an assignment. Members of a group go to one worker where credit allows (its prompt is
+  // then prefilled once). Never blocks.
+  void submit(const Assignment&);
+
+  // Moves messages both ways and returns what was delivered, in arrival order (the caller sorts).
+  // Never blocks. An assignment of a worker that died or fell silent is queued again with attempt+1;
+  // after `kMaxWorkerLosses` such losses a Trajectory with FaultReason::kWorkerLost is returned.
+  // Duplicate or stale deliveries are dropped. Throws Error (kStopped) when no worker is left.
+  std::vector<Trajectory> poll();
+  // As poll(), but waits up to `wait` for something to arrive, sleeping between probes.
+  std::vector<Trajectory> poll_for(std::chrono::milliseconds wait);
+
+  // Copies `bytes` (parameter_bytes of them) out to the workers: shared memory on this host, MPI to
+  // others. Blocks while a live worker still reads the slot to be overwritten; version must grow.
+  void publish(std::int64_t version, const void* bytes);
+
+  // Drops queued assignments and asks workers to abandon those they hold (they deliver kCancelled).
+  void cancel_all();
+  // Tells all live workers to leave, waits up to `wait` for their farewell, returns how many left.
+  int shut_down(std::chrono::milliseconds wait);
+
+  int queued() const;
+  int in_flight() const;
+  std::vector<WorkerStatus> workers() const;
+
+  static constexpr int kMaxWorkerLosses = 3;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// A worker's end. Single thread; never blocks. Sends heartbeats from poll(), so poll() must be called
+// more often than heartbeat_every.
+class RolloutClient {
+ public:
+  RolloutClient(World&, const ClusterOptions&, std::size_t parameter_bytes);
+  ~RolloutClient();
+  RolloutClient(const RolloutClient&) = delete;
+  RolloutClient& operator=(const RolloutClient&) = delete;
+
+  struct Inbox {
+    std::vector<Assignment> assignments;  // to start now; their version is loadable
+    bool cancel_all = false;
+    bool leave = false;                   // the learner said goodbye, or has been silent too long
+  };
+  Inbox poll();
+  void deliver(const Trajectory&);        // queued; progress in poll()
+  bool idle() const;                      // nothing waits to be sent
+
+  // The newest published version (-1: none yet).
+  std::int64_t newest_version() const;
+  // Copies the newest version to `out` (parameter_bytes) and confirms it. Verified by checksum: a
+  // half-written version is never returned. Returns the version copied.
+  std::int64_t load_weights(void* out);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rollcall

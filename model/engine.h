@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/model_spec.h"
+#include "model/weights.h"
+
+namespace rollcall {
+
+struct SamplingOptions {
+  std::int32_t max_new_tokens = 512;
+  std::vector<std::int32_t> stop_ids;
+  std::int32_t sampled_ids = 0;  // ids from here on are padding: never sampled, out of the softmax
+};
+
+enum class StopReason : std::uint8_t { kStopToken, kMaxNewTokens, kContextFull };
+
+// One model turn, as sampled.
+struct Completion {
+  std::vector<std::int32_t> tokens;    // the stop token included
+  std::vector<float> logprobs;         // nats, of the distribution sampled from (T = 1)
+  std::vector<std::int32_t> versions;  // policy version per token
+  StopReason stop = StopReason::kStopToken;
+};
+
+using SequenceId = std::int64_t;
+
+struct EngineOptions {
+  std::int64_t max_context = 8192;   // tokens a sequence may hold, prompt included
+  std::int64_t max_batch = 256;      // sequences decoded together
+};
+
+struct EngineStats {
+  std::int64_t prefill_tokens = 0;   // computed
+  std::int64_t shared_prefill_tokens = 0;  // not computed, because a group's prompt was shared
+  std::int64_t decode_tokens = 0;
+  std::int64_t decode_steps = 0;
+};
+
+// Samples from the policy with continuous batching: any sequence may start, stop or wait for a tool at
+// any step. A prompt is prefilled once for all sequences that share it; the KV cache of a sequence is
+// kept until close(), so a tool result costs only its own tokens.
+// Batch-invariant: a sequence's tokens and log-probabilities depend on its prompt, deltas, seed and the
+// weights alone, not on what else runs or on its place in the batch. Single thread.
+class Engine {
+ public:
+  Engine(const ModelSpec&, const EngineOptions&);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // The buffer that the next weights are written into (parameter_shapes() order, float32).
+  std::span<float> weight_buffer();
+  // Makes the buffer's contents the policy of `version`. Sequences opened before keep their cache:
+  // callers that must not mix versions close them first.
+  void commit_weights(std::int64_t version);
+  std::int64_t version() const;
+
+  // Starts a sequence. The n-th token sampled in it uses the n-th draw of `seed`.
+  SequenceId open(std::span<const std::int32_t> prompt, std::uint64_t seed);
+  // Appends `delta` (may be empty) and asks for one turn. One turn at a time per sequence.
+  void request_turn(SequenceId, std::span<const std::int32_t> delta, const SamplingOptions&);
+  void close(SequenceId);   // abandons a running turn
+
+  struct Finished {
+    SequenceId sequence;
+    Completion completion;
+  };
+  bool has_work() const;
+  // One round: prefill what waits, then one decode step for all running sequences. Returns the turns
+  // that ended.
+  std::vector<Finished> step();
+
+  std::int64_t length(SequenceId) const;  // tokens in the cache or about to be
+  const EngineStats& stats() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rollcall

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace rollcall {
+
+enum class RopeType { kDefault, kLinear, kLlama3 };
+
+// What config.json means, with every default of its model_type filled in.
+struct ModelSpec {
+  std::string model_type;             // "qwen3", "llama"
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  std::int64_t layers = 0;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t vocab_size = 0;        // embedding rows, padding included
+  double rms_norm_eps = 1e-6;
+  bool attention_bias = false;        // on q, k, v and o
+  bool mlp_bias = false;
+  bool qk_norm = false;               // RMSNorm over head_dim on q and k before RoPE (Qwen3)
+  bool tied = false;                  // lm_head.weight is model.embed_tokens.weight
+  std::int64_t max_position_embeddings = 0;
+  RopeType rope_type = RopeType::kDefault;
+  double rope_theta = 10000.0;
+  double rope_factor = 1.0;
+  double rope_low_freq_factor = 1.0;
+  double rope_high_freq_factor = 4.0;
+  std::int64_t rope_original_positions = 0;
+  std::vector<std::int32_t> eos_ids;  // of generation_config.json if there, else config.json
+};
+
+// Reads DIR/config.json (transformers v4 and v5 spelling) and generation_config.json's eos ids.
+// Throws an input Error naming file and key: unknown model_type, quantised weights, unsupported rope
+// type or activation, missing or non-positive sizes, heads not divisible by kv_heads.
+ModelSpec read_model_spec(const std::filesystem::path& dir);
+
+// Every parameter of the model in Hugging Face names and [out, in] shapes, in a fixed order
+// (embedding, layers in order, norm, head unless tied). All parameter tables use this order.
+std::vector<std::pair<std::string, std::vector<std::int64_t>>> parameter_shapes(const ModelSpec&);
+std::int64_t parameter_count(const ModelSpec&);
+
+}  // namespace rollcall

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace rollcall {
+
+// Byte-level BPE as described by a Hugging Face tokenizer.json. Immutable after construction;
+// thread-safe. No BOS or other template token is ever added.
+class Tokenizer {
+ public:
+  // Throws an input Error naming the component of tokenizer.json that is unknown or inconsistent.
+  explicit Tokenizer(const std::filesystem::path& tokenizer_json);
+  ~Tokenizer();
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+
+  // `match_added_tokens` false treats look-alikes of control tokens as plain text: what every text
+  // from users, tools and tool schemas must be encoded with. Text must be valid UTF-8, else Error.
+  std::vector<std::int32_t> encode(std::string_view text, bool match_added_tokens) const;
+
+  // Bytes of the ids, invalid UTF-8 replaced by U+FFFD. Unknown ids give nothing.
+  std::string decode(std::span<const std::int32_t> ids, bool skip_special_tokens = false) const;
+
+  std::optional<std::int32_t> token_id(std::string_view added_or_vocabulary_token) const;
+  std::int32_t size() const;  // largest id + 1; logits from here on are padding and never sampled
+
+ private:
+  struct Impl;
+  std::unique_ptr<const Impl> impl_;
+};
+
+}  // namespace rollcall

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/model_spec.h"
+
+namespace rollcall {
+
+// Parameters by Hugging Face name. A tied model has no "lm_head.weight".
+using NamedTensors = std::map<std::string, at::Tensor>;
+
+// All parameters as views of one contiguous float32 buffer in parameter_shapes() order: what the
+// optimizer steps over, what is summed between learners and published to workers.
+struct FlatWeights {
+  at::Tensor flat;      // [parameter_count] float32, CPU or device
+  NamedTensors tensors; // views of `flat`
+};
+FlatWeights make_flat_weights(const ModelSpec&);  // zero-filled, CPU
+
+// Fills `weights` from DIR/model.safetensors or the shards of model.safetensors.index.json, casting
+// F32, F16, BF16 to float32. Throws an input Error that names tensor, expected shape and file for
+// anything missing, extra, misshaped, of another dtype, NaN or infinite. Ignores rotary inv_freq;
+// accepts a redundant lm_head.weight of a tied model if it equals the embedding.
+void load_weights(const std::filesystem::path& dir, const ModelSpec&, FlatWeights& weights);
+
+// Random initialisation (normal, std 0.02, output projections scaled by 1/sqrt(2 layers); norms 1),
+// the same for the same seed. For sft from scratch.
+void init_weights(const ModelSpec&, std::uint64_t seed, FlatWeights& weights);
+
+// Writes DIR/model.safetensors (tied weights once, metadata {"format":"pt"}), in `dtype` "float32"
+// or "bfloat16" (round to nearest even).
+void save_weights(const std::filesystem::path& dir, const NamedTensors&, const std::string& dtype);
+
+}  // namespace rollcall

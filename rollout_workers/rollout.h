@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <asio/awaitable.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comms/task.h"
+#include "comms/trajectory.h"
+#include "model/chat_format.h"
+#include "model/tokenizer.h"
+#include "rollout_workers/policy.h"
+#include "rollout_workers/rollout_options.h"
+
+namespace rollcall {
+
+class HttpClient;
+
+// Where a run's rollouts act: its tools and its grader, with their concurrency caps. Shared by all
+// rollouts of a worker. Single thread.
+class Environment {
+ public:
+  // `job_id` goes out as X-Rft-Job-Id. The client must outlive the environment.
+  Environment(HttpClient&, std::vector<ToolOptions>, GraderOptions, std::string job_id);
+  ~Environment();
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+  struct Impl;
+  Impl& impl() { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+struct RolloutContext {
+  Policy& policy;
+  Environment& environment;
+  const ChatFormat& format;
+  const Tokenizer& tokenizer;
+  const RolloutOptions& options;
+};
+
+// One rollout: sample a turn, run its tool calls, feed back the results, until the policy answers or
+// a budget ends it; then grade. Faults are retried as protocols.md 5.3 and, after that, as new attempts
+// with a new trace_id (max_attempts in all). Never throws for what the policy, a server or the network
+// does: the trajectory says how it ended. A faulted trajectory keeps its transcript and has no grade.
+asio::awaitable<Trajectory> run_rollout(Assignment, const Task&, RolloutContext);
+
+}  // namespace rollcall

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace rollcall {
+
+using HeaderList = std::vector<std::pair<std::string, std::string>>;  // values are secrets: redact
+
+// When a tool call may be sent again after a fault: always (as Azure), keyed (only if the server has
+// shown that it honours Idempotency-Key by replaying one), never.
+enum class RetryPolicy { kAlways, kKeyed, kNever };
+
+// One entry of `tools:`.
+struct ToolOptions {
+  std::string name;
+  std::string url;
+  HeaderList headers;
+  std::chrono::milliseconds timeout{600000};
+  std::int64_t max_output_bytes = 1 << 20;
+  int max_retries = 3;
+  int max_concurrency = 256;  // calls of this tool in flight per worker
+  RetryPolicy retry = RetryPolicy::kAlways;
+  bool send_item = true;      // false keeps references in the row from a tool server
+};
+
+// What a grader flag does to the reward.
+struct FlagAction {
+  std::string flag;
+  std::string action;  // zero, penalize, mask, log
+  double value = -1.0; // added to the score by penalize
+};
+
+// `grader:`.
+struct GraderOptions {
+  std::string type = "endpoint";
+  std::string url;
+  HeaderList headers;
+  std::chrono::milliseconds timeout{600000};
+  int max_retries = 3;
+  int max_concurrency = 256;
+  double gate_value = 0.0;           // reward when any gate is false
+  std::vector<FlagAction> flags{{"hacking", "zero", -1.0}};
+  double pass_threshold = 1.0;       // a rollout passes when its score reaches this
+};
+
+// `rollout:`. Each limit has an EndReason of its own.
+struct RolloutOptions {
+  int max_turns = 12;
+  int max_tool_calls = 15;
+  std::int32_t max_new_tokens = 1024;  // per turn
+  std::int64_t context = 8192;         // tokens, prompt included
+  int max_attempts = 2;                // attempts per rollout when the infrastructure faults
+  std::string on_limit = "grade";      // grade, zero or mask
+};
+
+}  // namespace rollcall

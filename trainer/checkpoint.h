@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace rollcall {
+
+// Everything a run needs to go on bit for bit.
+struct TrainState {
+  std::int64_t step = 0;             // optimizer steps done
+  std::int64_t version = 0;          // policy version of the masters
+  std::int64_t next_group = 0;       // next unused group id
+  std::int64_t journal_rows = 0;     // committed rows at this point
+  std::int64_t optimizer_steps = 0;  // AdamW steps (skipped updates do not count)
+  std::string sampler;               // state of the task pool, as JSON text
+  std::string spec;                  // config.json of the model, to refuse a foreign checkpoint
+  std::vector<float> masters, first_moment, second_moment;  // flat, parameter_shapes() order
+};
+
+// Writes DIR/step-<6 digits>/ aside (state.json, state.safetensors), syncs, writes MANIFEST.json
+// (size and xxh3 of every file) last, renames, then deletes all but the newest `keep` (manifest
+// first). A crash at any point leaves either a complete checkpoint or none. Returns the folder.
+std::filesystem::path save_checkpoint(const std::filesystem::path& dir, const TrainState&, int keep);
+
+// The newest complete checkpoint under `dir`, if any. Folders without a manifest, or whose files do
+// not match it, are skipped with a warning that names the file.
+std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);
+
+// Throws Error naming file and reason if the folder is not a complete checkpoint.
+TrainState load_checkpoint(const std::filesystem::path& folder);
+
+}  // namespace rollcall
