@@ -51,9 +51,7 @@ def tool_specs():
             "type": "function",
             "function": {
                 "name": name,
-                "parameters": {
-                    "properties": {a: {"type": "integer" if a == "amount" else "string"} for a in arguments}
-                },
+                "parameters": {"properties": {argument: {} for argument in arguments}},
             },
         }
         for name, arguments in TOOL_ARGUMENTS.items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes train.jsonl, valid.jsonl and demos.jsonl of the ledger example.
+"""Writes train.jsonl, valid.jsonl, drills.jsonl and demos.jsonl of the ledger example.
 
 The demonstrations are sloppy on purpose: every call is well formed and copied faithfully, but at
 each decision the clerk takes the right option only with the probability below. A model trained on
@@ -11,6 +11,7 @@ import json
 import os
 import random
 
+from drills import drill
 from ledger import PAYABLE, SYLLABLES, Ledger, compact, customer_name, request_text, tool_specs
 
 # Probability of the right option at each decision; the rest is shared by the wrong ones.
@@ -114,13 +115,16 @@ def main():
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument("--train", type=int, default=4096)
     parser.add_argument("--valid", type=int, default=200)
-    parser.add_argument("--demos", type=int, default=40000)
+    parser.add_argument("--drills", type=int, default=64000)
+    parser.add_argument("--demos", type=int, default=24000)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
     for split in ("train", "valid"):
         rows = (make_row(make_task(split, i, options.seed)) for i in range(getattr(options, split)))
         write_rows(os.path.join(options.out, f"{split}.jsonl"), rows)
+    rows = (drill(i, options.seed, lambda pieces: not held_out(pieces)) for i in range(options.drills))
+    write_rows(os.path.join(options.out, "drills.jsonl"), rows)
     rows = (demonstration(i, options.seed) for i in range(options.demos))
     write_rows(os.path.join(options.out, "demos.jsonl"), rows)
 

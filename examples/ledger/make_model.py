@@ -19,7 +19,7 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
-SAMPLE = 4000  # demonstrations the tokenizer is trained on
+SAMPLE = {"demos.jsonl": 4000, "drills.jsonl": 400}  # rows of each file the tokenizer is trained on
 CONTEXT = 768  # tokens
 
 ARCHITECTURE = {
@@ -38,15 +38,15 @@ def read_template():
         return file.read()
 
 
-def rendered(path, template):
-    """The demonstrations as the model sees them."""
+def rendered(path, template, count):
+    """The first rows of a file as the model sees them."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     compiled = environment.from_string(template)
     with open(path, encoding="utf-8") as file:
-        for line in itertools.islice(file, SAMPLE):
+        for line in itertools.islice(file, count):
             row = json.loads(line)
-            yield compiled.render(messages=row["messages"], tools=row["tools"])
+            yield compiled.render(messages=row["messages"], tools=row.get("tools"))
 
 
 def without_added(text):
@@ -65,7 +65,7 @@ def train_tokenizer(texts):
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
-        min_frequency=len(texts) // 32,  # a syllable is in one name of 16, a pair of them in one of 256
+        min_frequency=len(texts) // 20,  # a syllable is in one name of 16, a pair of them in one of 256
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -133,11 +133,15 @@ def write_model(folder, tokenizer, template):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--demos", required=True, help="demos.jsonl of make_data.py")
+    parser.add_argument("--data", required=True, help="folder make_data.py has filled")
     parser.add_argument("--out", required=True, help="model folder to write")
     options = parser.parse_args()
     template = read_template()
-    texts = list(rendered(options.demos, template))
+    texts = [
+        text
+        for name, count in SAMPLE.items()
+        for text in rendered(os.path.join(options.data, name), template, count)
+    ]
     write_model(options.out, train_tokenizer(texts), template)
 
 
