@@ -60,7 +60,7 @@ inline Vec exp(Vec x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   const IntVec power = (__builtin_convertvector(n, IntVec) + 127) << 23;
-  return p * reinterpret_cast<const Vec&>(power);
+  return p * __builtin_bit_cast(Vec, power);
 }
 
 template <int kRows>
