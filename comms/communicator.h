@@ -37,6 +37,9 @@ class Communicator {
 // Over MPI, among world ranks 0..members-1; only those may call it.
 std::unique_ptr<Communicator> make_mpi_communicator(World&, int members);
 
+// A learner alone: every operation is the identity.
+std::unique_ptr<Communicator> make_single_communicator();
+
 // Over NCCL, bootstrapped by `host`; from the plugin librollcall_cuda.so, opened on first use.
 // Throws Error that says which build option or driver is missing.
 std::unique_ptr<Communicator> make_nccl_communicator(Communicator& host, int device);

@@ -223,6 +223,7 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
   }
   std::vector<at::Tensor> parts;
   for (const auto& s : segments) {
+    if (s.length == 0) continue;
     const Segment* prefix =
         s.prefix < 0 ? nullptr : &segments[static_cast<std::size_t>(s.prefix)];
     parts.push_back(segment_attention(q, k, v, s, prefix, scale));

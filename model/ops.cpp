@@ -17,6 +17,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "model/cpu_kernels.h"
 
@@ -58,11 +59,11 @@ void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias, const at::Tensor& packed) {
+                            const std::optional<at::Tensor>& bias, const at::Tensor& packed) {
     context->save_for_backward({x, weight});
-    context->saved_data["bias"] = bias.defined();
+    context->saved_data["bias"] = bias.has_value();
     at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
-    linear_into(x, {weight, bias, packed}, y);
+    linear_into(x, {weight, bias.value_or(at::Tensor()), packed}, y);
     return y;
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
@@ -241,7 +242,10 @@ void pack(LinearWeight& w) {
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
   if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
-  if (at::GradMode::is_enabled()) return LinearFunction::apply(x, w.weight, w.bias, w.packed);
+  if (at::GradMode::is_enabled()) {
+    const auto bias = w.bias.defined() ? std::optional(w.bias) : std::nullopt;
+    return LinearFunction::apply(x, w.weight, bias, w.packed);
+  }
   at::Tensor y = at::empty({x.size(0), w.weight.size(0)}, x.options());
   linear_into(x, w, y);
   return y;

@@ -5,10 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <memory>
 #include <optional>
-#include <sstream>
 
 #include "comms/communicator.h"
 #include "comms/durable_file.h"
@@ -66,7 +64,7 @@ class TrainingLoop {
   void start_or_resume() {
     fs::create_directories(journal_file().parent_path());
     fs::create_directories(checkpoints());
-    write_file_durably(setup_.run_dir / "config.yaml", setup_.effective_config);
+    write_durably(setup_.run_dir / "config.yaml", setup_.effective_config);
     const auto newest = newest_checkpoint(checkpoints());
     TrainState state;
     if (newest) {

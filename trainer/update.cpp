@@ -3,11 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <fstream>
-#include <iterator>
-
-#include "comms/byte_stream.h"
+#include "comms/bytes.h"
 #include "comms/communicator.h"
+#include "comms/durable_file.h"
 #include "comms/error.h"
 #include "comms/wire.h"
 #include "trainer/losses.h"
@@ -18,12 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // First byte of what the lead announces.
-enum class Verb : char { kUpdate = 'u', kSave = 's', kRestore = 'r', kDismiss = 'd' };
-
-std::string read_text(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
+enum class Verb : char { kUpdate, kSave, kRestore, kDismiss };
 
 FlatWeights initial_weights(const ModelSpec& spec, const fs::path& dir) {
   FlatWeights weights = make_flat_weights(spec);
@@ -36,7 +29,7 @@ FlatWeights initial_weights(const ModelSpec& spec, const fs::path& dir) {
 Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator)
     : setup_(setup),
       communicator_(communicator),
-      model_config_(read_text(setup.model_dir / "config.json")),
+      model_config_(read_file(setup.model_dir / "config.json")),
       learner_(spec, initial_weights(spec, setup.model_dir), setup.valid_ids, communicator) {}
 
 double Updater::learning_rate(std::int64_t step) const {
@@ -57,13 +50,13 @@ UpdateStats Updater::update(std::span<const Collected> collected, const StepBatc
   }
   if (communicator_.size() > 1) {
     ByteWriter message;
-    message.put(static_cast<char>(Verb::kUpdate));
-    message.put(step);
-    message.put(static_cast<std::uint64_t>(trajectories.size()));
+    message.enumerator(Verb::kUpdate);
+    message.number(step);
+    message.number(static_cast<std::uint64_t>(trajectories.size()));
     for (std::size_t i = 0; i < trajectories.size(); ++i) {
-      message.put(advantages[i]);
-      message.put(batch.prompt[i]);
-      message.put_bytes(encode(*trajectories[i]));
+      message.number(advantages[i]);
+      message.number(batch.prompt[i]);
+      message.text(encode(*trajectories[i]));
     }
     announce(message.take());
   }
@@ -71,17 +64,17 @@ UpdateStats Updater::update(std::span<const Collected> collected, const StepBatc
 }
 
 UpdateStats Updater::train_announced(std::string_view bytes) {
-  ByteReader message(bytes);
-  message.get<char>();
-  const auto step = message.get<std::int64_t>();
-  const auto count = message.get<std::uint64_t>();
+  ByteReader message(bytes, "update");
+  message.enumerator(Verb::kDismiss);
+  const auto step = message.number<std::int64_t>();
+  const auto count = message.number<std::uint64_t>();
   std::vector<Trajectory> trajectories;
   std::vector<double> advantages;
   std::vector<std::int64_t> prompts;
   for (std::uint64_t i = 0; i < count; ++i) {
-    advantages.push_back(message.get<double>());
-    prompts.push_back(message.get<std::int64_t>());
-    trajectories.push_back(decode_trajectory(message.get_bytes()));
+    advantages.push_back(message.number<double>());
+    prompts.push_back(message.number<std::int64_t>());
+    trajectories.push_back(decode_trajectory(message.text()));
   }
   std::vector<const Trajectory*> pointers;
   for (const auto& t : trajectories) pointers.push_back(&t);
