@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/result.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "tests/unit/journal_samples.h"
+
+namespace rollcall {
+namespace {
+
+RunResult sample_result() {
+  return {.status = RunStatus::kStopped,
+          .exit_code = ExitCode::kStopped,
+          .step = 120,
+          .before = EvalResult{.pass_at_1 = 0.125, .tasks = 64, .samples = 8},
+          .after = EvalResult{.pass_at_1 = 0.5, .tasks = 64, .samples = 8},
+          .checkpoint = "runs/ledger/checkpoints/step-000120",
+          .export_dir = "",
+          .report = "runs/ledger/report.html",
+          .message = "stopped by SIGTERM; „später“"};
+}
+
+TEST(Result, ReadsBackWhatItWrote) {
+  const TempFolder folder;
+  const std::filesystem::path file = folder.path() / "result.json";
+  write_result(file, sample_result());
+  const RunResult read = read_result(file).value();
+  EXPECT_EQ(read.status, RunStatus::kStopped);
+  EXPECT_EQ(read.exit_code, ExitCode::kStopped);
+  EXPECT_EQ(read.step, 120);
+  EXPECT_EQ(read.before->pass_at_1, 0.125);
+  EXPECT_EQ(read.after->samples, 8);
+  EXPECT_EQ(read.checkpoint, sample_result().checkpoint);
+  EXPECT_EQ(read.export_dir, "");
+  EXPECT_EQ(read.message, sample_result().message);
+}
+
+TEST(Result, IsAbsentWithoutAFileAndWithoutEvaluations) {
+  const TempFolder folder;
+  const std::filesystem::path file = folder.path() / "result.json";
+  EXPECT_FALSE(read_result(file).has_value());
+  write_result(file, RunResult{});
+  EXPECT_FALSE(read_result(file)->before.has_value());
+  EXPECT_FALSE(std::filesystem::exists(file.string() + ".new"));
+}
+
+TEST(Result, RefusesAFileCutShortAtEveryByte) {
+  const TempFolder folder;
+  const std::filesystem::path file = folder.path() / "result.json";
+  write_result(file, sample_result());
+  std::ifstream in(file);
+  const std::string whole(std::istreambuf_iterator<char>(in), {});
+  for (std::size_t length = 0; length + 2 < whole.size(); ++length) {
+    std::ofstream(file) << whole.substr(0, length);
+    EXPECT_THROW(read_result(file), Error) << length;
+  }
+}
+
+TEST(Result, SaysWhyItCannotWrite) {
+  EXPECT_THROW(write_result("/nonexistent/result.json", RunResult{}), Error);
+}
+
+}  // namespace
+}  // namespace rollcall
