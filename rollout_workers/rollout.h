@@ -2,14 +2,17 @@
 #pragma once
 
 #include <asio/awaitable.hpp>
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>  // asio 1.22 forgets it
 #include <vector>
 
 #include "comms/task.h"
 #include "comms/trajectory.h"
 #include "model/chat_format.h"
-#include "model/tokenizer.h"
 #include "rollout_workers/policy.h"
 #include "rollout_workers/rollout_options.h"
 
@@ -18,11 +21,12 @@ namespace rollcall {
 class HttpClient;
 
 // Where a run's rollouts act: its tools and its grader, with their concurrency caps. Shared by all
-// rollouts of a worker. Single thread.
+// rollouts of a worker, and outlives them. Single thread.
 class Environment {
  public:
   // `job_id` goes out as X-Rft-Job-Id. The client must outlive the environment.
-  Environment(HttpClient&, std::vector<ToolOptions>, GraderOptions, std::string job_id);
+  Environment(HttpClient&, std::vector<ToolOptions>, GraderOptions, std::string job_id,
+              BackoffOptions = {});
   ~Environment();
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;
@@ -34,18 +38,22 @@ class Environment {
   std::unique_ptr<Impl> impl_;
 };
 
+// What a rollout works with. All of it outlives the rollout.
 struct RolloutContext {
   Policy& policy;
   Environment& environment;
   const ChatFormat& format;
-  const Tokenizer& tokenizer;
   const RolloutOptions& options;
+  std::function<std::string(std::span<const std::int32_t>)> decode;  // the tokenizer's
+  std::int32_t sampled_ids = 0;  // the tokenizer's size: ids from here on are padding
 };
 
-// One rollout: sample a turn, run its tool calls, feed back the results, until the policy answers or
-// a budget ends it; then grade. Faults are retried as protocols.md 5.3 and, after that, as new attempts
-// with a new trace_id (max_attempts in all). Never throws for what the policy, a server or the network
-// does: the trajectory says how it ended. A faulted trajectory keeps its transcript and has no grade.
+// One rollout: sample a turn, run its tool calls, feed back the results, until the policy answers
+// or a budget ends it; then grade. Faults are retried (docs/protocol.md) and, after that, run as
+// new attempts with a new trace_id (max_attempts in all). Never throws for what the policy, a
+// server or the network does: the trajectory says how it ended. A faulted trajectory keeps its
+// transcript and has no grade. Cancelled (asio::bind_cancellation_slot), it returns what it has
+// with FaultReason::kCancelled. The task must outlive it.
 asio::awaitable<Trajectory> run_rollout(Assignment, const Task&, RolloutContext);
 
 }  // namespace rollcall

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/metrics.h"
 
-#include <cerrno>
+#include <chrono>
 #include <cmath>
-#include <cstring>
+#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "comms/durable_file.h"
 #include "comms/error.h"
 
 namespace rollcall {
@@ -16,16 +16,19 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kStep = "step";
-constexpr const char* kTime = "time_unix_s";
+constexpr const char* kTime = "unix_seconds";
 
-std::string line_of(std::int64_t step, double time_unix_s, const Metrics& values) {
-  Json line;
-  line[kStep] = step;
-  line[kTime] = time_unix_s;
-  for (const auto& [name, value] : values) {
-    line[name] = std::isfinite(value) ? Json(value) : Json(nullptr);
+double unix_seconds_now() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration<double>(now).count();
+}
+
+std::string line_of(const MetricsLine& line) {
+  Json json{{kStep, line.step}, {kTime, line.unix_seconds}};
+  for (const auto& [name, value] : line.values) {
+    json[name] = std::isfinite(value) ? Json(value) : Json(nullptr);
   }
-  return line.dump() + "\n";
+  return json.dump() + "\n";
 }
 
 double number_of(const Json& value) {
@@ -34,65 +37,48 @@ double number_of(const Json& value) {
 
 MetricsLine parse_line(const std::string& text) {
   const Json json = Json::parse(text);
-  MetricsLine line;
-  line.step = json.at(kStep).get<std::int64_t>();
-  line.time_unix_s = json.at(kTime).get<double>();
+  MetricsLine line{.step = json.at(kStep).get<std::int64_t>(),
+                   .unix_seconds = json.at(kTime).get<double>(),
+                   .values = {}};
   for (const auto& [name, value] : json.items()) {
     if (name != kStep && name != kTime) line.values.emplace_back(name, number_of(value));
   }
   return line;
 }
 
-std::string bytes_of(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::ostringstream bytes;
-  bytes << in.rdbuf();
-  return bytes.str();
-}
-
-// Writes the lines that a resume at `step` keeps over the file, aside and by rename.
-void keep_lines_before(const std::filesystem::path& file, std::int64_t step) {
-  if (!std::filesystem::exists(file)) return;
-  const std::filesystem::path aside = file.string() + ".new";
-  {
-    std::ofstream out(aside, std::ios::binary | std::ios::trunc);
-    for (const MetricsLine& line : read_metrics(file)) {
-      if (line.step < step) out << line_of(line.step, line.time_unix_s, line.values);
-    }
-    if (!out.flush()) {
-      throw Error("metrics: cannot write " + aside.string() + ": " + std::strerror(errno),
-                  "check free space and permissions");
-    }
+std::string kept_lines(const std::filesystem::path& file, std::int64_t last_step) {
+  std::string kept;
+  for (const MetricsLine& line : read_metrics(file)) {
+    if (line.step <= last_step) kept += line_of(line);
   }
-  std::error_code failed;
-  std::filesystem::rename(aside, file, failed);
-  if (failed) throw Error("metrics: cannot replace " + file.string() + ": " + failed.message());
+  return kept;
 }
 
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& run_dir, std::int64_t resume_step)
     : file_(run_dir / "metrics.jsonl"), events_(run_dir, resume_step) {
-  keep_lines_before(file_, resume_step);
-  out_.open(file_, std::ios::binary | std::ios::app);
-  if (!out_) {
-    throw Error("metrics: cannot open " + file_.string() + ": " + std::strerror(errno),
-                "check that the run's folder exists and is writable");
-  }
+  write_durably(file_, resume_step == 0 ? std::string() : kept_lines(file_, resume_step));
 }
 
-void MetricsLog::write(std::int64_t step, double time_unix_s, const Metrics& values) {
-  out_ << line_of(step, time_unix_s, values) << std::flush;
-  if (!out_) {
-    throw Error("metrics: cannot write " + file_.string() + ": " + std::strerror(errno),
-                "free some space, then start the run again to resume");
+void MetricsLog::append(std::int64_t step, const MetricList& metrics) {
+  const MetricsLine line{.step = step, .unix_seconds = unix_seconds_now(), .values = metrics};
+  std::ofstream out(file_, std::ios::app);
+  out << line_of(line) << std::flush;
+  if (!out) {
+    throw Error("cannot append to " + file_.string(),
+                "free some space in run.dir and start the run again: it resumes",
+                ExitCode::kStopped);
   }
-  for (const auto& [name, value] : values) events_.add_scalar(step, time_unix_s, name, value);
+  for (const auto& [name, value] : metrics) {
+    events_.add_scalar(step, line.unix_seconds, name, value);
+  }
   events_.flush();
 }
 
 std::vector<MetricsLine> read_metrics(const std::filesystem::path& file) {
-  const std::string bytes = bytes_of(file);
+  if (!std::filesystem::exists(file)) return {};
+  const std::string bytes = read_file(file);
   std::vector<MetricsLine> lines;
   std::size_t begin = 0;
   for (std::size_t end; (end = bytes.find('\n', begin)) != std::string::npos; begin = end + 1) {

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,35 +11,32 @@
 
 namespace rollcall {
 
-// In the order in which they are written. Names: metric_names.h.
-using Metrics = std::vector<std::pair<std::string, double>>;
+using MetricList = std::vector<std::pair<std::string, double>>;  // in the order written
 
 struct MetricsLine {
   std::int64_t step = 0;
-  double time_unix_s = 0;
-  Metrics values;
+  double unix_seconds = 0;
+  MetricList values;
 };
 
-// What a person watches: RUN/metrics.jsonl, one JSON object a line, and TensorBoard event files
-// beside it. Single thread.
+// runs/<name>/metrics.jsonl: one JSON object a line, flushed line by line, and TensorBoard event
+// files beside it. Single thread.
 class MetricsLog {
  public:
-  // Creates the files, or goes on: a last line torn by a crash and the lines of steps >=
-  // `resume_step` are cut off, in TensorBoard too.
+  // Goes on from an earlier life: a torn last line and lines of steps after `resume_step` are cut,
+  // in TensorBoard too; all lines if that is 0.
   MetricsLog(const std::filesystem::path& run_dir, std::int64_t resume_step);
 
-  // Appends one line and hands it to the operating system. A value that is not finite becomes null.
-  // Throws Error if the disk is full.
-  void write(std::int64_t step, double time_unix_s, const Metrics& values);
+  // A value that is not finite becomes null. Throws Error if the line cannot be written.
+  void append(std::int64_t step, const MetricList&);
 
  private:
   std::filesystem::path file_;
-  std::ofstream out_;
   TensorBoardWriter events_;
 };
 
-// Reads metrics.jsonl; a last line without a newline is left out, null is NaN. A missing file gives
-// no lines. Throws Error "FILE:LINE: ..." for anything else that is not a metrics line.
+// Reads metrics.jsonl, null as NaN, without a last line that has no newline. A missing file gives
+// no lines. Throws Error "FILE:LINE: ..." for anything else that is not a line of metrics.
 std::vector<MetricsLine> read_metrics(const std::filesystem::path& file);
 
 }  // namespace rollcall

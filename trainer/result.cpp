@@ -1,118 +1,77 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/result.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <array>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "comms/durable_file.h"
+#include "comms/error.h"
 
 namespace rollcall {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using nlohmann::ordered_json;
 
-constexpr std::array kStatuses = {RunStatus::kDone, RunStatus::kStopped, RunStatus::kFailed};
+constexpr const char* kStatusNames[] = {"running", "done", "stopped", "failed"};
 
-Json json_of(const EvalResult& eval) {
-  return {{"pass_at_1", eval.pass_at_1}, {"tasks", eval.tasks}, {"samples", eval.samples}};
-}
-
-Json json_of(const RunResult& result) {
-  Json json;
-  json["status"] = to_string(result.status);
-  json["exit_code"] = static_cast<int>(result.exit_code);
-  json["step"] = result.step;
-  json["eval"] = Json::object();
-  if (result.before) json["eval"]["before"] = json_of(*result.before);
-  if (result.after) json["eval"]["after"] = json_of(*result.after);
-  const auto path_or_null = [](const std::string& path) {
-    return path.empty() ? Json(nullptr) : Json(path);
-  };
-  json["checkpoint"] = path_or_null(result.checkpoint);
-  json["export"] = path_or_null(result.export_dir);
-  json["report"] = path_or_null(result.report);
-  json["message"] = result.message;
-  return json;
-}
+std::filesystem::path result_file(const std::filesystem::path& run_dir) { return run_dir / "result.json"; }
 
 RunStatus status_of(const std::string& name) {
-  for (const RunStatus status : kStatuses) {
-    if (name == to_string(status)) return status;
-  }
-  throw Error("unknown status '" + name + "'");
+  for (int i = 0; i < 4; ++i)
+    if (name == kStatusNames[i]) return static_cast<RunStatus>(i);
+  throw Error("result.json: unknown status '" + name + "'");
 }
 
-std::optional<EvalResult> eval_of(const Json& eval, const char* name) {
-  if (!eval.contains(name)) return std::nullopt;
-  const Json& json = eval.at(name);
-  return EvalResult{.pass_at_1 = json.at("pass_at_1").get<double>(),
-                    .tasks = json.at("tasks").get<std::int64_t>(),
-                    .samples = json.at("samples").get<std::int64_t>()};
+ordered_json to_json(const std::optional<EvalScore>& score) {
+  if (!score) return nullptr;
+  return {{"pass_at_1", score->pass_at_1}, {"low_95", score->low_95}, {"high_95", score->high_95},
+          {"tasks", score->tasks},         {"samples", score->samples}};
 }
 
-RunResult result_of(const Json& json) {
-  const auto text = [&](const char* name) {
-    return json.at(name).is_null() ? std::string() : json.at(name).get<std::string>();
-  };
-  RunResult result;
-  result.status = status_of(text("status"));
-  result.exit_code = static_cast<ExitCode>(json.at("exit_code").get<int>());
-  result.step = json.at("step").get<std::int64_t>();
-  result.before = eval_of(json.at("eval"), "before");
-  result.after = eval_of(json.at("eval"), "after");
-  result.checkpoint = text("checkpoint");
-  result.export_dir = text("export");
-  result.report = text("report");
-  result.message = text("message");
-  return result;
-}
-
-// True if all of `text` is on disk under `file`.
-bool write_synced(const std::filesystem::path& file, const std::string& text) {
-  const int descriptor = ::open(file.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
-  if (descriptor < 0) return false;
-  const bool written =
-      ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
-      ::fsync(descriptor) == 0;
-  const int reason = errno;
-  ::close(descriptor);
-  errno = reason;
-  return written;
+std::optional<EvalScore> score_of(const ordered_json& json) {
+  if (json.is_null()) return std::nullopt;
+  return EvalScore{json.at("pass_at_1"), json.at("low_95"), json.at("high_95"), json.at("tasks"), json.at("samples")};
 }
 
 }  // namespace
 
-const char* to_string(RunStatus status) {
-  constexpr std::array kNames = {"done", "stopped", "failed"};
-  return kNames.at(static_cast<std::size_t>(status));
+void write_result(const std::filesystem::path& run_dir, const RunResult& r) {
+  const ordered_json json{{"status", kStatusNames[static_cast<int>(r.status)]},
+                          {"exit_code", r.exit_code},
+                          {"step", r.step},
+                          {"eval", {{"before", to_json(r.before)}, {"after", to_json(r.after)}}},
+                          {"checkpoint", r.checkpoint},
+                          {"export", r.export_dir},
+                          {"report", r.report},
+                          {"message", r.message}};
+  write_durably(result_file(run_dir), json.dump(2) + "\n");
 }
 
-void write_result(const std::filesystem::path& file, const RunResult& result) {
-  const std::filesystem::path aside = file.string() + ".new";
-  const std::string text =
-      json_of(result).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-  if (!write_synced(aside, text) || ::rename(aside.c_str(), file.c_str()) != 0) {
-    const std::string reason = std::strerror(errno);
-    std::error_code ignored;
-    std::filesystem::remove(aside, ignored);
-    throw Error("cannot write " + file.string() + ": " + reason,
-                "check free space and permissions");
-  }
-}
-
-std::optional<RunResult> read_result(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) return std::nullopt;
+std::optional<RunResult> read_result(const std::filesystem::path& run_dir) {
+  if (!std::filesystem::exists(result_file(run_dir))) return std::nullopt;
   try {
-    return result_of(Json::parse(in));
-  } catch (const std::exception& error) {
-    throw input_error(file.string() + ": not a result of a run: " + error.what(),
-                      "delete the file if the run is not needed");
+    const ordered_json json = ordered_json::parse(read_file(result_file(run_dir)));
+    RunResult r;
+    r.status = status_of(json.at("status"));
+    r.exit_code = json.at("exit_code");
+    r.step = json.at("step");
+    r.before = score_of(json.at("eval").at("before"));
+    r.after = score_of(json.at("eval").at("after"));
+    r.checkpoint = json.at("checkpoint");
+    r.export_dir = json.at("export");
+    r.report = json.at("report");
+    r.message = json.at("message");
+    return r;
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(result_file(run_dir).string() + " cannot be read: " + error.what(), "delete it: it is written anew");
   }
+}
+
+void mark_result_running(const std::filesystem::path& run_dir) {
+  RunResult r = read_result(run_dir).value_or(RunResult{});
+  r.status = RunStatus::kRunning;
+  r.exit_code = 0;
+  r.message.clear();
+  write_result(run_dir, r);
 }
 
 }  // namespace rollcall

@@ -94,7 +94,7 @@ std::uint32_t crc32c(std::string_view bytes) {
 TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder, std::int64_t resume_step)
     : file_(next_file(folder)), out_(file_, std::ios::binary | std::ios::trunc) {
   add_record(double_field(1, 0) + bytes_field(3, "brain.Event:2"));
-  if (resume_step > 0) add_record(resume_event(resume_step));
+  add_record(resume_event(resume_step == 0 ? 0 : resume_step + 1));
   flush();
 }
 
