@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Half.h>
+#include <unistd.h>
 
 #include <bit>
 #include <cmath>
@@ -167,18 +168,29 @@ void init_tensor(const std::string& name, std::int64_t layers, Normal& normal,
   }
 }
 
+[[noreturn]] void too_large(std::int64_t count) {
+  throw Error(std::to_string(count) + " parameters in float32 do not fit into memory",
+              "use a smaller model or a machine with more memory");
+}
+
+// Asks before allocating: an overcommitting system would grant the memory and kill us on use.
+at::Tensor allocate(std::int64_t count) {
+  const auto bytes = static_cast<double>(count) * sizeof(float);
+  const auto physical_bytes =
+      static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  if (bytes > physical_bytes) too_large(count);
+  try {
+    return at::zeros({count}, at::kFloat);
+  } catch (const c10::Error&) {
+    too_large(count);
+  }
+}
+
 }  // namespace
 
 FlatWeights make_flat_weights(const ModelSpec& spec) {
   const auto count = parameter_count(spec);
-  FlatWeights weights;
-  try {
-    weights.flat = at::zeros({count}, at::kFloat);
-  } catch (const c10::Error&) {
-    throw Error("cannot allocate " + std::to_string(count >> 28) + " GiB for " +
-                    std::to_string(count) + " parameters",
-                "use a smaller model or a machine with more memory");
-  }
+  FlatWeights weights{allocate(count), {}};
   std::int64_t offset = 0;
   for (const auto& [name, shape] : parameter_shapes(spec)) {
     std::int64_t elements = 1;
