@@ -102,7 +102,7 @@ Error unsupported(const std::string& part, const std::string& what) {
 
 std::int32_t checked_id(const json& value, const std::string& token) {
   if (!value.is_number_integer() || value < 0 || value > kLargestId) {
-    throw input_error("id of token '" + token + "' is not an integer from 0 to 2^24-1");
+    throw input_error("id of token '" + token + "' is not an integer from 0 to 2^21-1");
   }
   return value.get<std::int32_t>();
 }
@@ -336,13 +336,19 @@ std::string read_bytes(const std::filesystem::path& file) {
 
 }  // namespace
 
-TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file) {
-  const std::string bytes = read_bytes(file);
+TokenizerDefinition parse_tokenizer_json(std::string_view text) {
   try {
-    const json root = json::parse(bytes);
+    const json root = json::parse(text);
     return Reader(root).read();
   } catch (const json::exception& e) {
-    throw input_error(file.string() + ": " + e.what(), "download tokenizer.json again");
+    throw input_error(e.what(), "download tokenizer.json again");
+  }
+}
+
+TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file) {
+  const std::string text = read_bytes(file);
+  try {
+    return parse_tokenizer_json(text);
   } catch (const Error& e) {
     throw input_error(file.string() + ": " + e.what(), e.what_to_do());
   }

@@ -29,6 +29,9 @@ struct TokenizerDefinition {
 };
 
 // Throws an input Error naming the component that is unknown, malformed or inconsistent.
+TokenizerDefinition parse_tokenizer_json(std::string_view text);
+
+// The same for a file; the Error names it.
 TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file);
 
 // The word as the vocabulary spells it: one printable character a byte (GPT-2's byte alphabet).

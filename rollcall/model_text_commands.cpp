@@ -2,12 +2,15 @@
 #include "rollcall/model_text_commands.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <ostream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "comms/error.h"
@@ -79,11 +82,16 @@ int answer_lines(const std::filesystem::path& jsonl, std::ostream& out, const An
 }
 
 std::vector<std::int32_t> ids_of(const ordered_json& value) {
-  try {
-    return value.get<std::vector<std::int32_t>>();
-  } catch (const ordered_json::exception&) {
-    throw input_error("'ids' is not a list of integers");
+  if (!value.is_array()) throw input_error("'ids' is not a list");
+  std::vector<std::int32_t> ids;
+  for (const ordered_json& id : value) {
+    if (!id.is_number_integer() || id < std::numeric_limits<std::int32_t>::min() ||
+        id > std::numeric_limits<std::int32_t>::max()) {
+      throw input_error("'ids' holds something that is no token id");
+    }
+    ids.push_back(id.get<std::int32_t>());
   }
+  return ids;
 }
 
 ordered_json tokenize_row(const Tokenizer& tokenizer, const ordered_json& row) {

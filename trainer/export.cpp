@@ -56,9 +56,23 @@ bool same_tensor(const SafetensorsEntry& entry, const at::Tensor& stored) {
          std::memcmp(stored.const_data_ptr(), entry.data.data(), entry.data.size()) == 0;
 }
 
-void compare(const fs::path& written, const NamedTensors& weights, const std::string& dtype) {
+// Builds the whole directory; nobody else sees it yet.
+void write_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
+                 const fs::path& folder, std::int64_t max_shard_bytes) {
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  copy_other_files(source, folder);
+  write_durably(folder / kConfig, with_dtype(read_file(source / kConfig), dtype));
+  save_weights(folder, weights, dtype, max_shard_bytes);
+  compare_export(folder, weights, dtype);
+  sync_directory(folder);
+}
+
+}  // namespace
+
+void compare_export(const fs::path& folder, const NamedTensors& weights, const std::string& dtype) {
   std::size_t compared = 0;
-  for (const auto& file : open_weight_files(written)) {
+  for (const auto& file : open_weight_files(folder)) {
     for (const auto& entry : file.contents.entries()) {
       const auto wanted = weights.find(entry.name);
       if (wanted == weights.end() || !same_tensor(entry, stored_tensor(wanted->second, dtype))) {
@@ -68,22 +82,8 @@ void compare(const fs::path& written, const NamedTensors& weights, const std::st
       ++compared;
     }
   }
-  if (compared != weights.size()) throw Error(written.string() + ": tensors are missing");
+  if (compared != weights.size()) throw Error(folder.string() + ": tensors are missing");
 }
-
-// Builds the whole directory; nobody else sees it yet.
-void write_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
-                 const fs::path& folder, std::int64_t max_shard_bytes) {
-  fs::remove_all(folder);
-  fs::create_directories(folder);
-  copy_other_files(source, folder);
-  write_durably(folder / kConfig, with_dtype(read_file(source / kConfig), dtype));
-  save_weights(folder, weights, dtype, max_shard_bytes);
-  compare(folder, weights, dtype);
-  sync_directory(folder);
-}
-
-}  // namespace
 
 void export_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
                   const fs::path& out, std::int64_t max_shard_bytes) try {

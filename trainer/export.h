@@ -20,4 +20,9 @@ void export_model(const std::filesystem::path& source, const NamedTensors& weigh
                   const std::string& dtype, const std::filesystem::path& out,
                   std::int64_t max_shard_bytes = 0);
 
+// Re-opens the weights of `folder` and throws Error naming the first tensor that is not `weights`
+// in `dtype`, bit for bit.
+void compare_export(const std::filesystem::path& folder, const NamedTensors& weights,
+                    const std::string& dtype);
+
 }  // namespace rollcall

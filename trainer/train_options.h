@@ -23,14 +23,16 @@ struct BatchOptions {          // batch:
   std::int64_t group_size = 16;  // rollouts per group, >= 2
 };
 
-// `algorithm:` every value of the profile agent_sparse_v1 (algorithms.md 8).
+// `algorithm:` every value of the profile agent_sparse_v1.
 struct AlgorithmOptions {
   std::string profile = "agent_sparse_v1";
   std::string advantage = "rloo_batch_std";
   std::string loss = "cispo";
-  double clip_low = 1.0;       // cispo: ratio kept in [1 - clip_low, 1 + clip_high]
+  double clip_low = 1.0;       // ratio kept in [1 - clip_low, 1 + clip_high]
   double clip_high = 4.0;
+  double dual_clip = 0;        // ppo_clip: bound at -dual_clip * A where A < 0; 0: off
   std::string aggregation = "prompt_mean";
+  double aggregation_constant = 1;  // divisor of seq_mean_token_sum_const
   double learning_rate = 1e-6;
   double beta1 = 0.9;
   double beta2 = 0.95;

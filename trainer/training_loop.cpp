@@ -10,6 +10,7 @@
 
 #include "comms/communicator.h"
 #include "comms/durable_file.h"
+#include "comms/error.h"
 #include "comms/log.h"
 #include "comms/rollout_link.h"
 #include "trainer/checkpoint.h"

@@ -96,6 +96,8 @@ UpdateStats Updater::train(std::span<const Trajectory* const> trajectories,
   options.aggregation = aggregation_kind(a.aggregation);
   options.clip_low = a.clip_low;
   options.clip_high = a.clip_high;
+  options.dual_clip = a.dual_clip;
+  options.constant = a.aggregation_constant;
   const auto loss = [&](std::size_t i, const TokenLogprobs& current) {
     return policy_loss(batches[i].actions, current.logprobs, denominators[i], options).loss;
   };

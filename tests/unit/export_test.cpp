@@ -2,6 +2,7 @@
 #include "trainer/export.h"
 
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 
 #include <cstdlib>
@@ -112,6 +113,22 @@ TEST(Export, LeavesTheOldOneWhenItFails) {
   EXPECT_THROW(export_model(source.path(), source.weights(), "float32", source.out()), Error);
   EXPECT_EQ(files_in(source.out()), before);
   EXPECT_EQ(std::distance(fs::directory_iterator(source.dir().path()), {}), 2);  // source and out
+}
+
+TEST(Export, NoticesATensorThatWasNotWrittenRight) {
+  Source source("qwen3-tied");
+  export_model(source.path(), source.weights(), "bfloat16", source.out());
+  compare_export(source.out(), source.weights(), "bfloat16");
+  EXPECT_THROW(compare_export(source.out(), source.weights(), "float32"), Error);
+  auto bytes = slurp(source.out() / "model.safetensors");
+  bytes.back() ^= 1;
+  spit(source.out() / "model.safetensors", bytes);
+  EXPECT_THROW(compare_export(source.out(), source.weights(), "bfloat16"), Error);
+  source.weights().erase("model.norm.weight");
+  save_weights(source.out(), source.weights(), "bfloat16");
+  auto more = source.weights();
+  more["model.norm.weight"] = at::full({64}, 1.0F);
+  EXPECT_THROW(compare_export(source.out(), more, "bfloat16"), Error);
 }
 
 TEST(Export, NeverTouchesFoldersThatAreNoExport) {

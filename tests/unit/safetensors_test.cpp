@@ -145,6 +145,13 @@ TEST(Safetensors, RefusesAFileCutShortAtAnyByte) {
   EXPECT_EQ(kind_of_refusal(file + "x"), "data_size");
 }
 
+// Without its shape the entry would read as a scalar.
+TEST(Safetensors, RefusesAnEntryThatLacksAMember) {
+  EXPECT_EQ(kind_of_refusal(image(R"({"a":{"dtype":"U8","data_offsets":[0,1]}})", "x")),
+            "header_json");
+  EXPECT_EQ(kind_of_refusal(image(R"({"a":{"dtype":"U8","shape":[0]}})", "")), "header_json");
+}
+
 TEST(Safetensors, NamesFileAndRule) {
   const TempFolder dir;
   spit(dir / "cut.safetensors", plain_image().substr(0, 100));
