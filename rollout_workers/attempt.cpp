@@ -72,7 +72,7 @@ asio::awaitable<Completion> Attempt::sample_turn(PolicySession& session,
       static_cast<std::int32_t>(std::min<std::int64_t>(context_.options.max_new_tokens, room()));
   const auto stops = context_.format.stop_ids();
   sampling.stop_ids.assign(stops.begin(), stops.end());
-  sampling.sampled_ids = context_.sampled_ids;
+  sampling.sampled_ids = context_.tokenizer.size();
   const auto start = Clock::now();
   Completion completion = co_await context_.policy.complete(session, delta, sampling);
   trajectory_.generate_time_s += std::chrono::duration<double>(Clock::now() - start).count();
@@ -101,7 +101,7 @@ void Attempt::read_turn(const Completion& completion) {
   std::span<const std::int32_t> text_tokens(completion.tokens);
   if (completion.stop == StopReason::kStopToken && !text_tokens.empty())
     text_tokens = text_tokens.first(text_tokens.size() - 1);
-  ParsedTurn parsed = context_.format.parse(context_.decode(text_tokens));
+  ParsedTurn parsed = context_.format.parse(context_.tokenizer.decode(text_tokens));
   trajectory_.final_text = parsed.content;
   turns_.push_back({std::move(parsed.content), trajectory_.tool_events.size(), 0});
   ++trajectory_.turns;

@@ -2,10 +2,7 @@
 #pragma once
 
 #include <asio/awaitable.hpp>
-#include <cstdint>
-#include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <utility>  // asio 1.22 forgets it
 #include <vector>
@@ -13,6 +10,7 @@
 #include "comms/task.h"
 #include "comms/trajectory.h"
 #include "model/chat_format.h"
+#include "model/tokenizer.h"
 #include "rollout_workers/policy.h"
 #include "rollout_workers/rollout_options.h"
 
@@ -43,9 +41,8 @@ struct RolloutContext {
   Policy& policy;
   Environment& environment;
   const ChatFormat& format;
+  const Tokenizer& tokenizer;
   const RolloutOptions& options;
-  std::function<std::string(std::span<const std::int32_t>)> decode;  // the tokenizer's
-  std::int32_t sampled_ids = 0;  // the tokenizer's size: ids from here on are padding
 };
 
 // One rollout: sample a turn, run its tool calls, feed back the results, until the policy answers

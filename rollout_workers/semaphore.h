@@ -9,36 +9,32 @@
 
 namespace rollcall {
 
-// Lets at most `permits` coroutines in at once, in the order they came. Single thread; outlives its
-// permits.
+// Lets at most `permits` coroutines in at once, in the order they came. Single thread. Permits may
+// outlive it: a rollout that is thrown away with its executor may be the last thing to go.
 class Semaphore {
+  struct State;
+
  public:
-  explicit Semaphore(int permits) : free_(permits) {}
-  Semaphore(const Semaphore&) = delete;
-  Semaphore& operator=(const Semaphore&) = delete;
+  explicit Semaphore(int permits);
 
   // Gives its place back on destruction.
   class Permit {
    public:
-    explicit Permit(Semaphore& from) : from_(&from) {}
-    Permit(Permit&& other) noexcept : from_(std::exchange(other.from_, nullptr)) {}
+    explicit Permit(std::shared_ptr<State> from);
+    Permit(Permit&&) noexcept = default;
     Permit& operator=(Permit&&) = delete;
-    ~Permit() {
-      if (from_ != nullptr) from_->release();
-    }
+    ~Permit();
 
    private:
-    Semaphore* from_;
+    std::shared_ptr<State> from_;
   };
 
   asio::awaitable<Permit> acquire();
 
  private:
   struct Waiter;
-  void release();
 
-  int free_;
-  std::deque<Waiter*> queue_;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace rollcall
