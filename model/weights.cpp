@@ -154,17 +154,16 @@ bool writes_to_residual(const std::string& name) {
   return name.ends_with(".o_proj.weight") || name.ends_with(".down_proj.weight");
 }
 
-void init_tensor(const std::string& name, std::int64_t layers, Normal& normal,
+void init_tensor(const std::string& name, const ModelSpec& spec, Normal& normal,
                  std::span<float> out) {
-  constexpr double kDeviation = 0.02;
   if (name.ends_with("norm.weight")) {
     std::ranges::fill(out, 1.0F);
   } else if (name.ends_with(".bias")) {
     std::ranges::fill(out, 0.0F);
   } else {
     const double scale =
-        writes_to_residual(name) ? std::sqrt(2.0 * static_cast<double>(layers)) : 1;
-    normal.fill(out, kDeviation / scale);
+        writes_to_residual(name) ? std::sqrt(2.0 * static_cast<double>(spec.layers)) : 1;
+    normal.fill(out, spec.initializer_range / scale);
   }
 }
 
@@ -226,7 +225,7 @@ void init_weights(const ModelSpec& spec, std::uint64_t seed, FlatWeights& weight
   // In parameter_shapes() order, not the table's: the draws follow from the architecture alone.
   for (const auto& [name, shape] : parameter_shapes(spec)) {
     auto tensor = at::empty(shape, at::kFloat);
-    init_tensor(name, spec.layers, normal,
+    init_tensor(name, spec, normal,
                 {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
     weights.tensors.at(name).copy_(tensor);
   }
