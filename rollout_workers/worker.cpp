@@ -97,8 +97,7 @@ class Worker {
   asio::io_context loop_;
   HttpClient http_;
   Environment environment_;
-  RolloutContext context_{policy_, environment_, *format_, setup_.rollout,
-                          [this](std::span<const std::int32_t> ids) { return tokenizer_.decode(ids); }, tokenizer_.size()};
+  RolloutContext context_{policy_, environment_, *format_, tokenizer_, setup_.rollout};
   std::deque<Assignment> waiting_;
   std::int64_t running_ = 0;
   std::exception_ptr failure_;
