@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comms/launcher.h"
 
+#include <signal.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,15 +10,14 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <utility>
 
 #include "comms/world.h"
 
 namespace rollcall {
 namespace {
-
-bool is_set(const char* variable) { return std::getenv(variable) != nullptr; }
 
 // A child tries to read its parent, which needs the same right as reading a sibling rank.
 bool may_read_other_processes() {
@@ -38,6 +38,8 @@ bool may_read_other_processes() {
 }
 
 }  // namespace
+
+bool is_set(const char* variable) { return std::getenv(variable) != nullptr; }
 
 LaunchSite inspect_launch_site() {
   constexpr std::array kSeveralHosts = {"SLURM_JOB_ID", "PBS_NODEFILE", "LSB_HOSTS", "PE_HOSTFILE",
@@ -73,19 +75,33 @@ bool under_launcher() {
   return is_set("OMPI_COMM_WORLD_SIZE") || is_set("PMIX_RANK") || is_set("PMI_SIZE");
 }
 
-void exec_under_mpirun(int ranks, int argc, char** argv) {
-  std::error_code unreadable;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", unreadable);
-  const std::string program = unreadable ? argv[0] : self.string();
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
-  std::vector<std::string> command =
-      mpirun_command(inspect_launch_site(), ranks, program, arguments, is_set);
-  std::vector<char*> pointers;
-  for (std::string& word : command) pointers.push_back(word.data());
-  pointers.push_back(nullptr);
-  ::execvp(pointers[0], pointers.data());
-  throw Error(std::string("cannot start mpirun: ") + std::strerror(errno),
-              "install Open MPI (Debian: openmpi-bin) or put its bin folder on PATH");
+void record_exit_code(int code) {
+  const char* path = std::getenv(kExitFileVariable);
+  if (path == nullptr || !std::filesystem::exists(path)) return;
+  std::ofstream(path) << code << '\n';
 }
+
+bool end_parent_mpirun() {
+  const pid_t parent = ::getppid();
+  std::string name;
+  std::ifstream("/proc/" + std::to_string(parent) + "/comm") >> name;
+  if (name != "mpirun" && name != "mpiexec" && name != "orterun" && name != "prterun") return false;
+  return ::kill(parent, SIGTERM) == 0;
+}
+
+std::string LineFilter::add(const std::string& bytes) {
+  std::string shown;
+  unfinished_ += bytes;
+  for (std::size_t end = 0; (end = unfinished_.find('\n')) != std::string::npos;) {
+    const std::string line = unfinished_.substr(0, end + 1);
+    unfinished_.erase(0, end + 1);
+    const bool noise = line.find("PMIX ERROR: BAD-PARAM") != std::string::npos ||
+                       line.starts_with("mpirun: Forwarding signal");
+    if (!noise) shown += line;
+  }
+  return shown;
+}
+
+std::string LineFilter::flush() { return std::exchange(unfinished_, {}); }
 
 }  // namespace rollcall

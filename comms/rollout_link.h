@@ -79,8 +79,8 @@ class RolloutClient {
 
   struct Inbox {
     std::vector<Assignment> assignments;  // to start now; their version is loadable
-    bool cancel_all = false;
-    bool leave = false;  // the learner said goodbye, or has been silent too long
+    bool cancel_all = false;              // abandon what was taken before this poll()
+    bool leave = false;                   // the learner said goodbye, or has been silent too long
   };
   Inbox poll();
   void deliver(const Trajectory&);  // queued; progress in poll()

@@ -26,6 +26,7 @@ using std::chrono::milliseconds;
 
 constexpr std::size_t kChunkBytes = std::size_t{8} << 20;
 constexpr int kMessagesPerPump = 1024;
+constexpr int kLastProbes = 32;
 // A worker may load a model before it says hello.
 constexpr int kStartupTimeouts = 20;
 
@@ -218,7 +219,11 @@ struct RolloutServer::Impl {
     if (!worker.alive()) return;
     const bool starting = worker.state == LinkState::kStarting;
     const auto timeout = options.worker_timeout * (starting ? kStartupTimeouts : 1);
-    if (worker.process.ended()) return lose(worker, "its process ended");
+    if (worker.process.ended()) {
+      hear_last_words(worker);
+      if (worker.alive()) lose(worker, "its process ended");
+      return;
+    }
     if (worker.clock.silent_for(timeout, now)) {
       return lose(worker,
                   "silent for " + std::to_string(worker.clock.silence(now).count()) + " ms");
@@ -226,6 +231,11 @@ struct RolloutServer::Impl {
     if (now - worker.last_sent >= options.heartbeat_every && !mailbox.sending_to(worker.rank)) {
       send(worker, MessageKind::kHeartbeat);
     }
+  }
+
+  // What a process sent before its end may still be on the way through MPI, a farewell included.
+  void hear_last_words(const Worker& worker) {
+    for (int i = 0; i < kLastProbes && worker.alive(); ++i) take_in_messages();
   }
 
   void take_in_messages() {

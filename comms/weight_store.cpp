@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <atomic>
@@ -17,6 +16,9 @@
 #include <utility>
 
 #include "comms/error.h"
+
+#define XXH_INLINE_ALL  // the library then is its header alone
+#include <xxhash.h>
 
 namespace rollcall {
 

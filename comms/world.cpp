@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdio>
 
+#include "comms/launcher.h"
 #include "comms/log.h"
 #include "comms/mpi_check.h"
 
@@ -45,12 +46,14 @@ World::World(int* argc, char*** argv) {
 
 void World::finish(ExitCode code) {
   flush_everything();
+  if (rank_ == 0) record_exit_code(static_cast<int>(code));
   ::_exit(static_cast<int>(code));
 }
 
 void World::abort(ExitCode code) {
   flush_everything();
-  MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  record_exit_code(static_cast<int>(code));
+  if (!end_parent_mpirun()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   ::_exit(static_cast<int>(code));
 }
 

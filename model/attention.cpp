@@ -6,7 +6,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/exp.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros_like.h>
@@ -118,39 +117,72 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
   return out;
 }
 
-// Rows [begin, begin + length) of x [T, kv * group, d] as [kv, group * length, d].
-at::Tensor by_kv_head(const at::Tensor& x, const Segment& s, std::int64_t kv_heads) {
-  const std::int64_t group = x.size(1) / kv_heads;
-  return x.narrow(0, s.begin, s.length)
-      .view({s.length, kv_heads, group, x.size(2)})
-      .permute({1, 2, 0, 3})
-      .reshape({kv_heads, group * s.length, x.size(2)});
+// A prompt with the segments that attend to it, or a segment alone: nothing outside touches the same
+// keys, so groups are independent.
+std::vector<std::vector<std::size_t>> independent_groups(const std::vector<Segment>& segments) {
+  std::vector<std::vector<std::size_t>> groups;
+  std::vector<std::size_t> group_of(segments.size());
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    if (segments[s].prefix < 0) {
+      group_of[s] = groups.size();
+      groups.emplace_back();
+    } else {
+      group_of[s] = group_of[static_cast<std::size_t>(segments[s].prefix)];
+    }
+    groups[group_of[s]].push_back(s);
+  }
+  return groups;
 }
 
-// Adds g [kv, group * length, d] to rows of x [T, kv * group, d].
-void add_rows(at::Tensor& x, const Segment& s, const at::Tensor& g) {
-  const std::int64_t kv = g.size(0), group = g.size(1) / s.length;
-  x.narrow(0, s.begin, s.length)
-      .view({s.length, kv, group, g.size(2)})
-      .add_(g.view({kv, group, s.length, g.size(2)}).permute({2, 0, 1, 3}));
-}
-
-// Gradient of one segment's rows with respect to one stretch of keys and values (FlashAttention-2, eq. of
-// the backward pass): P = exp(S - lse), dV = P^T dO, dS = P * (dO V^T - D), dQ = dS K, dK = dS^T Q.
-struct StretchGradient {
+struct AttentionGradients {
   at::Tensor q, k, v;
 };
-StretchGradient stretch_gradient(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 const at::Tensor& dout, const at::Tensor& lse, const at::Tensor& delta,
-                                 double scale, bool causal) {
-  at::Tensor p = at::bmm(q, k.transpose(1, 2)).mul_(scale).sub_(lse).exp_();
-  if (causal) {
-    const std::int64_t length = k.size(1);
-    p.view({p.size(0), -1, length, length}).tril_();
-  }
-  const at::Tensor dv = at::bmm(p.transpose(1, 2), dout);
-  const at::Tensor ds = at::bmm(dout, v.transpose(1, 2)).sub_(delta).mul_(p).mul_(scale);
-  return {at::bmm(ds, k), at::bmm(ds.transpose(1, 2), q), dv};
+
+AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                      const at::Tensor& dout, const at::Tensor& lse, const at::Tensor& delta,
+                                      const std::vector<Segment>& segments, double scale) {
+  const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
+  const BlockedSegments keys = block_segments(k, v, segments, shape), values = block_segments(v, k, segments, shape);
+  AttentionGradients g{at::zeros_like(q), at::zeros_like(k), at::zeros_like(v)};
+  const std::int64_t row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
+  const auto gradient_row = [&](std::int64_t t, std::size_t stretch, std::int64_t length) {
+    const std::int64_t block = keys.first_block[stretch] * shape.key_block_floats();
+    const std::int64_t first = segments[stretch].begin * kv_row;
+    return AttentionGradientRow{q.const_data_ptr<float>() + t * row,
+                                dout.const_data_ptr<float>() + t * row,
+                                lse.const_data_ptr<float>() + t * shape.heads,
+                                delta.const_data_ptr<float>() + t * shape.heads,
+                                g.q.data_ptr<float>() + t * row,
+                                keys.keys.data() + block,
+                                values.keys.data() + block,
+                                k.const_data_ptr<float>() + first,
+                                g.k.data_ptr<float>() + first,
+                                g.v.data_ptr<float>() + first,
+                                length};
+  };
+  const auto groups = independent_groups(segments);
+  const auto tasks = static_cast<std::int64_t>(groups.size()) * shape.kv_heads;
+  at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> scratch;
+    for (std::int64_t task = begin; task < end; ++task) {
+      for (const std::size_t s : groups[static_cast<std::size_t>(task / shape.kv_heads)]) {
+        const Segment& segment = segments[s];
+        std::vector<AttentionGradientRow> rows;
+        std::int64_t longest = segment.length;
+        for (std::int64_t j = 0; j < segment.length; ++j) {
+          rows.push_back(gradient_row(segment.begin + j, s, j + 1));
+          if (segment.prefix < 0) continue;
+          const auto p = static_cast<std::size_t>(segment.prefix);
+          rows.push_back(gradient_row(segment.begin + j, p, segments[p].length));
+          longest = std::max(longest, segments[p].length);
+        }
+        scratch.resize(static_cast<std::size_t>(2 * padded(longest)));
+        cpu_kernels().attention_gradient(rows.data(), static_cast<std::int64_t>(rows.size()),
+                                         task % shape.kv_heads, shape, scratch.data());
+      }
+    }
+  });
+  return g;
 }
 
 struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
@@ -167,29 +199,21 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
     const at::Tensor dout = grads[0].contiguous();
-    const auto segments = to_segments(saved[3]);
-    const double scale = context->saved_data["scale"].toDouble();
-    const std::int64_t kv = k.size(1);
-    const at::Tensor delta = (dout * saved[4]).sum(-1, /*keepdim=*/true);  // [T, heads, 1]
-    const at::Tensor lse = saved[5].unsqueeze(-1);
-    at::Tensor dq = at::zeros_like(q), dk = at::zeros_like(k), dv = at::zeros_like(v);
-    const auto add = [&](const Segment& rows, const Segment& keys, bool causal) {
-      const auto g = stretch_gradient(by_kv_head(q, rows, kv), by_kv_head(k, keys, kv),
-                                      by_kv_head(v, keys, kv), by_kv_head(dout, rows, kv),
-                                      by_kv_head(lse, rows, kv), by_kv_head(delta, rows, kv), scale,
-                                      causal);
-      add_rows(dq, rows, g.q);
-      add_rows(dk, keys, g.k);
-      add_rows(dv, keys, g.v);
-    };
-    for (const auto& s : segments) {
-      if (s.length == 0) continue;
-      add(s, s, true);
-      if (s.prefix >= 0) add(s, segments[static_cast<std::size_t>(s.prefix)], false);
-    }
-    return {dq, dk, dv, at::Tensor(), at::Tensor()};
+    const at::Tensor delta = (dout * saved[4]).sum(-1);  // [T, heads]
+    const auto g = attention_backward(q, k, v, dout, saved[5], delta, to_segments(saved[3]),
+                                      context->saved_data["scale"].toDouble());
+    return {g.q, g.k, g.v, at::Tensor(), at::Tensor()};
   }
 };
+
+// Rows [begin, begin + length) of x [T, kv * group, d] as [kv, group * length, d].
+at::Tensor by_kv_head(const at::Tensor& x, const Segment& s, std::int64_t kv_heads) {
+  const std::int64_t group = x.size(1) / kv_heads;
+  return x.narrow(0, s.begin, s.length)
+      .view({s.length, kv_heads, group, x.size(2)})
+      .permute({1, 2, 0, 3})
+      .reshape({kv_heads, group * s.length, x.size(2)});
+}
 
 // Plain attention of one segment through ATen, with its gradients.
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -261,6 +261,70 @@ void attention(const AttentionRow* rows, std::int64_t count, const AttentionShap
   }
 }
 
+// Probabilities and score gradients of one head's row, to scratch.
+void gradient_scores(const AttentionGradientRow& row, std::int64_t head, std::int64_t kv_head,
+                     const AttentionShape& shape, float* p, float* ds) {
+  const std::int64_t d = shape.head_dim;
+  const float *query = row.query + head * d, *dout = row.dout + head * d;
+  const std::int64_t blocks = (row.length + kKeyBlock - 1) / kKeyBlock;
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const std::int64_t offset = b * shape.key_block_floats() + kv_head * d * kKeyBlock;
+    Vec score{}, dp{};
+    for (std::int64_t i = 0; i < d; ++i) {
+      score += query[i] * load(row.keys + offset + i * kKeyBlock);
+      dp += dout[i] * load(row.values + offset + i * kKeyBlock);
+    }
+    const IntVec position = lane_numbers() + static_cast<std::int32_t>(b * kKeyBlock);
+    const IntVec limit = IntVec{} + static_cast<std::int32_t>(row.length);
+    const Vec all = exp(score * shape.scale - row.lse[head]);
+    const Vec probability = position < limit ? all : Vec{};
+    const Vec gradient = probability * (dp - row.delta[head]) * shape.scale;
+    store(p + b * kKeyBlock, probability);
+    store(ds + b * kKeyBlock, position < limit ? gradient : Vec{});
+  }
+}
+
+// dQ += dS K, dK += dS^T Q, dV += P^T dO for `width` dimensions (at most 16) from `i` on.
+template <bool kWhole>
+void gradient_rows(const AttentionGradientRow& row, std::int64_t head, std::int64_t kv_head,
+                   const AttentionShape& shape, std::int64_t i, std::int64_t width, const float* p,
+                   const float* ds) {
+  const auto get = [width](const float* from) {
+    if constexpr (kWhole) return load(from);
+    return load_partial(from, width);
+  };
+  const auto put = [width](float* to, Vec v) {
+    if constexpr (kWhole) return store(to, v);
+    return store_partial(to, v, width);
+  };
+  const std::int64_t stride = shape.kv_heads * shape.head_dim;
+  const std::int64_t column = kv_head * shape.head_dim + i, at = head * shape.head_dim + i;
+  const Vec query = get(row.query + at), dout = get(row.dout + at);
+  Vec dquery = get(row.dquery + at);
+  for (std::int64_t j = 0; j < row.length; ++j) {
+    const std::int64_t cell = j * stride + column;
+    dquery += ds[j] * get(row.key_rows + cell);
+    put(row.dkey_rows + cell, get(row.dkey_rows + cell) + ds[j] * query);
+    put(row.dvalue_rows + cell, get(row.dvalue_rows + cell) + p[j] * dout);
+  }
+  put(row.dquery + at, dquery);
+}
+
+void attention_gradient(const AttentionGradientRow* rows, std::int64_t count, std::int64_t kv_head,
+                        const AttentionShape& shape, float* scratch) {
+  const std::int64_t group = shape.heads / shape.kv_heads, d = shape.head_dim;
+  for (std::int64_t r = 0; r < count; ++r) {
+    float* ds = scratch + (rows[r].length + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
+    for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+      gradient_scores(rows[r], head, kv_head, shape, scratch, ds);
+      std::int64_t i = 0;
+      for (; i + kLanes <= d; i += kLanes)
+        gradient_rows<true>(rows[r], head, kv_head, shape, i, kLanes, scratch, ds);
+      if (i < d) gradient_rows<false>(rows[r], head, kv_head, shape, i, d - i, scratch, ds);
+    }
+  }
+}
+
 float logsumexp(const float* logits, std::int64_t n) {
   const std::int64_t whole = n / kLanes * kLanes;
   Vec highest = splat(kMinusInfinity);
@@ -289,6 +353,7 @@ void softmax(const float* logits, std::int64_t n, float lse, float* p) {
 
 extern const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA);
 const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {
-    ROLLCALL_TEXT(ROLLCALL_ISA), linear, rms_norm, rope, silu_mul, attention, logsumexp, softmax};
+    ROLLCALL_TEXT(ROLLCALL_ISA), linear, rms_norm, rope, silu_mul, attention, attention_gradient, logsumexp,
+    softmax};
 
 }  // namespace rollcall

@@ -22,6 +22,22 @@ struct AttentionRow {
   KeyValueView prefix, own;
 };
 
+// One query row in the backward pass against one stretch of keys. Row-major arrays have rows of
+// kv_heads * head_dim floats; `keys` and `values` are both blocked like KeyValueView::keys.
+struct AttentionGradientRow {
+  const float* query = nullptr;  // [heads, head_dim]
+  const float* dout = nullptr;   // [heads, head_dim], gradient of the row's output
+  const float* lse = nullptr;    // [heads]
+  const float* delta = nullptr;  // [heads], dot product of dout and the row's output
+  float* dquery = nullptr;       // [heads, head_dim], added to
+  const float* keys = nullptr;
+  const float* values = nullptr;
+  const float* key_rows = nullptr;
+  float* dkey_rows = nullptr;    // added to
+  float* dvalue_rows = nullptr;  // added to
+  std::int64_t length = 0;       // positions the row sees
+};
+
 struct AttentionShape {
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
@@ -61,6 +77,12 @@ struct CpuKernels {
   // (heads / kv_heads) * 16 * (blocks of prefix + blocks of own) floats.
   void (*attention)(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
                     float* scratch);
+
+  // Gradients of `count` rows for the heads that share `kv_head` (FlashAttention-2, backward pass):
+  // P = exp(S - lse), dV += P^T dO, dS = P * (dO V^T - delta), dQ += dS K, dK += dS^T Q.
+  // `scratch` holds 2 * 16 * blocks of the longest stretch floats.
+  void (*attention_gradient)(const AttentionGradientRow* rows, std::int64_t count,
+                             std::int64_t kv_head, const AttentionShape& shape, float* scratch);
 
   // Log-sum-exp of logits[0, n).
   float (*logsumexp)(const float* logits, std::int64_t n);

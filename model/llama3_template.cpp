@@ -37,7 +37,7 @@ std::string call_text(const ordered_json& message, std::size_t index) {
          "\", \"parameters\": " + python_json(function["arguments"]) + "}";
 }
 
-// `message.content | trim`, where a call or an answer without text has null.
+// `message.content | trim`; null, which the template would print as None, is an error.
 std::string stripped_content(const ordered_json& message, std::size_t index) {
   return std::string(python_strip(text_of(message, "content", index)));
 }

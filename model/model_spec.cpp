@@ -304,6 +304,7 @@ ModelSpec read_model_spec(const fs::path& dir) {
   spec.qk_norm = family.qk_norm;
   read_sizes(config, family, spec);
   spec.rms_norm_eps = config.positive("rms_norm_eps", 1e-6);
+  spec.initializer_range = config.positive("initializer_range", 0.02);
   spec.attention_bias = config.flag("attention_bias", false);
   spec.mlp_bias = family.reads_mlp_bias && config.flag("mlp_bias", false);
   spec.tied = config.flag("tie_word_embeddings", family.tied);

@@ -23,6 +23,7 @@ struct ModelSpec {
   std::int64_t head_dim = 0;
   std::int64_t vocab_size = 0;        // embedding rows, padding included
   double rms_norm_eps = 1e-6;
+  double initializer_range = 0.02;    // standard deviation of fresh weights
   bool attention_bias = false;        // on q, k, v and o
   bool mlp_bias = false;
   bool qk_norm = false;               // RMSNorm over head_dim on q and k before RoPE (Qwen3)

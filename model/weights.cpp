@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Half.h>
+#include <unistd.h>
 
 #include <bit>
 #include <cmath>
@@ -153,17 +154,34 @@ bool writes_to_residual(const std::string& name) {
   return name.ends_with(".o_proj.weight") || name.ends_with(".down_proj.weight");
 }
 
-void init_tensor(const std::string& name, std::int64_t layers, Normal& normal,
+void init_tensor(const std::string& name, const ModelSpec& spec, Normal& normal,
                  std::span<float> out) {
-  constexpr double kDeviation = 0.02;
   if (name.ends_with("norm.weight")) {
     std::ranges::fill(out, 1.0F);
   } else if (name.ends_with(".bias")) {
     std::ranges::fill(out, 0.0F);
   } else {
     const double scale =
-        writes_to_residual(name) ? std::sqrt(2.0 * static_cast<double>(layers)) : 1;
-    normal.fill(out, kDeviation / scale);
+        writes_to_residual(name) ? std::sqrt(2.0 * static_cast<double>(spec.layers)) : 1;
+    normal.fill(out, spec.initializer_range / scale);
+  }
+}
+
+[[noreturn]] void too_large(std::int64_t count) {
+  throw Error(std::to_string(count) + " parameters in float32 do not fit into memory",
+              "use a smaller model or a machine with more memory");
+}
+
+// Asks before allocating: an overcommitting system would grant the memory and kill us on use.
+at::Tensor allocate(std::int64_t count) {
+  const auto bytes = static_cast<double>(count) * sizeof(float);
+  const auto physical_bytes =
+      static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  if (bytes > physical_bytes) too_large(count);
+  try {
+    return at::zeros({count}, at::kFloat);
+  } catch (const c10::Error&) {
+    too_large(count);
   }
 }
 
@@ -171,14 +189,7 @@ void init_tensor(const std::string& name, std::int64_t layers, Normal& normal,
 
 FlatWeights make_flat_weights(const ModelSpec& spec) {
   const auto count = parameter_count(spec);
-  FlatWeights weights;
-  try {
-    weights.flat = at::zeros({count}, at::kFloat);
-  } catch (const c10::Error&) {
-    throw Error("cannot allocate " + std::to_string(count >> 28) + " GiB for " +
-                    std::to_string(count) + " parameters",
-                "use a smaller model or a machine with more memory");
-  }
+  FlatWeights weights{allocate(count), {}};
   std::int64_t offset = 0;
   for (const auto& [name, shape] : parameter_shapes(spec)) {
     std::int64_t elements = 1;
@@ -214,7 +225,7 @@ void init_weights(const ModelSpec& spec, std::uint64_t seed, FlatWeights& weight
   // In parameter_shapes() order, not the table's: the draws follow from the architecture alone.
   for (const auto& [name, shape] : parameter_shapes(spec)) {
     auto tensor = at::empty(shape, at::kFloat);
-    init_tensor(name, spec.layers, normal,
+    init_tensor(name, spec, normal,
                 {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
     weights.tensors.at(name).copy_(tensor);
   }

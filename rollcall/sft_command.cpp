@@ -32,7 +32,7 @@ int sft_command(const RunArguments& arguments) {
   const auto alone = make_single_communicator();
   supervised_fine_tuning(config.sft, config.algorithm, spec, weights, demonstrations, tokenizer.size(), *alone,
                          [&](const SftProgress& p) {
-                           if (p.step % 50 == 0 || p.step == config.sft.steps)
+                           if (p.step % 10 == 0 || p.step == config.sft.steps)
                              std::fprintf(stderr, "step %lld/%lld  loss %.4f nats/token  %.0f tok/s\n",
                                           static_cast<long long>(p.step), static_cast<long long>(config.sft.steps), p.loss,
                                           p.tokens_per_second);
