@@ -32,7 +32,7 @@ std::string describe_redirect(const HttpReply& reply) {
 }
 
 // How long to wait before try `retries` + 1, and whether that uses up the budget.
-milliseconds wait_before(const HttpReply& reply, Backoff& backoff, int retries,
+milliseconds wait_before(const HttpReply& reply, RetryDelay& backoff, int retries,
                          milliseconds to_deadline) {
   const auto asked = retry_after(reply, std::chrono::system_clock::now());
   if (!asked) return backoff.draw(retries);
@@ -53,7 +53,7 @@ Judgement judge_status(const HttpReply& reply, bool resent) {
   return {};
 }
 
-asio::awaitable<Delivery> deliver(HttpClient& http, Backoff& backoff, Trace& trace, Parcel parcel,
+asio::awaitable<Delivery> deliver(HttpClient& http, RetryDelay& backoff, Trace& trace, Parcel parcel,
                                   std::function<Judgement(const HttpReply&, bool resent)> judge) {
   HttpRequest request = std::move(parcel.request);
   request.headers.insert(request.headers.end(), trace.headers.begin(), trace.headers.end());

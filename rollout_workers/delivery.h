@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "rollout_workers/backoff.h"
+#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/http_client.h"
 #include "rollout_workers/trace.h"
 
@@ -47,7 +47,7 @@ struct Delivery {
 
 // Sends until `judge` accepts, its budget is used up, or there is no hope. Every try has the same
 // body and Idempotency-Key. The deadline for waits is the request's timeout after the first send.
-asio::awaitable<Delivery> deliver(HttpClient&, Backoff&, Trace&, Parcel,
+asio::awaitable<Delivery> deliver(HttpClient&, RetryDelay&, Trace&, Parcel,
                                   std::function<Judgement(const HttpReply&, bool resent)> judge);
 
 }  // namespace rollcall

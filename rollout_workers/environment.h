@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "rollout_workers/backoff.h"
+#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/redact.h"
 #include "rollout_workers/rollout.h"
 #include "rollout_workers/semaphore.h"
@@ -32,7 +32,7 @@ struct Environment::Impl {
   GraderOptions grader;
   Semaphore grader_places;
   std::string job_id;
-  Backoff backoff;
+  RetryDelay backoff;
   Redactor redact;
 };
 

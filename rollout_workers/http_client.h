@@ -20,9 +20,6 @@ struct HttpRequest {
   std::chrono::milliseconds timeout{600000};  // for all of it, redirects included
   std::int64_t max_reply_bytes = 1 << 20;
   std::string cookies;  // "a=b; c=d" of the trace's jar
-  // On a connection that was kept alive a request is sent again, unseen, if the server had just
-  // closed it. True takes a new connection: for what must not be sent twice.
-  bool new_connection = false;
 };
 
 struct HttpReply {

@@ -67,6 +67,7 @@ struct Transfer {
   std::unique_ptr<CURL, EasyDeleter> easy;
   std::size_t shard = 0;
   int redirects = 0;
+  std::size_t body_sent = 0;
   std::size_t header_bytes = 0;
   Clock::time_point deadline;
   std::array<char, CURL_ERROR_SIZE> error{};
@@ -84,6 +85,16 @@ std::string_view trim(std::string_view text) {
   while (!text.empty() && blank(text.front())) text.remove_prefix(1);
   while (!text.empty() && blank(text.back())) text.remove_suffix(1);
   return text;
+}
+
+// There is no way back for the body on purpose: libcurl would send a request again by itself, unseen,
+// when a kept connection ends unanswered. Now it only does so if nothing of the body was sent.
+std::size_t on_upload(char* to, std::size_t size, std::size_t count, void* user) {
+  auto& t = *static_cast<Transfer*>(user);
+  const std::size_t bytes = std::min(size * count, t.request.body.size() - t.body_sent);
+  std::memcpy(to, t.request.body.data() + t.body_sent, bytes);
+  t.body_sent += bytes;
+  return bytes;
 }
 
 std::size_t on_body(char* data, std::size_t, std::size_t count, void* user) {
@@ -161,17 +172,14 @@ void configure(Transfer& t) {
   set(t, CURLOPT_USERAGENT, "rollcall");
   set(t, CURLOPT_HTTPHEADER, t.headers.get());
   set(t, CURLOPT_POST, 1L);
-  set(t, CURLOPT_POSTFIELDS, t.request.body.data());
+  set(t, CURLOPT_READFUNCTION, &on_upload);
+  set(t, CURLOPT_READDATA, static_cast<void*>(&t));
   set(t, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(t.request.body.size()));
   set(t, CURLOPT_WRITEFUNCTION, &on_body);
   set(t, CURLOPT_WRITEDATA, static_cast<void*>(&t));
   set(t, CURLOPT_HEADERFUNCTION, &on_header);
   set(t, CURLOPT_HEADERDATA, static_cast<void*>(&t));
   if (!t.request.cookies.empty()) set(t, CURLOPT_COOKIE, t.request.cookies.c_str());
-  if (t.request.new_connection) {
-    set(t, CURLOPT_FRESH_CONNECT, 1L);
-    set(t, CURLOPT_FORBID_REUSE, 1L);
-  }
 }
 
 // Where a 307/308 within the origin leads; nullopt for any other reply.
@@ -193,6 +201,8 @@ void read_result(Transfer& t, CURLcode code) {
   t.reply.status = 0;
   t.reply.timed_out = code == CURLE_OPERATION_TIMEDOUT;
   t.reply.error = t.error[0] != '\0' ? t.error.data() : curl_easy_strerror(code);
+  if (code == CURLE_SEND_FAIL_REWIND)
+    t.reply.error = "the server closed the connection unanswered";
   if (t.header_bytes > kMaxHeaderBytes) t.reply.error = "the reply's headers are too large";
 }
 
@@ -323,6 +333,7 @@ struct HttpLoop::Impl {
       t.request.url = std::move(*target);
       t.reply = {};
       t.header_bytes = 0;
+      t.body_sent = 0;
       set(t, CURLOPT_URL, t.request.url.c_str());
       add(t);
       return;

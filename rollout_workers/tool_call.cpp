@@ -34,7 +34,6 @@ Parcel make_parcel(const ToolEndpoint& tool, const Trace& trace, const Task& tas
   parcel.max_retries = options.max_retries;
   parcel.may_repeat = options.retry == RetryPolicy::kAlways ||
                       (options.retry == RetryPolicy::kKeyed && tool.replays);
-  parcel.request.new_connection = !parcel.may_repeat;
   return parcel;
 }
 

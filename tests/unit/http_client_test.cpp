@@ -79,14 +79,15 @@ TEST_F(HttpClientTest, KeepsConnectionsAlive) {
   EXPECT_EQ(server.connections(), 1);
 }
 
-TEST_F(HttpClientTest, TakesNewConnectionWhenAsked) {
-  LoopbackServer server([](const LoopbackRequest&) { return LoopbackReply{}; });
-  for (int i = 0; i < 3; ++i) {
-    auto r = request(server.url("/"));
-    r.new_connection = true;
-    EXPECT_EQ(post(r).status, 200);
-  }
-  EXPECT_EQ(server.connections(), 3);
+TEST_F(HttpClientTest, NeverSendsARequestTwiceByItself) {
+  LoopbackServer server([](const LoopbackRequest& r) {
+    return LoopbackReply{.way = r.path == "/close" ? Way::kClose : Way::kWhole};
+  });
+  EXPECT_EQ(post(request(server.url("/"))).status, 200);
+  const HttpReply reply = post(request(server.url("/close")));  // on the connection that was kept
+  EXPECT_EQ(reply.status, 0);
+  EXPECT_THAT(reply.error, HasSubstr("closed the connection unanswered"));
+  EXPECT_EQ(server.requests().size(), 2U);
 }
 
 TEST_F(HttpClientTest, RunsMoreRequestsAtOnceThanOneShardHolds) {

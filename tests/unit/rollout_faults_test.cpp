@@ -327,13 +327,17 @@ TEST_F(RolloutFaultsTest, ConflictOnARetryIsWaitedFor) {
 }
 
 TEST_F(RolloutFaultsTest, RetryAfterIsHonoured) {
-  for (const int status : {429, 503}) {
-    LoopbackReply busy = answer(status);
+  policy.script = {call_text("get", "{\"q\": 1}") + call_text("get", "{\"q\": 2}"), "Done."};
+  tool = [](const LoopbackRequest& r) {
+    LoopbackReply busy = answer(json::parse(r.body)["call_id"] == "call_1" ? 429 : 503);
     busy.headers = {{"Retry-After", "1"}};
-    tool_fails(1, busy);
-    const Trajectory t = run();
-    expect_recovered(t, 1);
-    EXPECT_GE(t.tool_events.at(0).latency_s, 1.0);
+    return r.header("x-rft-retry") == "0" ? busy : tool_output(r, "result");
+  };
+  const Trajectory t = run();
+  EXPECT_EQ(t.fault, FaultReason::kNone);
+  for (const auto& event : t.tool_events) {
+    EXPECT_EQ(event.retries, 1);
+    EXPECT_GE(event.latency_s, 1.0);
   }
 }
 

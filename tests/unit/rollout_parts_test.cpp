@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "rollout_workers/backoff.h"
+#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/cookie_jar.h"
 #include "rollout_workers/http_date.h"
 #include "rollout_workers/ids.h"
@@ -134,8 +134,8 @@ TEST(CookieJar, DropsMalformedAndKeepsABound) {
   EXPECT_LT(jar.header_for("http://a/", kNow).size(), 1000U);
 }
 
-TEST(Backoff, GrowsToItsCapWithFullJitter) {
-  Backoff backoff({milliseconds(10), milliseconds(50)});
+TEST(RetryDelay, GrowsToItsCapWithFullJitter) {
+  RetryDelay backoff({milliseconds(10), milliseconds(50)});
   milliseconds longest{0};
   for (int i = 0; i < 500; ++i) {
     EXPECT_LE(backoff.draw(0), milliseconds(10));

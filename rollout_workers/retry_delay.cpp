@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "rollout_workers/backoff.h"
+#include "rollout_workers/retry_delay.h"
 
 #include <algorithm>
 #include <charconv>
@@ -9,9 +9,9 @@
 
 namespace rollcall {
 
-Backoff::Backoff(BackoffOptions options) : options_(options), random_(std::random_device{}()) {}
+RetryDelay::RetryDelay(BackoffOptions options) : options_(options), random_(std::random_device{}()) {}
 
-std::chrono::milliseconds Backoff::draw(int retry) {
+std::chrono::milliseconds RetryDelay::draw(int retry) {
   const std::int64_t doubled = options_.base.count() << std::clamp(retry, 0, 20);
   std::uniform_int_distribution<std::int64_t> jitter(
       0, std::clamp<std::int64_t>(doubled, 0, options_.cap.count()));

@@ -12,9 +12,9 @@ namespace rollcall {
 
 // Draws waits. Jitter is there to differ between workers, so it comes from the system's entropy: it
 // changes when things happen, never what is computed. Single thread.
-class Backoff {
+class RetryDelay {
  public:
-  explicit Backoff(BackoffOptions);
+  explicit RetryDelay(BackoffOptions);
   std::chrono::milliseconds draw(int retry);  // from 0
   std::chrono::milliseconds cap() const { return options_.cap; }
 
