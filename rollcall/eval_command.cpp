@@ -17,7 +17,8 @@ namespace {
 
 ExitCode eval_rank(const RunConfig& config, World& world) {
   const ModelSpec spec = read_model_spec(config.model.path);
-  const std::size_t parameter_bytes = static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
+  const std::size_t parameter_bytes =
+      static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
   if (world.rank() > 0) {
     RolloutClient client(world, config.cluster, parameter_bytes);
     run_worker(make_worker_setup(config, world.rank()), client);
@@ -48,7 +49,8 @@ int eval_command(const RunArguments& arguments, const std::filesystem::path& che
     check_inputs(config);
     return run_ranks(1 + config.cluster.workers, arguments.argc, arguments.argv);
   }
-  return run_rank(config, [&](World& world, const StopSignal&) { return eval_rank(config, world); });
+  return run_rank(config,
+                  [&](World& world, const StopSignal&) { return eval_rank(config, world); });
 }
 
 }  // namespace rollcall

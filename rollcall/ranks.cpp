@@ -17,9 +17,10 @@ namespace {
 void require_rank_count(const RunConfig& config, const World& world) {
   const int wanted = config.cluster.learners + config.cluster.workers;
   if (world.size() == wanted) return;
-  throw input_error("the launcher started " + std::to_string(world.size()) + " ranks, the run file asks for " + std::to_string(wanted) +
-                        " (cluster.learners + cluster.workers)",
-                    "start as many ranks as the run file asks for, or change cluster.workers with --set");
+  throw input_error(
+      "the launcher started " + std::to_string(world.size()) + " ranks, the run file asks for " +
+          std::to_string(wanted) + " (cluster.learners + cluster.workers)",
+      "start as many ranks as the run file asks for, or change cluster.workers with --set");
 }
 
 // Ends the job because of an error on this rank.
@@ -32,7 +33,8 @@ void require_rank_count(const RunConfig& config, const World& world) {
 
 }  // namespace
 
-int run_rank(const RunConfig& config, const std::function<ExitCode(World&, const StopSignal&)>& body) {
+int run_rank(const RunConfig& config,
+             const std::function<ExitCode(World&, const StopSignal&)>& body) {
   int argc = 0;
   char** argv = nullptr;
   World world(&argc, &argv);
@@ -41,14 +43,16 @@ int run_rank(const RunConfig& config, const std::function<ExitCode(World&, const
     require_rank_count(config, world);
     const auto logs = run_directory(config) / "log";
     std::filesystem::create_directories(logs);
-    log_open(world.rank(), logs / ("rank-" + std::to_string(world.rank()) + ".log"), world.rank() == 0);
+    log_open(world.rank(), logs / ("rank-" + std::to_string(world.rank()) + ".log"),
+             world.rank() == 0);
     const ExitCode code = body(world, stop);
     log_flush();
     world.finish(code);
   } catch (const Error& error) {
     fail(world, error);
   } catch (const std::exception& error) {
-    fail(world, Error(std::string("unexpected: ") + error.what(), "this is a bug in rollcall: please report it with the log"));
+    fail(world, Error(std::string("unexpected: ") + error.what(),
+                      "this is a bug in rollcall: please report it with the log"));
   }
 }
 

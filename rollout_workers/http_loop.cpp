@@ -87,8 +87,9 @@ std::string_view trim(std::string_view text) {
   return text;
 }
 
-// There is no way back for the body on purpose: libcurl would send a request again by itself, unseen,
-// when a kept connection ends unanswered. Now it only does so if nothing of the body was sent.
+// There is no way back for the body on purpose: libcurl would send a request again by itself,
+// unseen, when a kept connection ends unanswered. Now it only does so if nothing of the body was
+// sent.
 std::size_t on_upload(char* to, std::size_t size, std::size_t count, void* user) {
   auto& t = *static_cast<Transfer*>(user);
   const std::size_t bytes = std::min(size * count, t.request.body.size() - t.body_sent);
@@ -201,8 +202,7 @@ void read_result(Transfer& t, CURLcode code) {
   t.reply.status = 0;
   t.reply.timed_out = code == CURLE_OPERATION_TIMEDOUT;
   t.reply.error = t.error[0] != '\0' ? t.error.data() : curl_easy_strerror(code);
-  if (code == CURLE_SEND_FAIL_REWIND)
-    t.reply.error = "the server closed the connection unanswered";
+  if (code == CURLE_SEND_FAIL_REWIND) t.reply.error = "the server closed the connection unanswered";
   if (t.header_bytes > kMaxHeaderBytes) t.reply.error = "the reply's headers are too large";
 }
 
