@@ -90,8 +90,8 @@ std::string y_ticks(const Frame& frame, ChartUnit unit, const char* css) {
 std::string x_ticks(const Frame& frame, const std::string& label) {
   std::string svg;
   const double base = kHeight - kBottom;
-  for (double x = std::ceil(frame.x.low / frame.x.step) * frame.x.step; x <= frame.x.high + 1e-9;
-       x += frame.x.step) {
+  for (double x = std::ceil(frame.x.low / frame.x.step) * frame.x.step + 0.0;
+       x <= frame.x.high + 1e-9; x += frame.x.step) {
     svg += fmt::format(R"(<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>)",
                        frame.at_x(x), base, base + 4);
     svg += fmt::format(R"(<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{:.0f}</text>)",
@@ -179,10 +179,10 @@ std::string figure(const Chart& chart, const std::string& drawing) {
 
 std::string column(const Frame& frame, const std::string& color, double x, double low,
                    double high) {
-  return fmt::format(
-      R"(<rect class="column {}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>)", color,
-      frame.at_x(x - 0.5), frame.at_y(high), frame.at_x(x + 0.5) - frame.at_x(x - 0.5) + 0.15,
-      frame.at_y(low) - frame.at_y(high));
+  return fmt::format(R"(<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>)",
+                     color, frame.at_x(x - 0.5), frame.at_y(high),
+                     frame.at_x(x + 0.5) - frame.at_x(x - 0.5) + 0.15,
+                     frame.at_y(low) - frame.at_y(high));
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ h1 { font-size: 30px; line-height: 1.2; letter-spacing: -0.02em; margin: 0; over
 h2 { font-size: 19px; letter-spacing: -0.01em; margin: 44px 0 6px; }
 h2 + p.lead { margin: 0 0 14px; }
 p { margin: 0 0 12px; max-width: 78ch; }
-.lead, .soft { color: var(--soft); }
+.lead, .soft { color: var(--soft); } p.lead { max-width: 110ch; }
 .top { display: flex; align-items: center; gap: 14px; flex-wrap: wrap; }
 .pill { font-size: 12.5px; font-weight: 600; padding: 3px 11px; border-radius: 99px; background: var(--line); }
 .pill.good { background: var(--good-soft); color: var(--good); } .pill.bad { background: var(--bad-soft); color: var(--bad); }
@@ -52,7 +52,7 @@ svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font: 11.5px system-ui, sans-serif; fill: var(--soft); font-variant-numeric: tabular-nums; } svg .grid { stroke: var(--grid); stroke-width: 1; display: inline; }
 svg .axis { stroke: var(--muted); stroke-width: 1; } svg .line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 svg .faint { opacity: 0.28; stroke-width: 1.2; } svg .bar { stroke: currentColor; stroke-width: 1.6; opacity: 0.65; }
-svg .over { stroke: var(--card); stroke-width: 1; opacity: 0.35; } svg .column { opacity: 0.85; }
+svg .over { stroke: var(--card); stroke-width: 1; opacity: 0.35; } svg .columns { opacity: 0.85; shape-rendering: crispEdges; }
 svg .dot { fill: currentColor; stroke: var(--card); stroke-width: 1.5; } svg rect { fill: currentColor; }
 .c1 { color: var(--blue); } .c2 { color: var(--orange); } .c3 { color: var(--violet); } .c4 { color: var(--teal); } .c5 { color: var(--pink); }
 i.good, svg .good { color: var(--good); } i.bad, svg .bad { color: var(--bad); } i.muted, svg .muted { color: var(--muted); }
