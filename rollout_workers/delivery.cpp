@@ -53,7 +53,8 @@ Judgement judge_status(const HttpReply& reply, bool resent) {
   return {};
 }
 
-asio::awaitable<Delivery> deliver(HttpClient& http, RetryDelay& backoff, Trace& trace, Parcel parcel,
+asio::awaitable<Delivery> deliver(HttpClient& http, RetryDelay& backoff, Trace& trace,
+                                  Parcel parcel,
                                   std::function<Judgement(const HttpReply&, bool resent)> judge) {
   HttpRequest request = std::move(parcel.request);
   request.headers.insert(request.headers.end(), trace.headers.begin(), trace.headers.end());

@@ -6,8 +6,8 @@
 #include <string>
 #include <utility>
 
-#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/http_client.h"
+#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/trace.h"
 
 namespace rollcall {

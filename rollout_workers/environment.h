@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
-#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/redact.h"
+#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/rollout.h"
 #include "rollout_workers/semaphore.h"
 

@@ -9,7 +9,8 @@
 
 namespace rollcall {
 
-RetryDelay::RetryDelay(BackoffOptions options) : options_(options), random_(std::random_device{}()) {}
+RetryDelay::RetryDelay(BackoffOptions options)
+    : options_(options), random_(std::random_device{}()) {}
 
 std::chrono::milliseconds RetryDelay::draw(int retry) {
   const std::int64_t doubled = options_.base.count() << std::clamp(retry, 0, 20);
