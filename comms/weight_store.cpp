@@ -17,7 +17,6 @@
 
 #include "comms/error.h"
 
-#define XXH_INLINE_ALL  // the library then is its header alone
 #include <xxhash.h>
 
 namespace rollcall {
