@@ -9,8 +9,9 @@
 
 namespace rollcall {
 
-// Connects once to every distinct host and port of the tools and the grader, trying again until `patience`
-// is over; nothing is sent. Throws Error (kNoEndpoint) that names the tool, its URL and the reason.
+// Connects once to every distinct host and port of the tools and the grader, trying again until
+// `patience` is over; nothing is sent. Throws Error (kNoEndpoint) that names the tool, its URL and
+// the reason.
 void wait_for_endpoints(std::span<const ToolOptions> tools, const GraderOptions& grader,
                         std::chrono::milliseconds patience);
 
