@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -34,11 +35,22 @@ class Communicator {
   virtual void broadcast(std::string& bytes) = 0;
 };
 
-// Over MPI, among world ranks 0..members-1; only those may call it.
-std::unique_ptr<Communicator> make_mpi_communicator(World&, int members);
+constexpr std::chrono::milliseconds kCollectiveTimeout{600000};
 
-// Over NCCL, bootstrapped by `host`; from the plugin librollcall_cuda.so, opened on first use.
-// Throws Error that says which build option or driver is missing.
-std::unique_ptr<Communicator> make_nccl_communicator(Communicator& host, int device);
+// A learner alone: every operation is the identity.
+std::unique_ptr<Communicator> make_single_communicator();
+
+// Over MPI, among world ranks 0..members-1; only those may call it. A member that does not take
+// part within `timeout` ends the wait of the others with an Error (kStopped); nothing may be called
+// after. An element's sum is formed in the order of the ranks, so all members get the same bits
+// every time.
+std::unique_ptr<Communicator> make_mpi_communicator(
+    World&, int members, std::chrono::milliseconds timeout = kCollectiveTimeout);
+
+// Over NCCL, bootstrapped by `host`, which must outlive it and serves the host operations; from the
+// plugin librollcall_cuda.so. Waits for all work on the device before it touches memory. Throws
+// Error that says which build option or driver is missing.
+std::unique_ptr<Communicator> make_nccl_communicator(
+    Communicator& host, int device, std::chrono::milliseconds timeout = kCollectiveTimeout);
 
 }  // namespace rollcall

@@ -18,15 +18,15 @@ class World;
 struct WorkerStatus {
   int rank = 0;
   bool alive = true;
-  int in_flight = 0;                        // assignments it holds
-  std::int64_t weights_version = -1;        // last version it confirmed
-  std::chrono::milliseconds silence{0};     // since its last message
+  int in_flight = 0;                     // assignments it holds
+  std::int64_t weights_version = -1;     // last version it confirmed
+  std::chrono::milliseconds silence{0};  // since its last message
 };
 
 // The lead learner's end of all worker links: point-to-point, nonblocking, credit-limited (a worker
 // never holds more than rollouts_per_worker assignments; a delivery returns the credit), watched by
-// heartbeats. Single thread. Also publishes weights: a publication is ordered before the assignments
-// submitted after it.
+// heartbeats. Single thread. Also publishes weights: a publication is ordered before the
+// assignments submitted after it.
 class RolloutServer {
  public:
   // Workers are world ranks learners..size-1. `parameter_bytes` is the size of a published version.
@@ -40,9 +40,10 @@ class RolloutServer {
   void submit(const Assignment&);
 
   // Moves messages both ways and returns what was delivered, in arrival order (the caller sorts).
-  // Never blocks. An assignment of a worker that died or fell silent is queued again with attempt+1;
-  // after `kMaxWorkerLosses` such losses a Trajectory with FaultReason::kWorkerLost is returned.
-  // Duplicate or stale deliveries are dropped. Throws Error (kStopped) when no worker is left.
+  // Never blocks. An assignment of a worker that died or fell silent is queued again with
+  // attempt+1; after `kMaxWorkerLosses` such losses a Trajectory with FaultReason::kWorkerLost is
+  // returned. Duplicate or stale deliveries are dropped. Throws Error (kStopped) when no worker is
+  // left.
   std::vector<Trajectory> poll();
   // As poll(), but waits up to `wait` for something to arrive, sleeping between probes.
   std::vector<Trajectory> poll_for(std::chrono::milliseconds wait);
@@ -67,8 +68,8 @@ class RolloutServer {
   std::unique_ptr<Impl> impl_;
 };
 
-// A worker's end. Single thread; never blocks. Sends heartbeats from poll(), so poll() must be called
-// more often than heartbeat_every.
+// A worker's end. Single thread; never blocks. Sends heartbeats from poll(), so poll() must be
+// called more often than heartbeat_every.
 class RolloutClient {
  public:
   RolloutClient(World&, const ClusterOptions&, std::size_t parameter_bytes);
@@ -78,12 +79,12 @@ class RolloutClient {
 
   struct Inbox {
     std::vector<Assignment> assignments;  // to start now; their version is loadable
-    bool cancel_all = false;
+    bool cancel_all = false;              // abandon what was taken before this poll()
     bool leave = false;                   // the learner said goodbye, or has been silent too long
   };
   Inbox poll();
-  void deliver(const Trajectory&);        // queued; progress in poll()
-  bool idle() const;                      // nothing waits to be sent
+  void deliver(const Trajectory&);  // queued; progress in poll()
+  bool idle() const;                // nothing waits to be sent
 
   // The newest published version (-1: none yet).
   std::int64_t newest_version() const;

@@ -10,10 +10,10 @@ namespace rollcall {
 
 // One dataset row (JSONL, OpenAI RFT form: messages, optional tools, any further keys).
 struct Task {
-  std::int64_t row = 0;      // from 0, counted over non-empty lines
-  std::string item;          // the whole row as JSON text, sent to tools and grader as `item`
-  std::string messages;      // JSON array, the last message from the user
-  std::string tools;         // JSON array of {"type":"function","function":{..}}; "[]" if the row has none
+  std::int64_t row = 0;  // from 0, counted over non-empty lines
+  std::string item;      // the whole row as JSON text, sent to tools and grader as `item`
+  std::string messages;  // JSON array, the last message from the user
+  std::string tools;  // JSON array of {"type":"function","function":{..}}; "[]" if the row has none
 };
 
 // Reads every row of a dataset. Throws an input Error "FILE:LINE: ..." naming each bad row (at most

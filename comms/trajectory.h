@@ -19,7 +19,7 @@ struct Assignment {
   std::int32_t attempt = 0;   // 0, then +1 for every re-dispatch after a fault
   std::int64_t task_row = 0;  // row of the split's dataset, from 0
   std::uint64_t seed = 0;
-  std::int64_t version = 0;   // policy version to sample with
+  std::int64_t version = 0;  // policy version to sample with
   Split split = Split::kTrain;
 
   friend bool operator==(const Assignment&, const Assignment&) = default;
@@ -27,23 +27,23 @@ struct Assignment {
 
 // How the agent's side of a rollout ended. Always graded (protocols: "grade what exists").
 enum class EndReason : std::uint8_t {
-  kNone = 0,        // no end of its own: the rollout died of a fault
-  kFinished,        // the policy answered without a tool call
+  kNone = 0,  // no end of its own: the rollout died of a fault
+  kFinished,  // the policy answered without a tool call
   kMaxTurns,
   kMaxToolCalls,
-  kMaxNewTokens,    // a turn was cut by its token budget
+  kMaxNewTokens,  // a turn was cut by its token budget
   kContextFull,
-  kToolDone,        // a tool replied "done": true
-  kUnservedTool,    // a call of a tool that has no endpoint: graded, not executed
+  kToolDone,      // a tool replied "done": true
+  kUnservedTool,  // a call of a tool that has no endpoint: graded, not executed
 };
 
-// What the infrastructure did. Any value but kNone keeps the rollout out of the loss and the baseline:
-// a fault is never a reward of 0.
+// What the infrastructure did. Any value but kNone keeps the rollout out of the loss and the
+// baseline: a fault is never a reward of 0.
 enum class FaultReason : std::uint8_t {
   kNone = 0,
-  kToolFault,       // tool endpoint failed after its retries
-  kGraderFault,     // grader failed after its retries, or its reply was unusable
-  kMasked,          // the grader asked to leave this sample out (mask_sample, or a mask flag)
+  kToolFault,    // tool endpoint failed after its retries
+  kGraderFault,  // grader failed after its retries, or its reply was unusable
+  kMasked,       // the grader asked to leave this sample out (mask_sample, or a mask flag)
   kWorkerLost,
   kCancelled,
 };
@@ -52,24 +52,25 @@ const char* to_string(Split);
 const char* to_string(EndReason);
 const char* to_string(FaultReason);
 
-// One tool call as the agent made it, and what came back. Parallel calls of one turn keep call order.
+// One tool call as the agent made it, and what came back. Parallel calls of one turn keep call
+// order.
 struct ToolEvent {
-  std::int32_t turn = 0;         // model turn that made the call, from 0
-  std::string call_id;           // "call_..."
+  std::int32_t turn = 0;  // model turn that made the call, from 0
+  std::string call_id;    // "call_..."
   std::string name;
-  std::string arguments;         // JSON text as sent
-  std::string output;            // as shown to the model
-  std::int32_t status = 0;       // last HTTP status; 0 if no request was made
-  bool is_error = false;         // the model was shown an error
-  double latency_s = 0;          // from first send to the accepted reply, retries included
+  std::string arguments;    // JSON text as sent
+  std::string output;       // as shown to the model
+  std::int32_t status = 0;  // last HTTP status; 0 if no request was made
+  bool is_error = false;    // the model was shown an error
+  double latency_s = 0;     // from first send to the accepted reply, retries included
   std::int32_t retries = 0;
-  std::int64_t span_begin = 0;   // token span of the turn's tool output in Trajectory::tokens
+  std::int64_t span_begin = 0;  // token span of the turn's tool output in Trajectory::tokens
   std::int64_t span_end = 0;
 };
 
 struct Grade {
-  double score = 0;               // what the grader said
-  double reward = 0;              // what training uses, after gates, flags, shapes
+  double score = 0;   // what the grader said
+  double reward = 0;  // what training uses, after gates, flags, shapes
   std::vector<std::pair<std::string, double>> sub_rewards;
   std::vector<std::pair<std::string, bool>> gates;
   std::vector<std::string> flags;
@@ -81,22 +82,22 @@ struct Grade {
 // A rollout's record; journalled as is. The four arrays have one entry per token, T in all.
 struct Trajectory {
   Assignment assignment;
-  std::string trace_id;                       // "trace_" + UUID, new for each attempt
-  std::vector<std::int32_t> tokens;           // prompt, model and tool tokens, in order
-  std::vector<std::uint8_t> is_action;        // 1 where the policy sampled the token
-  std::vector<float> behavior_logprobs;       // nats; 0 where is_action is 0
-  std::vector<std::int32_t> token_version;    // policy version that sampled the token; -1 elsewhere
-  std::int64_t prompt_length = 0;             // tokens before the first sampled one
-  std::int32_t turns = 0;                     // model turns
+  std::string trace_id;                     // "trace_" + UUID, new for each attempt
+  std::vector<std::int32_t> tokens;         // prompt, model and tool tokens, in order
+  std::vector<std::uint8_t> is_action;      // 1 where the policy sampled the token
+  std::vector<float> behavior_logprobs;     // nats; 0 where is_action is 0
+  std::vector<std::int32_t> token_version;  // policy version that sampled the token; -1 elsewhere
+  std::int64_t prompt_length = 0;           // tokens before the first sampled one
+  std::int32_t turns = 0;                   // model turns
   std::vector<ToolEvent> tool_events;
   Grade grade;
   EndReason end = EndReason::kNone;
   FaultReason fault = FaultReason::kNone;
-  std::string fault_detail;                   // one line for a person; no secrets
-  std::string final_text;                     // content of the last model turn
-  double wall_time_s = 0;                     // assignment taken to grade received
-  double generate_time_s = 0;                 // part of it spent waiting for the engine
-  std::int32_t worker = -1;                   // rank that made it
+  std::string fault_detail;    // one line for a person; no secrets
+  std::string final_text;      // content of the last model turn
+  double wall_time_s = 0;      // assignment taken to grade received
+  double generate_time_s = 0;  // part of it spent waiting for the engine
+  std::int32_t worker = -1;    // rank that made it
 };
 
 }  // namespace rollcall

@@ -23,7 +23,8 @@ class World {
   // Ends this process after the caller's own flushes, without MPI_Finalize: with a dead peer
   // Finalize can hang for good, and mpirun --enable-recovery accepts a plain exit.
   [[noreturn]] void finish(ExitCode code);
-  // Ends every rank of the job. For errors that no rank can go on from.
+  // Ends every rank of the job. For errors that no rank can go on from. (MPI_Abort alone ends only
+  // the caller under --enable-recovery; on a remote host the others notice by their timeouts.)
   [[noreturn]] void abort(ExitCode code);
 
  private:
@@ -35,8 +36,10 @@ class World {
 // True if this process was started by an MPI launcher (mpirun, srun).
 bool under_launcher();
 
-// Replaces this process by `mpirun ... -n ranks PROGRAM ARGS` with the flags that let a worker die
-// without ending the job. Throws Error if mpirun is missing.
-void exec_under_mpirun(int ranks, int argc, char** argv);
+// Runs `mpirun ... -n ranks PROGRAM ARGS` in place of this process, with the flags that let a
+// worker die without ending the job, and ends with the ExitCode that rank 0 ended with (mpirun's
+// own says nothing). SIGINT, SIGTERM, SIGHUP and SIGUSR1 become a stop request (SIGUSR1) for all
+// ranks, a later one ends the job. Does not return; throws Error if mpirun is missing.
+[[noreturn]] void exec_under_mpirun(int ranks, int argc, char** argv);
 
 }  // namespace rollcall

@@ -22,9 +22,9 @@ struct ToolCall {
 
 // Why a turn's tool calls could not be read. An event of the agent's, never an exception.
 struct ParseError {
-  std::string kind;       // invalid_json, not_object, missing_name, missing_arguments, bad_arguments,
-                          // unclosed, unclosed_think
-  std::size_t offset = 0; // byte offset of the bad block in the turn's text
+  std::string kind;  // invalid_json, not_object, missing_name, missing_arguments, bad_arguments,
+                     // unclosed, unclosed_think
+  std::size_t offset = 0;  // byte offset of the bad block in the turn's text
   std::string message;
 };
 
@@ -32,6 +32,12 @@ struct ParsedTurn {
   std::vector<ToolCall> calls;  // empty if error
   std::string content;          // visible text before the first call
   std::optional<ParseError> error;
+};
+
+struct ChatOptions {
+  bool enable_thinking = true;  // false: Qwen3 gets an empty thought in its prompt
+  std::string date_string =
+      "26 Jul 2024";  // Llama-3.x: never today's date, prompts must not change
 };
 
 // A chat template in C++: chosen by the fingerprint of the checkpoint's template, never by name.
@@ -54,17 +60,20 @@ class ChatFormat {
   // Reads one model turn; a trailing stop token's text must already be dropped.
   virtual ParsedTurn parse(std::string_view turn_text) const = 0;
 
-  // The ids that end a model turn.
+  // The ids that end a model turn; the first is the one that render_tool_results adds.
   virtual std::span<const std::int32_t> stop_ids() const = 0;
 
-  // An assistant turn as the policy would have to sample it (stop token included): for demonstrations.
-  virtual std::vector<std::int32_t> render_assistant(const nlohmann::ordered_json& message) const = 0;
+  // An assistant turn as the policy would have to sample it (stop token included): for
+  // demonstrations.
+  virtual std::vector<std::int32_t> render_assistant(
+      const nlohmann::ordered_json& message) const = 0;
 };
 
 // Reads the chat template of DIR (tokenizer_config.json, overridden by chat_template.jinja) and
-// returns the format with that fingerprint. Throws an input Error with the fingerprint and what to do
-// for an unknown template. `tokenizer` must outlive the result.
+// returns the format with that fingerprint. Throws an input Error with the fingerprint and what to
+// do for an unknown template. `tokenizer` must outlive the result.
 std::unique_ptr<ChatFormat> make_chat_format(const std::filesystem::path& dir,
-                                             const Tokenizer& tokenizer);
+                                             const Tokenizer& tokenizer,
+                                             const ChatOptions& options = {});
 
 }  // namespace rollcall

@@ -12,6 +12,12 @@
 
 namespace rollcall {
 
+// A part of a prompt. Control tokens come from trusted parts alone.
+struct TextPiece {
+  std::string text;
+  bool trusted = false;
+};
+
 // Byte-level BPE as described by a Hugging Face tokenizer.json. Immutable after construction;
 // thread-safe. No BOS or other template token is ever added.
 class Tokenizer {
@@ -25,6 +31,10 @@ class Tokenizer {
   // `match_added_tokens` false treats look-alikes of control tokens as plain text: what every text
   // from users, tools and tool schemas must be encoded with. Text must be valid UTF-8, else Error.
   std::vector<std::int32_t> encode(std::string_view text, bool match_added_tokens) const;
+
+  // One prompt from its pieces: added tokens are matched inside runs of trusted pieces only, and
+  // each run of text between two of them is encoded at once, matching off.
+  std::vector<std::int32_t> encode(std::span<const TextPiece> pieces) const;
 
   // Bytes of the ids, invalid UTF-8 replaced by U+FFFD. Unknown ids give nothing.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special_tokens = false) const;

@@ -19,8 +19,8 @@ using NamedTensors = std::map<std::string, at::Tensor>;
 // All parameters as views of one contiguous float32 buffer in parameter_shapes() order: what the
 // optimizer steps over, what is summed between learners and published to workers.
 struct FlatWeights {
-  at::Tensor flat;      // [parameter_count] float32, CPU or device
-  NamedTensors tensors; // views of `flat`
+  at::Tensor flat;       // [parameter_count] float32, CPU or device
+  NamedTensors tensors;  // views of `flat`
 };
 FlatWeights make_flat_weights(const ModelSpec&);  // zero-filled, CPU
 
@@ -30,12 +30,19 @@ FlatWeights make_flat_weights(const ModelSpec&);  // zero-filled, CPU
 // accepts a redundant lm_head.weight of a tied model if it equals the embedding.
 void load_weights(const std::filesystem::path& dir, const ModelSpec&, FlatWeights& weights);
 
-// Random initialisation (normal, std 0.02, output projections scaled by 1/sqrt(2 layers); norms 1),
-// the same for the same seed. For sft from scratch.
+// Random initialisation (normal, std initializer_range, output projections scaled by 1/sqrt(2
+// layers); norms 1), the same for the same seed. For sft from scratch.
 void init_weights(const ModelSpec&, std::uint64_t seed, FlatWeights& weights);
 
-// Writes DIR/model.safetensors (tied weights once, metadata {"format":"pt"}), in `dtype` "float32"
-// or "bfloat16" (round to nearest even).
-void save_weights(const std::filesystem::path& dir, const NamedTensors&, const std::string& dtype);
+// Writes DIR/model.safetensors (metadata {"format":"pt"}), in `dtype` "float32" or "bfloat16"
+// (round to nearest even). If that takes more than `max_shard_bytes` (0: no limit), writes shards
+// of at most that size, single larger tensors aside, and model.safetensors.index.json instead.
+// Deletes weight files of an earlier call that loaders would take in their place. Throws Error for
+// a value that is not finite in `dtype`.
+void save_weights(const std::filesystem::path& dir, const NamedTensors&, const std::string& dtype,
+                  std::int64_t max_shard_bytes = 0);
+
+// The tensor as save_weights() stores it: contiguous, on the CPU, in `dtype`.
+at::Tensor stored_tensor(const at::Tensor&, const std::string& dtype);
 
 }  // namespace rollcall

@@ -11,9 +11,15 @@ namespace rollcall {
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;  // values are secrets: redact
 
-// When a tool call may be sent again after a fault: always (as Azure), keyed (only if the server has
-// shown that it honours Idempotency-Key by replaying one), never.
+// When a tool call may be sent again after a fault: always (as Azure), keyed (only if the server
+// has shown that it honours Idempotency-Key by replaying one), never.
 enum class RetryPolicy { kAlways, kKeyed, kNever };
+
+// Waits between tries: uniform in [0, min(cap, base * 2^n)] before the n-th retry (full jitter).
+struct BackoffOptions {
+  std::chrono::milliseconds base{250};
+  std::chrono::milliseconds cap{10000};
+};
 
 // One entry of `tools:`.
 struct ToolOptions {
@@ -25,14 +31,14 @@ struct ToolOptions {
   int max_retries = 3;
   int max_concurrency = 256;  // calls of this tool in flight per worker
   RetryPolicy retry = RetryPolicy::kAlways;
-  bool send_item = true;      // false keeps references in the row from a tool server
+  bool send_item = true;  // false keeps references in the row from a tool server
 };
 
 // What a grader flag does to the reward.
 struct FlagAction {
   std::string flag;
-  std::string action;  // zero, penalize, mask, log
-  double value = -1.0; // added to the score by penalize
+  std::string action;   // zero, penalize, mask, log
+  double value = -1.0;  // added to the score by penalize
 };
 
 // `grader:`.
@@ -43,9 +49,9 @@ struct GraderOptions {
   std::chrono::milliseconds timeout{600000};
   int max_retries = 3;
   int max_concurrency = 256;
-  double gate_value = 0.0;           // reward when any gate is false
+  double gate_value = 0.0;  // reward when any gate is false
   std::vector<FlagAction> flags{{"hacking", "zero", -1.0}};
-  double pass_threshold = 1.0;       // a rollout passes when its score reaches this
+  double pass_threshold = 1.0;  // a rollout passes when its score reaches this
 };
 
 // `rollout:`. Each limit has an EndReason of its own.

@@ -15,14 +15,14 @@ struct AdamWOptions {
   double weight_decay = 0.01;  // decoupled
 };
 
-// AdamW (Loshchilov & Hutter 2019) over a contiguous shard of fp32 masters. Same arithmetic on every
-// CPU with FMA; single thread of control, deterministic.
+// AdamW (Loshchilov & Hutter 2019) over a contiguous shard of fp32 masters. Same arithmetic on
+// every CPU with FMA; single thread of control, deterministic.
 class AdamW {
  public:
   explicit AdamW(std::int64_t parameters);
 
-  // One step: `gradients` already summed and clipped. `decay` is 1 where weight decay applies, 0 for
-  // norms and biases. All spans have the constructor's length.
+  // One step: `gradients` already summed and clipped. `decay` is 1 where weight decay applies, 0
+  // for norms and biases. All spans have the constructor's length.
   void step(std::span<float> masters, std::span<const float> gradients,
             std::span<const std::uint8_t> decay, const AdamWOptions&);
 
@@ -36,7 +36,8 @@ class AdamW {
   std::vector<float> first_, second_;
 };
 
-// Factor that brings a gradient of L2 norm `norm` under `max_norm`: min(1, max_norm / (norm + 1e-6)).
+// Factor that brings a gradient of L2 norm `norm` under `max_norm`: min(1, max_norm / (norm +
+// 1e-6)).
 double clip_factor(double norm, double max_norm);
 
 // Linear warm-up from lr/warmup_steps to lr, then constant. `step` counts from 0.

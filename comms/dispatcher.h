@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "comms/trajectory.h"
+
+namespace rollcall {
+
+// Decides which worker gets which assignment, and knows who holds what. No messages here.
+// Single thread.
+class Dispatcher {
+ public:
+  // `credit`: assignments a worker may hold. `max_losses`: lost workers after which an assignment
+  // is given up.
+  Dispatcher(int credit, int max_losses) : credit_(credit), max_losses_(max_losses) {}
+
+  void submit(const Assignment& assignment) { queue_.push_back({assignment, 0, false}); }
+
+  // From now on the worker may be given assignments.
+  void open(int worker) { held_[worker]; }
+
+  // The next assignment and its worker, if there is one and a worker has credit left. A group stays
+  // with the worker that holds its other members while that one has credit, else goes to the worker
+  // that holds the least.
+  std::optional<std::pair<int, Assignment>> next();
+
+  // Takes an assignment off a worker. False if the worker does not hold it: stale or duplicate.
+  bool accept(int worker, const Assignment&);
+
+  // Takes a worker out. What it held goes to the front of the queue with attempt+1; returned are
+  // those that were lost too often (kWorkerLost) or were cancelled before (kCancelled).
+  std::vector<Trajectory> close(int worker);
+
+  // Empties the queue and marks what workers hold.
+  void cancel_all();
+
+  int queued() const { return static_cast<int>(queue_.size()); }
+  int in_flight() const;
+  int in_flight(int worker) const;
+
+ private:
+  struct Entry {
+    Assignment assignment;
+    int losses = 0;
+    bool cancelled = false;
+  };
+  struct GroupPlace {
+    int worker = -1;
+    int members = 0;  // in flight, on any worker
+  };
+
+  bool has_credit(int worker) const;
+  int least_loaded() const;
+  void leave_group(const Assignment&);
+
+  int credit_;
+  int max_losses_;
+  std::deque<Entry> queue_;
+  std::map<int, std::vector<Entry>> held_;     // by open worker
+  std::map<std::int64_t, GroupPlace> groups_;  // those with members in flight
+};
+
+}  // namespace rollcall

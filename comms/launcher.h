@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+namespace rollcall {
+
+// What decides the flags of mpirun.
+struct LaunchSite {
+  bool root = false;                 // mpirun refuses to run as root unless told
+  bool single_host = true;           // no allocation or host file names other hosts
+  bool shared_memory_copies = true;  // a process may read another's memory (CMA)
+};
+
+// Looks at this process, its environment and the kernel.
+LaunchSite inspect_launch_site();
+
+// Whether an environment variable exists.
+bool is_set(const char* variable);
+
+// `mpirun FLAGS -n ranks PROGRAM ARGUMENTS`. What the user set by an OMPI_MCA_* variable stays:
+// `is_set` says whether an environment variable exists.
+std::vector<std::string> mpirun_command(const LaunchSite&, int ranks, const std::string& program,
+                                        std::span<const std::string> arguments,
+                                        bool (*is_set)(const char* variable));
+
+// The file by which rank 0 tells its exit code to the process that ran mpirun; named by this
+// environment variable, which mpirun hands down.
+inline constexpr char kExitFileVariable[] = "ROLLCALL_EXIT_FILE";
+
+// Writes that file, if there is one to write.
+void record_exit_code(int code);
+
+// Ends the job if the parent of this process is mpirun. False: it is not.
+bool end_parent_mpirun();
+
+// Copies a stream of bytes, without the lines by which Open MPI comments on what we do on purpose.
+class LineFilter {
+ public:
+  // What may be shown of everything added so far.
+  std::string add(const std::string& bytes);
+  // The rest: an unfinished line.
+  std::string flush();
+
+ private:
+  std::string unfinished_;
+};
+
+}  // namespace rollcall

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comms/link_messages.h"
+
+#include <fstream>
+
+#include "comms/bytes.h"
+
+namespace rollcall {
+
+std::string encode(const Hello& value) {
+  ByteWriter out;
+  out.text(value.host);
+  out.number(value.process);
+  return out.take();
+}
+
+Hello decode_hello(std::string_view bytes) {
+  ByteReader in(bytes, "hello");
+  Hello value;
+  value.host = in.text();
+  value.process = in.number<std::int32_t>();
+  in.finish();
+  return value;
+}
+
+std::string encode(const Welcome& value) {
+  ByteWriter out;
+  out.number(value.parameter_bytes);
+  out.number(value.reader);
+  out.number(value.readers);
+  out.number(value.process);
+  out.boolean(value.shared_memory);
+  out.text(value.address.path);
+  out.number(value.address.nonce);
+  return out.take();
+}
+
+Welcome decode_welcome(std::string_view bytes) {
+  ByteReader in(bytes, "welcome");
+  Welcome value;
+  value.parameter_bytes = in.number<std::uint64_t>();
+  value.reader = in.number<std::int32_t>();
+  value.readers = in.number<std::int32_t>();
+  value.process = in.number<std::int32_t>();
+  value.shared_memory = in.boolean();
+  value.address.path = in.text();
+  value.address.nonce = in.number<std::uint64_t>();
+  in.finish();
+  return value;
+}
+
+std::string encode(const WeightsBegin& value) {
+  ByteWriter out;
+  out.number(value.version);
+  out.number(value.checksum);
+  return out.take();
+}
+
+WeightsBegin decode_weights_begin(std::string_view bytes) {
+  ByteReader in(bytes, "weights");
+  WeightsBegin value;
+  value.version = in.number<std::int64_t>();
+  value.checksum = in.number<std::uint64_t>();
+  in.finish();
+  return value;
+}
+
+std::string encode_version(std::int64_t version) {
+  ByteWriter out;
+  out.number(version);
+  return out.take();
+}
+
+std::int64_t decode_version(std::string_view bytes) {
+  ByteReader in(bytes, "version");
+  const auto version = in.number<std::int64_t>();
+  in.finish();
+  return version;
+}
+
+std::string system_identity(const std::string& host_name) {
+  std::string boot_id;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot_id;
+  return host_name + "/" + boot_id;
+}
+
+}  // namespace rollcall

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "comms/weight_store.h"
+
+namespace rollcall {
+
+// What travels on a worker link; the MPI tag of a message. Messages between two ranks keep order.
+enum class MessageKind : int {
+  // worker to learner
+  kHello = 1,  // Hello
+  kAttached,   // one byte: 1 if the shared memory of Welcome could be opened
+  kLoaded,     // version (int64) now in use
+  kDelivery,   // an encoded Trajectory
+  kFarewell,   // last message: the worker ends
+  // learner to worker
+  kWelcome = 101,  // Welcome
+  kAssignment,     // an encoded Assignment
+  kWeightsBegin,   // WeightsBegin, then the bytes in kWeightsChunk messages
+  kWeightsChunk,
+  kCancel,  // abandon all assignments sent so far
+  kLeave,
+  // both ways
+  kHeartbeat = 201,
+};
+
+struct Hello {
+  std::string host;  // name and boot id: equal only on the same running system
+  std::int32_t process = 0;
+};
+
+// Answers a Hello.
+struct Welcome {
+  std::uint64_t parameter_bytes = 0;
+  std::int32_t reader = 0;  // index of this worker among `readers`
+  std::int32_t readers = 0;
+  std::int32_t process = 0;  // the lead learner's
+  bool shared_memory = false;
+  StoreAddress address;  // only with shared_memory
+};
+
+struct WeightsBegin {
+  std::int64_t version = 0;
+  std::uint64_t checksum = 0;  // XXH3 of all bytes
+};
+
+std::string encode(const Hello&);
+std::string encode(const Welcome&);
+std::string encode(const WeightsBegin&);
+std::string encode_version(std::int64_t version);
+// Throw Error on anything else than what was encoded.
+Hello decode_hello(std::string_view bytes);
+Welcome decode_welcome(std::string_view bytes);
+WeightsBegin decode_weights_begin(std::string_view bytes);
+std::int64_t decode_version(std::string_view bytes);
+
+// This system's identity for Hello::host.
+std::string system_identity(const std::string& host_name);
+
+}  // namespace rollcall

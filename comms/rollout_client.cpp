@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "comms/backoff.h"
+#include "comms/error.h"
+#include "comms/log.h"
+#include "comms/mailbox.h"
+#include "comms/process_watch.h"
+#include "comms/rollout_link.h"
+#include "comms/silence_clock.h"
+#include "comms/weight_store.h"
+#include "comms/wire.h"
+#include "comms/world.h"
+
+namespace rollcall {
+namespace {
+
+using Clock = SilenceClock::Clock;
+
+constexpr int kLead = 0;
+constexpr int kMessagesPerPump = 64;
+constexpr std::chrono::seconds kFarewellPatience{1};
+
+// Weights that come by messages: one version complete, one perhaps under way.
+class MessageWeights {
+ public:
+  explicit MessageWeights(std::size_t size) : size_(size) {}
+
+  void begin(const WeightsBegin& begin) {
+    begin_ = begin;
+    incoming_.clear();
+    incoming_.reserve(size_);
+    finish_if_complete();
+  }
+  void chunk(const std::string& bytes) {
+    if (incoming_.size() + bytes.size() > size_) return;
+    incoming_.append(bytes);
+    finish_if_complete();
+  }
+  std::int64_t version() const { return version_; }
+  std::int64_t load(void* out) const {
+    std::memcpy(out, complete_.data(), complete_.size());
+    return version_;
+  }
+
+ private:
+  // Parts that do not add up belong to a link that the learner has given up meanwhile.
+  void finish_if_complete() {
+    if (incoming_.size() != size_) return;
+    complete_.resize(size_);
+    if (copy_and_hash(complete_.data(), incoming_.data(), size_) != begin_.checksum) {
+      log_warning("dropped weights of version " + std::to_string(begin_.version) +
+                  ": their checksum does not match");
+      version_ = -1;
+      return;
+    }
+    version_ = begin_.version;
+  }
+
+  std::size_t size_;
+  WeightsBegin begin_;
+  std::string incoming_;
+  std::string complete_;
+  std::int64_t version_ = -1;
+};
+
+}  // namespace
+
+struct RolloutClient::Impl {
+  Impl(World& world, const ClusterOptions& cluster, std::size_t bytes)
+      : options(cluster),
+        rank(world.rank()),
+        parameter_bytes(bytes),
+        mailbox(world),
+        messages(bytes),
+        lead_clock(cluster.heartbeat_every, Clock::now()) {
+    send(MessageKind::kHello, encode(Hello{system_identity(world.host()), ::getpid()}));
+    mailbox.push();
+  }
+
+  void send(MessageKind kind, std::string bytes = {}) {
+    mailbox.send(kLead, kind, std::move(bytes));
+    last_sent = Clock::now();
+  }
+
+  bool attach(const Welcome& welcome) {
+    if (!welcome.shared_memory) return false;
+    try {
+      shared.emplace(welcome.address, parameter_bytes, welcome.readers, welcome.reader);
+    } catch (const Error& error) {
+      log_info(std::string("weights will come by messages: ") + error.what());
+    }
+    return shared.has_value();
+  }
+
+  void on_welcome(const Welcome& welcome) {
+    if (welcome.parameter_bytes != parameter_bytes) {
+      throw Error("the learner publishes " + std::to_string(welcome.parameter_bytes) +
+                      " bytes of weights, this worker expects " + std::to_string(parameter_bytes),
+                  "all ranks must load the same model with the same dtype");
+    }
+    const bool attached = attach(welcome);
+    if (attached) lead = ProcessWatch(welcome.process);
+    if (welcome.shared_memory) send(MessageKind::kAttached, attached ? "1" : "0");
+  }
+
+  // Assignments that were cancelled before the caller saw them are answered here.
+  void on_cancel(Inbox& inbox) {
+    for (const Assignment& assignment : inbox.assignments) {
+      Trajectory cancelled;
+      cancelled.assignment = assignment;
+      cancelled.fault = FaultReason::kCancelled;
+      cancelled.fault_detail = "cancelled before it started";
+      cancelled.worker = rank;
+      send(MessageKind::kDelivery, encode(cancelled));
+    }
+    inbox.assignments.clear();
+    inbox.cancel_all = true;
+  }
+
+  void say_farewell() {
+    if (std::exchange(said_farewell, true)) return;
+    send(MessageKind::kFarewell);
+  }
+
+  void handle(const Message& message, Inbox& inbox) {
+    switch (message.kind) {
+      case MessageKind::kWelcome:
+        return on_welcome(decode_welcome(message.bytes));
+      case MessageKind::kAssignment:
+        inbox.assignments.push_back(decode_assignment(message.bytes));
+        return;
+      case MessageKind::kWeightsBegin:
+        return messages.begin(decode_weights_begin(message.bytes));
+      case MessageKind::kWeightsChunk:
+        return messages.chunk(message.bytes);
+      case MessageKind::kCancel:
+        return on_cancel(inbox);
+      case MessageKind::kLeave:
+        leaving = true;
+        return say_farewell();
+      default:
+        return;
+    }
+  }
+
+  void watch_lead(Clock::time_point now) {
+    lead_clock.listen(now);
+    if (leaving) return;
+    const bool ended = lead.ended();
+    if (!ended && !lead_clock.silent_for(options.learner_timeout, now)) return;
+    log_warning(ended ? "the lead learner's process ended: leaving"
+                      : "the lead learner has been silent too long: leaving");
+    leaving = true;
+    said_farewell = true;  // nobody is there to hear it
+    mailbox.forget(kLead);
+  }
+
+  void pump(Inbox& inbox) {
+    for (int i = 0; i < kMessagesPerPump; ++i) {
+      const std::optional<Message> message = mailbox.receive();
+      if (!message) break;
+      lead_clock.heard(Clock::now());
+      handle(*message, inbox);
+    }
+    const auto now = Clock::now();
+    watch_lead(now);
+    if (!leaving && now - last_sent >= options.heartbeat_every && !mailbox.sending()) {
+      send(MessageKind::kHeartbeat);
+    }
+    mailbox.push();
+    inbox.leave = leaving;
+  }
+
+  ClusterOptions options;
+  int rank;
+  std::size_t parameter_bytes;
+  Mailbox mailbox;
+  std::optional<WeightReader> shared;
+  MessageWeights messages;
+  ProcessWatch lead;
+  SilenceClock lead_clock;
+  Clock::time_point last_sent;
+  bool leaving = false;
+  bool said_farewell = false;
+};
+
+RolloutClient::RolloutClient(World& world, const ClusterOptions& options,
+                             std::size_t parameter_bytes)
+    : impl_(std::make_unique<Impl>(world, options, parameter_bytes)) {}
+
+// Says goodbye, so that the learner need not wait for a timeout to notice.
+RolloutClient::~RolloutClient() {
+  try {
+    impl_->say_farewell();
+    const auto until = Clock::now() + kFarewellPatience;
+    Backoff backoff;
+    while (impl_->mailbox.sending() && Clock::now() < until) {
+      impl_->mailbox.push();
+      backoff.wait();
+    }
+  } catch (const Error& error) {
+    log_warning(std::string("no farewell: ") + error.what());
+  }
+}
+
+RolloutClient::Inbox RolloutClient::poll() {
+  Inbox inbox;
+  impl_->pump(inbox);
+  return inbox;
+}
+
+void RolloutClient::deliver(const Trajectory& trajectory) {
+  if (impl_->said_farewell) return;
+  impl_->send(MessageKind::kDelivery, encode(trajectory));
+}
+
+bool RolloutClient::idle() const { return !impl_->mailbox.sending(); }
+
+std::int64_t RolloutClient::newest_version() const {
+  return impl_->shared ? impl_->shared->newest_version() : impl_->messages.version();
+}
+
+std::int64_t RolloutClient::load_weights(void* out) {
+  if (newest_version() < 0) throw Error("no weights were published yet");
+  const std::int64_t version = impl_->shared ? impl_->shared->load(out) : impl_->messages.load(out);
+  impl_->send(MessageKind::kLoaded, encode_version(version));
+  return version;
+}
+
+}  // namespace rollcall

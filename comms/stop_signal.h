@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace rollcall {
+
+// Turns SIGTERM, SIGINT and SIGUSR1 into a request to stop that the main loop polls. A further
+// signal ends the process at once with code 3; signals within a second of the first count as the
+// same one, since launchers and batch systems send theirs in pairs. At most one object at a time;
+// the former handlers return with its end.
+class StopSignal {
+ public:
+  StopSignal();
+  ~StopSignal();
+  StopSignal(const StopSignal&) = delete;
+  StopSignal& operator=(const StopSignal&) = delete;
+
+  bool stop_requested() const;
+  // The signal that asked for it; 0 if none has.
+  int signal_number() const;
+};
+
+}  // namespace rollcall

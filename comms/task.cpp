@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comms/task.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string_view>
+
+#include "comms/error.h"
+
+namespace rollcall {
+namespace {
+
+// Key order is kept: chat templates print schemas in the order of the dataset.
+using Json = nlohmann::ordered_json;
+
+constexpr int kMaxDepth = 200;  // bounds the recursion of printing
+constexpr std::size_t kMaxReported = 10;
+constexpr std::string_view kBlank = " \t\r";
+
+struct BadRow : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+std::string_view trim(std::string_view text) {
+  const std::size_t begin = text.find_first_not_of(kBlank);
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(kBlank) + 1 - begin);
+}
+
+Json parse_row(std::string_view text) {
+  const auto limit_depth = [](int depth, Json::parse_event_t, Json&) {
+    if (depth > kMaxDepth) throw BadRow("nested deeper than " + std::to_string(kMaxDepth));
+    return true;
+  };
+  try {
+    return Json::parse(text.begin(), text.end(), limit_depth);
+  } catch (const Json::parse_error& error) {
+    throw BadRow("not JSON (column " + std::to_string(error.byte) + ")");
+  } catch (const Json::exception&) {
+    throw BadRow("a number is out of range");
+  }
+}
+
+bool has_content(const Json& message) {
+  const auto content = message.find("content");
+  if (content != message.end() && (content->is_string() || content->is_array())) return true;
+  const auto calls = message.find("tool_calls");
+  return calls != message.end() && calls->is_array() && !calls->empty();
+}
+
+void check_message(const Json& message, std::size_t index) {
+  const std::string where = "messages[" + std::to_string(index) + "] ";
+  if (!message.is_object()) throw BadRow(where + "is not an object");
+  const auto role = message.find("role");
+  if (role == message.end() || !role->is_string() || role->get_ref<const std::string&>().empty()) {
+    throw BadRow(where + "has no 'role'");
+  }
+  if (!has_content(message)) throw BadRow(where + "has no 'content' (text, or a list of parts)");
+}
+
+std::string checked_messages(const Json& row) {
+  const auto messages = row.find("messages");
+  if (messages == row.end()) throw BadRow("no 'messages'");
+  if (!messages->is_array() || messages->empty()) {
+    throw BadRow("'messages' is not a list of at least one message");
+  }
+  for (std::size_t i = 0; i < messages->size(); ++i) check_message((*messages)[i], i);
+  if (messages->back()["role"] != "user") throw BadRow("the last message is not from 'user'");
+  return messages->dump();
+}
+
+bool is_named_function(const Json& tool) {
+  if (!tool.is_object() || tool.value("type", Json()) != "function") return false;
+  const Json function = tool.value("function", Json());
+  if (!function.is_object()) return false;
+  const Json name = function.value("name", Json());
+  return name.is_string() && !name.get_ref<const std::string&>().empty();
+}
+
+std::string checked_tools(const Json& row) {
+  const auto tools = row.find("tools");
+  if (tools == row.end() || tools->is_null()) return "[]";
+  if (!tools->is_array()) throw BadRow("'tools' is not a list");
+  for (std::size_t i = 0; i < tools->size(); ++i) {
+    if (!is_named_function((*tools)[i])) {
+      throw BadRow("tools[" + std::to_string(i) +
+                   "] is not {\"type\": \"function\", \"function\": {\"name\": ...}}");
+    }
+  }
+  return tools->dump();
+}
+
+Task read_task(std::int64_t row, std::string_view text) {
+  const Json parsed = parse_row(text);
+  if (!parsed.is_object()) throw BadRow("not a JSON object");
+  return {row, std::string(text), checked_messages(parsed), checked_tools(parsed)};
+}
+
+// "FILE:LINE: ..." of the first bad rows, and how many there are.
+class Complaints {
+ public:
+  explicit Complaints(std::string file) : file_(std::move(file)) {}
+  void add(std::int64_t line, const std::string& what) {
+    if (count_++ >= kMaxReported) return;
+    if (!text_.empty()) text_ += '\n';
+    text_ += file_ + ":" + std::to_string(line) + ": " + what;
+  }
+  void throw_if_any() const {
+    if (count_ == 0) return;
+    const std::string rest =
+        count_ > kMaxReported ? "\n... and " + std::to_string(count_ - kMaxReported) + " more" : "";
+    throw input_error(text_ + rest,
+                      "each line of a dataset is one JSON object with 'messages' that end with a "
+                      "user message");
+  }
+
+ private:
+  std::string file_;
+  std::string text_;
+  std::size_t count_ = 0;
+};
+
+}  // namespace
+
+std::vector<Task> read_tasks(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) {
+    throw input_error("cannot read the dataset " + file.string(), "check data.train, data.valid");
+  }
+  std::vector<Task> tasks;
+  Complaints complaints(file.string());
+  std::string line;
+  std::int64_t row = 0;
+  for (std::int64_t number = 1; std::getline(in, line); ++number) {
+    std::string_view text = line;
+    if (number == 1 && text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+    text = trim(text);
+    if (text.empty()) continue;
+    try {
+      tasks.push_back(read_task(row++, text));
+    } catch (const BadRow& bad) {
+      complaints.add(number, bad.what());
+    }
+  }
+  if (in.bad()) throw input_error("reading the dataset " + file.string() + " failed");
+  complaints.throw_if_any();
+  if (tasks.empty()) throw input_error("the dataset " + file.string() + " has no rows");
+  return tasks;
+}
+
+}  // namespace rollcall

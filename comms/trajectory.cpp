@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comms/trajectory.h"
+
+namespace rollcall {
+
+const char* to_string(Split split) { return split == Split::kTrain ? "train" : "valid"; }
+
+const char* to_string(EndReason end) {
+  switch (end) {
+    case EndReason::kNone:
+      return "none";
+    case EndReason::kFinished:
+      return "finished";
+    case EndReason::kMaxTurns:
+      return "max_turns";
+    case EndReason::kMaxToolCalls:
+      return "max_tool_calls";
+    case EndReason::kMaxNewTokens:
+      return "max_new_tokens";
+    case EndReason::kContextFull:
+      return "context_full";
+    case EndReason::kToolDone:
+      return "tool_done";
+    case EndReason::kUnservedTool:
+      return "unserved_tool";
+  }
+  return "unknown";
+}
+
+const char* to_string(FaultReason fault) {
+  switch (fault) {
+    case FaultReason::kNone:
+      return "none";
+    case FaultReason::kToolFault:
+      return "tool_fault";
+    case FaultReason::kGraderFault:
+      return "grader_fault";
+    case FaultReason::kMasked:
+      return "masked";
+    case FaultReason::kWorkerLost:
+      return "worker_lost";
+    case FaultReason::kCancelled:
+      return "cancelled";
+  }
+  return "unknown";
+}
+
+}  // namespace rollcall

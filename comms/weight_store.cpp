@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comms/weight_store.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <random>
+#include <utility>
+
+#include "comms/error.h"
+
+namespace rollcall {
+
+// Lives at the start of the mapping, followed by one `reading` word a reader: the slot it copies
+// from plus one, 0 when it copies nothing. All words are sequentially consistent: a reader
+// announces its slot and then looks at the version, the writer clears the version and then looks at
+// the readers, so at least one of them sees the other.
+struct StoreHeader {
+  struct Slot {
+    std::atomic<std::int64_t> version;  // -1 while it holds no complete version
+    std::atomic<std::uint64_t> checksum;
+  };
+  std::uint64_t magic;
+  std::uint64_t nonce;
+  std::uint64_t parameter_bytes;
+  std::atomic<std::int32_t> newest_slot;     // -1: nothing published
+  std::atomic<std::int64_t> newest_version;  // likewise
+  Slot slots[2];
+
+  std::atomic<std::int32_t>& reading(int reader) {
+    return reinterpret_cast<std::atomic<std::int32_t>*>(this + 1)[reader];
+  }
+};
+static_assert(std::atomic<std::int64_t>::is_always_lock_free &&
+              std::atomic<std::int32_t>::is_always_lock_free);
+
+namespace {
+
+constexpr std::uint64_t kMagic = 0x31304c4c4f52;  // marks version 01 of this layout
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kHashBlock = std::size_t{1} << 18;  // stays in the second-level cache
+constexpr int kMaxLoadAttempts = 100;
+
+std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+std::size_t head_bytes(int readers) {
+  return whole_pages(sizeof(StoreHeader) + sizeof(std::atomic<std::int32_t>) * readers);
+}
+
+std::size_t slot_stride(std::size_t parameter_bytes) {
+  return std::max(whole_pages(parameter_bytes), kPage);
+}
+
+std::uint64_t random_nonce() {
+  std::random_device source;
+  return (std::uint64_t{source()} << 32) | source();
+}
+
+Error memory_error(const std::string& what, std::size_t bytes, int code) {
+  return Error(what + " of " + std::to_string(bytes >> 20) +
+                   " MiB for the weights failed: " + std::strerror(code),
+               "free memory on the lead learner's host, or use a smaller model");
+}
+
+StoreHeader& header_of(const Mapping& head) {
+  return *std::launder(reinterpret_cast<StoreHeader*>(head.data()));
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int value) : value_(value) {}
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int value() const { return value_; }
+
+ private:
+  int value_;
+};
+
+}  // namespace
+
+std::uint64_t copy_and_hash(void* out, const void* in, std::size_t size) {
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
+                                                                              XXH3_freeState);
+  XXH3_64bits_reset(state.get());
+  auto* to = static_cast<std::byte*>(out);
+  const auto* from = static_cast<const std::byte*>(in);
+  for (std::size_t done = 0; done < size; done += kHashBlock) {
+    const std::size_t block = std::min(kHashBlock, size - done);
+    std::memcpy(to + done, from + done, block);
+    XXH3_64bits_update(state.get(), to + done, block);
+  }
+  return XXH3_64bits_digest(state.get());
+}
+
+Mapping::Mapping(int descriptor, std::size_t offset, std::size_t size, bool writable)
+    : size_(size) {
+  const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  const int flags = descriptor < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+  void* mapped = ::mmap(nullptr, size, protection, flags, descriptor, static_cast<off_t>(offset));
+  if (mapped == MAP_FAILED) throw memory_error("mapping memory", size, errno);
+  data_ = static_cast<std::byte*>(mapped);
+}
+
+Mapping::Mapping(Mapping&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+
+Mapping& Mapping::operator=(Mapping&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+Mapping::~Mapping() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+WeightStore::WeightStore(std::size_t parameter_bytes, int readers, Backing backing)
+    : parameter_bytes_(parameter_bytes), nonce_(random_nonce()) {
+  const std::size_t head = head_bytes(readers);
+  const std::size_t slots = 2 * slot_stride(parameter_bytes);
+  Descriptor file(create_file(backing));
+  if (file.value() >= 0) {
+    // Claims the pages now: running out later would be a SIGBUS in the middle of a write.
+    const int code = ::posix_fallocate(file.value(), 0, static_cast<off_t>(head + slots));
+    if (code != 0) {
+      unlink();
+      throw memory_error("allocating shared memory", head + slots, code);
+    }
+  }
+  head_ = Mapping(file.value(), 0, head, true);
+  slots_ = Mapping(file.value(), head, slots, true);
+  auto* header = new (head_.data()) StoreHeader{};
+  header->magic = kMagic;
+  header->nonce = nonce_;
+  header->parameter_bytes = parameter_bytes;
+  header->newest_slot = -1;
+  header->newest_version = -1;
+  for (auto& slot : header->slots) slot.version = -1;
+  if (file.value() >= 0) descriptor_ = ::fcntl(file.value(), F_DUPFD_CLOEXEC, 0);
+}
+
+int WeightStore::create_file(Backing backing) {
+  if (backing == Backing::kPrivate) return -1;
+  if (backing == Backing::kAnonymousFile) {
+    const int file = ::memfd_create("rollcall-weights", MFD_CLOEXEC);
+    if (file >= 0) return file;
+  }
+  name_ = "/rollcall-" + std::to_string(::geteuid()) + "-" + std::to_string(::getpid()) + "-" +
+          std::to_string(nonce_);
+  const int file = ::shm_open(name_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+  if (file < 0) throw memory_error("creating shared memory", parameter_bytes_, errno);
+  return file;
+}
+
+WeightStore::~WeightStore() {
+  unlink();
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+StoreAddress WeightStore::address() const {
+  if (!name_.empty()) return {"/dev/shm" + name_, nonce_};
+  return {"/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(descriptor_), nonce_};
+}
+
+void WeightStore::unlink() {
+  if (!name_.empty()) ::shm_unlink(name_.c_str());
+  name_.clear();
+}
+
+std::span<std::byte> WeightStore::slot(int index) const {
+  return {slots_.data() + index * slot_stride(parameter_bytes_), parameter_bytes_};
+}
+
+std::span<const std::byte> WeightStore::open_slot() {
+  open_slot_ = header_of(head_).newest_slot == 0 ? 1 : 0;
+  header_of(head_).slots[open_slot_].version = -1;
+  return slot(open_slot_);
+}
+
+bool WeightStore::reading(int reader) const {
+  return header_of(head_).reading(reader) == open_slot_ + 1;
+}
+
+void WeightStore::write(std::int64_t version, const void* bytes) {
+  StoreHeader::Slot& target = header_of(head_).slots[open_slot_];
+  target.checksum = copy_and_hash(slot(open_slot_).data(), bytes, parameter_bytes_);
+  target.version = version;
+  header_of(head_).newest_slot = open_slot_;
+  header_of(head_).newest_version = version;
+}
+
+std::int64_t WeightStore::newest_version() const { return header_of(head_).newest_version; }
+
+std::span<const std::byte> WeightStore::newest_weights() const {
+  return slot(header_of(head_).newest_slot);
+}
+
+std::uint64_t WeightStore::newest_checksum() const {
+  const StoreHeader& header = header_of(head_);
+  return header.slots[header.newest_slot].checksum;
+}
+
+WeightReader::WeightReader(const StoreAddress& address, std::size_t parameter_bytes, int readers,
+                           int reader)
+    : parameter_bytes_(parameter_bytes), reader_(reader) {
+  const Descriptor file(::open(address.path.c_str(), O_RDWR | O_CLOEXEC));
+  const std::size_t head = head_bytes(readers);
+  const std::size_t slots = 2 * slot_stride(parameter_bytes);
+  struct stat status {};
+  const bool opened = file.value() >= 0 && ::fstat(file.value(), &status) == 0 &&
+                      S_ISREG(status.st_mode) && status.st_size == static_cast<off_t>(head + slots);
+  if (!opened) throw Error("cannot open the shared weights at " + address.path);
+  head_ = Mapping(file.value(), 0, head, true);
+  slots_ = Mapping(file.value(), head, slots, false);
+  if (header().magic != kMagic || header().nonce != address.nonce ||
+      header().parameter_bytes != parameter_bytes) {
+    throw Error("the memory at " + address.path + " is not this run's weights");
+  }
+}
+
+WeightReader::~WeightReader() = default;
+
+StoreHeader& WeightReader::header() const { return header_of(head_); }
+
+std::int64_t WeightReader::newest_version() const { return header().newest_version; }
+
+std::int64_t WeightReader::try_load(void* out) const {
+  const std::int32_t slot = header().newest_slot;
+  header().reading(reader_) = slot + 1;
+  const StoreHeader::Slot& source = header().slots[slot];
+  const std::int64_t version = source.version;
+  std::int64_t loaded = -1;
+  if (version >= 0) {
+    const auto* bytes = slots_.data() + slot * slot_stride(parameter_bytes_);
+    const std::uint64_t checksum = copy_and_hash(out, bytes, parameter_bytes_);
+    if (checksum == source.checksum && version == source.version) loaded = version;
+  }
+  header().reading(reader_) = 0;
+  return loaded;
+}
+
+std::int64_t WeightReader::load(void* out) const {
+  if (header().newest_slot < 0) throw Error("no weights were published yet");
+  for (int attempt = 0; attempt < kMaxLoadAttempts; ++attempt) {
+    const std::int64_t version = try_load(out);
+    if (version >= 0) return version;
+  }
+  throw Error("the shared weights do not match their checksum",
+              "the memory was damaged; restart the run, it resumes from its last checkpoint");
+}
+
+}  // namespace rollcall

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace rollcall {
+
+// A shared or private memory mapping. Move-only.
+class Mapping {
+ public:
+  Mapping() = default;
+  // Maps `size` bytes of `descriptor` from `offset`; private anonymous memory when it is negative.
+  Mapping(int descriptor, std::size_t offset, std::size_t size, bool writable);
+  Mapping(Mapping&& other) noexcept;
+  Mapping& operator=(Mapping&& other) noexcept;
+  ~Mapping();
+  std::byte* data() const { return data_; }
+  // Leaves the memory mapped until the process ends.
+  void keep_forever() { data_ = nullptr; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// Where a process of the same host finds a store, and how it knows that it found the right one.
+struct StoreAddress {
+  std::string path;
+  std::uint64_t nonce = 0;
+};
+
+struct StoreHeader;
+
+// Two slots of published weights; the writer's side. Readers attach by path. The memory has no name
+// in any file system (memfd) where the kernel allows, so nothing is left behind however the
+// processes end. Single thread; readers may be other processes.
+class WeightStore {
+ public:
+  enum class Backing {
+    kAnonymousFile,  // memfd, found by readers through /proc/PID/fd
+    kNamedFile,      // POSIX shared memory; unlink() it as soon as all readers are attached
+    kPrivate,        // this process only: no reader can attach
+  };
+
+  // Prefers `backing`; falls back from kAnonymousFile to kNamedFile. `readers` bounds the indices
+  // that WeightReader may use. Throws Error when memory is short.
+  WeightStore(std::size_t parameter_bytes, int readers, Backing backing);
+  ~WeightStore();
+  WeightStore(const WeightStore&) = delete;
+  WeightStore& operator=(const WeightStore&) = delete;
+
+  StoreAddress address() const;
+  // Removes the name, if there is one; attached readers keep their memory.
+  void unlink();
+
+  // Closes the older slot to new readers and returns its memory. The caller then waits until
+  // reading() is false for every reader that is alive, and calls write().
+  std::span<const std::byte> open_slot();
+  bool reading(int reader) const;
+  // Fills the slot of the last open_slot() and makes it the newest.
+  void write(std::int64_t version, const void* bytes);
+
+  std::int64_t newest_version() const;  // -1: none yet
+  std::span<const std::byte> newest_weights() const;
+  std::uint64_t newest_checksum() const;
+
+  // For when requests on the slots may outlive this object.
+  void keep_mapped() { slots_.keep_forever(); }
+
+ private:
+  std::span<std::byte> slot(int index) const;
+  int create_file(Backing backing);
+
+  std::size_t parameter_bytes_;
+  int descriptor_ = -1;
+  std::uint64_t nonce_ = 0;
+  std::string name_;  // of the named file, until unlink()
+  Mapping head_;
+  Mapping slots_;
+  int open_slot_ = 0;
+};
+
+// A reader's side. Single thread.
+class WeightReader {
+ public:
+  // Throws Error when the store cannot be opened or is not the one meant.
+  WeightReader(const StoreAddress&, std::size_t parameter_bytes, int readers, int reader);
+  ~WeightReader();
+  WeightReader(const WeightReader&) = delete;
+  WeightReader& operator=(const WeightReader&) = delete;
+
+  std::int64_t newest_version() const;
+  // Copies the newest version out, checked against its checksum, and returns it. Throws Error when
+  // there is none, or when the memory is damaged.
+  std::int64_t load(void* out) const;
+
+ private:
+  StoreHeader& header() const;
+  std::int64_t try_load(void* out) const;
+
+  std::size_t parameter_bytes_;
+  int reader_;
+  Mapping head_;
+  Mapping slots_;
+};
+
+// Copies and returns the XXH3 of what was copied, in one pass over the memory.
+std::uint64_t copy_and_hash(void* out, const void* in, std::size_t size);
+
+}  // namespace rollcall

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comms/world.h"
+
+#include <mpi.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+
+#include "comms/launcher.h"
+#include "comms/log.h"
+#include "comms/mpi_check.h"
+
+namespace rollcall {
+namespace {
+
+void flush_everything() {
+  log_flush();
+  std::fflush(nullptr);
+}
+
+}  // namespace
+
+void check_mpi(int code, const char* call, std::source_location where) {
+  if (code == MPI_SUCCESS) return;
+  std::array<char, MPI_MAX_ERROR_STRING> text{};
+  int length = 0;
+  MPI_Error_string(code, text.data(), &length);
+  throw Error(std::string(call) + " failed: " + std::string(text.data(), length) + " (" +
+                  where.file_name() + ":" + std::to_string(where.line()) + ")",
+              "see the ranks' logs for the first error; `rollcall doctor` tests MPI");
+}
+
+World::World(int* argc, char*** argv) {
+  int provided = 0;
+  check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
+  std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
+  int length = 0;
+  check_mpi(MPI_Get_processor_name(name.data(), &length), "MPI_Get_processor_name");
+  host_.assign(name.data(), length);
+}
+
+void World::finish(ExitCode code) {
+  flush_everything();
+  if (rank_ == 0) record_exit_code(static_cast<int>(code));
+  ::_exit(static_cast<int>(code));
+}
+
+void World::abort(ExitCode code) {
+  flush_everything();
+  record_exit_code(static_cast<int>(code));
+  if (!end_parent_mpirun()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  ::_exit(static_cast<int>(code));
+}
+
+}  // namespace rollcall

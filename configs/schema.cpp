@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "configs/schema.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "trainer/advantages.h"
+#include "trainer/losses.h"
+
+namespace rollcall {
+namespace {
+
+constexpr Range kFromZero{0, kUnbounded};
+constexpr Range kFromOne{1, kUnbounded};
+constexpr Range kUnit{0, 1};
+constexpr Range kBelowOne{0, 1, false, true};
+constexpr Range kAny{-kUnbounded, kUnbounded};
+constexpr double kSecond = 1000;
+constexpr double kDay = 24 * 3600 * kSecond;
+constexpr double kMebibyte = 1 << 20;
+
+std::vector<std::string_view> names(std::span<const std::string_view> list) {
+  return {list.begin(), list.end()};
+}
+
+bool is_identifier(std::string_view text, std::string_view marks) {
+  return !text.empty() && text.size() <= 64 &&
+         std::all_of(text.begin(), text.end(), [&](unsigned char c) {
+           return std::isalnum(c) || marks.find(static_cast<char>(c)) != std::string_view::npos;
+         });
+}
+
+// A text of 1 to 64 letters, digits and some marks.
+template <typename S>
+Field<S> identifier(std::string_view key, std::string S::*member, std::string_view marks,
+                    std::string_view meaning) {
+  return value_field(
+      key, member, "text", meaning,
+      [marks](ReadContext& c, const YamlNode& n,
+              const std::string& p) -> std::optional<std::string> {
+        const auto name = c.read_text(n, p);
+        if (!name || (is_identifier(*name, marks) && name->front() != '.')) return name;
+        c.problem(n, p,
+                  "expected 1 to 64 letters, digits or " + std::string(marks) + ", found " +
+                      cited(*name));
+        return {};
+      },
+      format_text);
+}
+
+std::vector<Field<FlagAction>> flag_fields() {
+  return {
+      choice("action", &FlagAction::action, {"zero", "penalize", "mask", "log"}, ""),
+      number("value", &FlagAction::value, kAny, ""),
+  };
+}
+
+void read_flag_action(ReadContext& context, const YamlEntry& entry, const std::string& path,
+                      std::vector<FlagAction>& flags) {
+  if (!is_identifier(entry.key, "_-.")) {
+    context.problem(entry.value, path, cited(entry.key) + " is no flag name");
+    return;
+  }
+  auto flag = std::find_if(flags.begin(), flags.end(),
+                           [&](const FlagAction& f) { return f.flag == entry.key; });
+  if (flag == flags.end()) flag = flags.insert(flag, {entry.key, "log", -1.0});
+  const std::string place = child_path(path, entry.key);
+  if (entry.value.kind == YamlNode::Kind::kScalar) {
+    flag_fields().front().read(context, entry.value, place, *flag);
+  } else {
+    read_section(context, entry.value, place, flag_fields(), *flag);
+  }
+}
+
+// `flags: {hacking: zero}` or `{hacking: {action: penalize, value: -1}}`.
+Field<GraderOptions> flags_field() {
+  Field<GraderOptions> field{
+      .key = "flags",
+      .type = "section of flag: action",
+      .meaning =
+          "What a flag in the grader's reply does: `zero` (reward 0), `penalize` (adds `value`), "
+          "`mask` (leaves the rollout out) or `log`. Long form: "
+          "`hacking: {action: penalize, value: -1}`.",
+      .read = {},
+      .write = {}};
+  field.read = [](ReadContext& context, const YamlNode& node, const std::string& path,
+                  GraderOptions& out) {
+    if (!context.check_section(node, path)) return;
+    for (const YamlEntry& entry : node.entries) read_flag_action(context, entry, path, out.flags);
+  };
+  field.write = [](const GraderOptions& in, const std::string&, const AsWritten&) {
+    std::string out;
+    for (const FlagAction& flag : in.flags) {
+      out += (out.empty() ? "" : ", ") + format_text(flag.flag) +
+             ": {action: " + format_text(flag.action) + ", value: " + format_number(flag.value) +
+             "}";
+    }
+    return "{" + out + "}";
+  };
+  return field;
+}
+
+}  // namespace
+
+std::vector<Field<RunOptions>> run_fields() {
+  using O = RunOptions;
+  return {
+      required(identifier("name", &O::name, "_-.", "Name of the run and of its folder.")),
+      path("dir", &O::dir, PathBase::kCurrentFolder,
+           "Folder of all runs; a relative one starts at the current folder."),
+      integer("seed", &O::seed, kFromZero, "Every random draw follows from it."),
+      integer("steps", &O::steps, kFromZero, "Optimizer steps to train."),
+  };
+}
+
+std::vector<Field<ModelOptions>> model_fields() {
+  using O = ModelOptions;
+  return {
+      required(path("path", &O::path, PathBase::kRunFile, "Hugging Face model directory.")),
+      choice("dtype", &O::dtype, {"float32", "bfloat16"},
+             "Type of the forward and backward passes; masters and moments are float32."),
+  };
+}
+
+std::vector<Field<DataOptions>> data_fields() {
+  using O = DataOptions;
+  return {
+      path("train", &O::train, PathBase::kRunFile, "Training tasks (JSONL); required to train."),
+      path("valid", &O::valid, PathBase::kRunFile, "Held-out tasks (JSONL); empty: no evaluation."),
+  };
+}
+
+std::vector<Field<ToolOptions>> tool_fields() {
+  using O = ToolOptions;
+  return {
+      required(identifier("name", &O::name, "_-", "Function name, as in the tasks.")),
+      required(url("url", &O::url, "Where calls are posted.")),
+      headers("headers", &O::headers, "Sent with every call. Values are secrets."),
+      duration("timeout", &O::timeout, {1, kDay}, "Longest wait for one reply."),
+      size("max_output_bytes", &O::max_output_bytes, {1, 1024 * kMebibyte},
+           "A larger reply is shown to the policy as an error."),
+      integer("max_retries", &O::max_retries, {0, 100},
+              "Further tries after a fault of the server or the network."),
+      integer("max_concurrency", &O::max_concurrency, {1, 1e6},
+              "Calls of this tool in flight from one worker."),
+      enumeration("retry", &O::retry, {"always", "keyed", "never"},
+                  "When a call may be sent twice: `keyed` only if the server honours "
+                  "`Idempotency-Key`."),
+      flag("send_item", &O::send_item, "Whether a call carries its task's row."),
+  };
+}
+
+std::vector<Field<GraderOptions>> grader_fields() {
+  using O = GraderOptions;
+  return {
+      choice("type", &O::type, {"endpoint"}, "`endpoint`: an HTTP server scores."),
+      url("url", &O::url, "Where finished rollouts are posted; required to train."),
+      headers("headers", &O::headers, "Sent with every request. Values are secrets."),
+      duration("timeout", &O::timeout, {1, kDay}, "Longest wait for one reply."),
+      integer("max_retries", &O::max_retries, {0, 100},
+              "Further tries after a fault of the server or the network."),
+      integer("max_concurrency", &O::max_concurrency, {1, 1e6},
+              "Requests in flight from one worker."),
+      number("gate_value", &O::gate_value, kAny, "Reward when any gate of the reply is false."),
+      flags_field(),
+      number("pass_threshold", &O::pass_threshold, kAny,
+             "A rollout passes when its score reaches this."),
+  };
+}
+
+std::vector<Field<RolloutOptions>> rollout_fields() {
+  using O = RolloutOptions;
+  return {
+      integer("max_turns", &O::max_turns, kFromOne, "Model turns."),
+      integer("max_tool_calls", &O::max_tool_calls, kFromZero, "Tool calls in all."),
+      integer("max_new_tokens", &O::max_new_tokens, kFromOne, "Sampled tokens per turn."),
+      integer("context", &O::context, kFromOne, "Tokens in all, the prompt included."),
+      integer("max_attempts", &O::max_attempts, {1, 100},
+              "Attempts per rollout when the infrastructure faults."),
+      choice("on_limit", &O::on_limit, {"grade", "zero", "mask"},
+             "What a rollout that meets a limit gets: its grade, reward 0, or no part in the "
+             "update."),
+  };
+}
+
+std::vector<Field<BatchOptions>> batch_fields() {
+  using O = BatchOptions;
+  return {
+      integer("prompts", &O::prompts, {1, 1e6}, "Groups per step: one task each."),
+      integer("group_size", &O::group_size, {2, 1e5}, "Rollouts per group."),
+  };
+}
+
+std::vector<Field<AlgorithmOptions>> algorithm_fields() {
+  using O = AlgorithmOptions;
+  return {
+      choice("profile", &O::profile, profile_names(), "Named set of defaults for this section."),
+      choice("advantage", &O::advantage, names(advantage_names()),
+             "How a rollout is compared with its group."),
+      choice("loss", &O::loss, names(loss_names()),
+             "Policy loss. Sets clip_low, clip_high and dual_clip: cispo 1, 4, 0; ppo_clip 0.2, "
+             "0.28, 3; gspo 0.0003, 0.0004, 0."),
+      number("clip_low", &O::clip_low, kUnit, "The ratio is kept above 1 - clip_low."),
+      number("clip_high", &O::clip_high, kFromZero, "The ratio is kept below 1 + clip_high."),
+      number("dual_clip", &O::dual_clip, kFromZero,
+             "ppo_clip: bound of the loss, in advantages, where the advantage is negative; 0: "
+             "none, else more than 1."),
+      choice("aggregation", &O::aggregation, names(aggregation_names()),
+             "How token losses become one number."),
+      number("aggregation_constant", &O::aggregation_constant, {0, kUnbounded, true},
+             "Divisor of seq_mean_token_sum_const."),
+      number("learning_rate", &O::learning_rate, kUnit, "Of AdamW, after the warm-up."),
+      number("beta1", &O::beta1, kBelowOne, "Decay of AdamW's first moment."),
+      number("beta2", &O::beta2, kBelowOne, "Decay of AdamW's second moment."),
+      number("epsilon", &O::epsilon, {0, 1, true, false}, "Added to AdamW's denominator."),
+      number("weight_decay", &O::weight_decay, kFromZero, "Decoupled; not for norms and biases."),
+      integer("warmup_steps", &O::warmup_steps, kFromZero, "Linear rise of the learning rate."),
+      number("max_grad_norm", &O::max_grad_norm, kFromZero,
+             "Global L2 norm above which a gradient is scaled down; 0: no clipping."),
+      integer("microbatch_tokens", &O::microbatch_tokens, kFromOne,
+              "Packed tokens per forward and backward pass. Changes memory, not the update."),
+  };
+}
+
+std::vector<Field<PolicyOptions>> policy_fields() {
+  using O = PolicyOptions;
+  return {
+      choice("placement", &O::placement, {"workers", "learners"},
+             "Which ranks sample tokens. This version: `workers`."),
+      integer("max_lag", &O::max_lag, kFromZero,
+              "Policy versions that a sampled token may be behind. This version: 0."),
+  };
+}
+
+std::vector<Field<ClusterOptions>> cluster_fields() {
+  using O = ClusterOptions;
+  return {
+      integer("learners", &O::learners, {1, 1e5}, "Ranks that update the policy."),
+      integer("workers", &O::workers, {1, 1e5}, "Ranks that make rollouts."),
+      integer("rollouts_per_worker", &O::rollouts_per_worker, {1, 1e6},
+              "Rollouts that a worker runs at once."),
+      duration("heartbeat_every", &O::heartbeat_every, {10, 3600 * kSecond},
+               "How often a worker reports."),
+      duration("worker_timeout", &O::worker_timeout, {100, kDay},
+               "Silence after which a worker counts as dead and its rollouts go to others."),
+  };
+}
+
+std::vector<Field<CheckpointOptions>> checkpoint_fields() {
+  using O = CheckpointOptions;
+  return {
+      steps("every", &O::every_steps, "Distance of checkpoints; 0: only at the end."),
+      integer("keep", &O::keep, kFromOne, "Newest checkpoints that are kept."),
+  };
+}
+
+std::vector<Field<EvalOptions>> eval_fields() {
+  using O = EvalOptions;
+  return {
+      steps("every", &O::every_steps, "Distance of evaluations; 0: only before and after."),
+      integer("samples", &O::samples, {1, 1e5}, "Rollouts per held-out task."),
+      integer("tasks", &O::tasks, kFromZero, "Held-out tasks used, in file order; 0: all."),
+  };
+}
+
+std::vector<Field<SftOptions>> sft_fields() {
+  using O = SftOptions;
+  return {
+      path("demonstrations", &O::demonstrations, PathBase::kRunFile,
+           "JSONL rows with whole conversations in `messages`; required for sft."),
+      integer("steps", &O::steps, kFromZero, "Optimizer steps."),
+      integer("batch", &O::batch, {1, 1e6}, "Demonstrations per step."),
+      number("learning_rate", &O::learning_rate, kUnit, "Of AdamW, after the warm-up."),
+      integer("warmup_steps", &O::warmup_steps, kFromZero, "Linear rise of the learning rate."),
+      number("weight_decay", &O::weight_decay, kFromZero, "Decoupled; not for norms and biases."),
+      integer("seed", &O::seed, kFromZero, "Order of demonstrations and random weights."),
+      path("out", &O::out, PathBase::kRunFile,
+           "Hugging Face directory to write; required for sft."),
+      flag("from_scratch", &O::from_scratch,
+           "Random weights of the shape in model.path's config.json."),
+  };
+}
+
+std::vector<std::string_view> profile_names() { return {"agent_sparse_v1"}; }
+
+AlgorithmOptions profile_defaults(const std::string& profile, const std::string& loss) {
+  AlgorithmOptions defaults;
+  defaults.profile = profile;
+  defaults.loss = loss;
+  if (loss == "ppo_clip") {  // DAPO 2503.14476; dual clip 1912.09729
+    defaults.clip_low = 0.2;
+    defaults.clip_high = 0.28;
+    defaults.dual_clip = 3;
+  } else if (loss == "gspo") {  // 2507.18071
+    defaults.clip_low = 3e-4;
+    defaults.clip_high = 4e-4;
+  }
+  return defaults;
+}
+
+}  // namespace rollcall

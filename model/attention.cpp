@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "model/cpu_kernels.h"
+#include "model/ops.h"
+
+namespace rollcall {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// The segments as a tensor, so that they can ride through an autograd function.
+at::Tensor to_tensor(const std::vector<Segment>& segments) {
+  at::Tensor table = at::empty({static_cast<std::int64_t>(segments.size()), 3}, at::kLong);
+  auto* to = table.data_ptr<std::int64_t>();
+  for (const auto& s : segments) {
+    *to++ = s.begin;
+    *to++ = s.length;
+    *to++ = s.prefix;
+  }
+  return table;
+}
+
+std::vector<Segment> to_segments(const at::Tensor& table) {
+  std::vector<Segment> segments;
+  const auto* from = table.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < table.size(0); ++i, from += 3)
+    segments.push_back({from[0], from[1], from[2]});
+  return segments;
+}
+
+// Blocked keys and values of every segment.
+struct BlockedSegments {
+  std::vector<float> keys, values;
+  std::vector<std::int64_t> first_block;  // of each segment, in units of blocks
+};
+
+BlockedSegments block_segments(const at::Tensor& k, const at::Tensor& v,
+                               const std::vector<Segment>& segments, const AttentionShape& shape) {
+  BlockedSegments blocked;
+  std::int64_t blocks = 0;
+  for (const auto& s : segments) {
+    blocked.first_block.push_back(blocks);
+    blocks += (s.length + kKeyBlock - 1) / kKeyBlock;
+  }
+  blocked.keys.resize(static_cast<std::size_t>(blocks * shape.key_block_floats()));
+  blocked.values.resize(static_cast<std::size_t>(blocks * kKeyBlock * shape.value_row_floats()));
+  const std::int64_t row = shape.kv_heads * shape.head_dim;
+  at::parallel_for(
+      0, static_cast<std::int64_t>(segments.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+          const auto& s = segments[static_cast<std::size_t>(i)];
+          const std::int64_t block = blocked.first_block[static_cast<std::size_t>(i)];
+          float* keys = blocked.keys.data() + block * shape.key_block_floats();
+          float* values = blocked.values.data() + block * kKeyBlock * shape.value_row_floats();
+          for (std::int64_t j = 0; j < s.length; ++j)
+            store_key_value(shape, j, k.const_data_ptr<float>() + (s.begin + j) * row,
+                            v.const_data_ptr<float>() + (s.begin + j) * row, keys, values);
+        }
+      });
+  return blocked;
+}
+
+KeyValueView view_of(const BlockedSegments& blocked, std::size_t segment, std::int64_t length,
+                     const AttentionShape& shape) {
+  const std::int64_t block = blocked.first_block[segment];
+  return {blocked.keys.data() + block * shape.key_block_floats(),
+          blocked.values.data() + block * kKeyBlock * shape.value_row_floats(), length};
+}
+
+std::int64_t padded(std::int64_t length) {
+  return (length + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
+}
+
+// Kernel forward; lse [T, heads] is filled for the backward.
+at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const std::vector<Segment>& segments, double scale, at::Tensor* lse) {
+  const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
+  const BlockedSegments blocked = block_segments(k, v, segments, shape);
+  at::Tensor out = at::empty_like(q);
+  if (lse != nullptr) *lse = at::empty({q.size(0), q.size(1)}, q.options());
+  std::vector<AttentionRow> rows(static_cast<std::size_t>(q.size(0)));
+  std::int64_t longest = 0;
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    const auto& segment = segments[s];
+    KeyValueView prefix;
+    if (segment.prefix >= 0) {
+      const auto p = static_cast<std::size_t>(segment.prefix);
+      prefix = view_of(blocked, p, segments[p].length, shape);
+    }
+    longest = std::max(longest, padded(prefix.length) + padded(segment.length));
+    for (std::int64_t j = 0; j < segment.length; ++j) {
+      const std::int64_t t = segment.begin + j;
+      rows[static_cast<std::size_t>(t)] = {
+          q.const_data_ptr<float>() + t * shape.heads * shape.head_dim,
+          out.data_ptr<float>() + t * shape.heads * shape.head_dim,
+          lse == nullptr ? nullptr : lse->data_ptr<float>() + t * shape.heads, prefix,
+          view_of(blocked, s, j + 1, shape)};
+    }
+  }
+  at::parallel_for(0, q.size(0), 16, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * longest));
+    cpu_kernels().attention(rows.data() + begin, end - begin, shape, scratch.data());
+  });
+  return out;
+}
+
+// A prompt with the segments that attend to it, or a segment alone: nothing outside touches the
+// same keys, so groups are independent.
+std::vector<std::vector<std::size_t>> independent_groups(const std::vector<Segment>& segments) {
+  std::vector<std::vector<std::size_t>> groups;
+  std::vector<std::size_t> group_of(segments.size());
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    if (segments[s].prefix < 0) {
+      group_of[s] = groups.size();
+      groups.emplace_back();
+    } else {
+      group_of[s] = group_of[static_cast<std::size_t>(segments[s].prefix)];
+    }
+    groups[group_of[s]].push_back(s);
+  }
+  return groups;
+}
+
+struct AttentionGradients {
+  at::Tensor q, k, v;
+};
+
+AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                      const at::Tensor& dout, const at::Tensor& lse,
+                                      const at::Tensor& delta, const std::vector<Segment>& segments,
+                                      double scale) {
+  const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
+  const BlockedSegments keys = block_segments(k, v, segments, shape),
+                        values = block_segments(v, k, segments, shape);
+  AttentionGradients g{at::zeros_like(q), at::zeros_like(k), at::zeros_like(v)};
+  const std::int64_t row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
+  const auto gradient_row = [&](std::int64_t t, std::size_t stretch, std::int64_t length) {
+    const std::int64_t block = keys.first_block[stretch] * shape.key_block_floats();
+    const std::int64_t first = segments[stretch].begin * kv_row;
+    return AttentionGradientRow{q.const_data_ptr<float>() + t * row,
+                                dout.const_data_ptr<float>() + t * row,
+                                lse.const_data_ptr<float>() + t * shape.heads,
+                                delta.const_data_ptr<float>() + t * shape.heads,
+                                g.q.data_ptr<float>() + t * row,
+                                keys.keys.data() + block,
+                                values.keys.data() + block,
+                                k.const_data_ptr<float>() + first,
+                                g.k.data_ptr<float>() + first,
+                                g.v.data_ptr<float>() + first,
+                                length};
+  };
+  const auto groups = independent_groups(segments);
+  const auto tasks = static_cast<std::int64_t>(groups.size()) * shape.kv_heads;
+  at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> scratch;
+    for (std::int64_t task = begin; task < end; ++task) {
+      for (const std::size_t s : groups[static_cast<std::size_t>(task / shape.kv_heads)]) {
+        const Segment& segment = segments[s];
+        std::vector<AttentionGradientRow> rows;
+        std::int64_t longest = segment.length;
+        for (std::int64_t j = 0; j < segment.length; ++j) {
+          rows.push_back(gradient_row(segment.begin + j, s, j + 1));
+          if (segment.prefix < 0) continue;
+          const auto p = static_cast<std::size_t>(segment.prefix);
+          rows.push_back(gradient_row(segment.begin + j, p, segments[p].length));
+          longest = std::max(longest, segments[p].length);
+        }
+        scratch.resize(static_cast<std::size_t>(2 * padded(longest)));
+        cpu_kernels().attention_gradient(rows.data(), static_cast<std::int64_t>(rows.size()),
+                                         task % shape.kv_heads, shape, scratch.data());
+      }
+    }
+  });
+  return g;
+}
+
+struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& v, const at::Tensor& segments, double scale) {
+    at::Tensor lse;
+    at::Tensor out = attention_forward(q, k, v, to_segments(segments), scale, &lse);
+    context->save_for_backward({q, k, v, segments, out, lse});
+    context->saved_data["scale"] = scale;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
+    const at::Tensor dout = grads[0].contiguous();
+    const at::Tensor delta = (dout * saved[4]).sum(-1);  // [T, heads]
+    const auto g = attention_backward(q, k, v, dout, saved[5], delta, to_segments(saved[3]),
+                                      context->saved_data["scale"].toDouble());
+    return {g.q, g.k, g.v, at::Tensor(), at::Tensor()};
+  }
+};
+
+// Rows [begin, begin + length) of x [T, kv * group, d] as [kv, group * length, d].
+at::Tensor by_kv_head(const at::Tensor& x, const Segment& s, std::int64_t kv_heads) {
+  const std::int64_t group = x.size(1) / kv_heads;
+  return x.narrow(0, s.begin, s.length)
+      .view({s.length, kv_heads, group, x.size(2)})
+      .permute({1, 2, 0, 3})
+      .reshape({kv_heads, group * s.length, x.size(2)});
+}
+
+// Plain attention of one segment through ATen, with its gradients.
+at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const Segment& s, const Segment* prefix, double scale) {
+  const std::int64_t kv = k.size(1), length = s.length;
+  at::Tensor keys = by_kv_head(k, s, kv), values = by_kv_head(v, s, kv);
+  const auto bool_options = q.options().dtype(at::kBool).requires_grad(false);
+  at::Tensor hidden = at::ones({length, length}, bool_options).triu(1);
+  if (prefix != nullptr) {
+    keys = at::cat({by_kv_head(k, *prefix, kv), keys}, 1);
+    values = at::cat({by_kv_head(v, *prefix, kv), values}, 1);
+    hidden = at::cat({at::ones({length, prefix->length}, bool_options).logical_not(), hidden}, 1);
+  }
+  const at::Tensor scores = (at::bmm(by_kv_head(q, s, kv), keys.transpose(1, 2)) * scale)
+                                .view({kv, -1, length, keys.size(1)})
+                                .masked_fill(hidden, -std::numeric_limits<double>::infinity());
+  const at::Tensor mixed = at::bmm(at::softmax(scores, -1).view({kv, -1, keys.size(1)}), values);
+  return mixed.view({kv, q.size(1) / kv, length, q.size(2)})
+      .permute({2, 0, 1, 3})
+      .reshape({length, q.size(1), q.size(2)});
+}
+
+}  // namespace
+
+at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const std::vector<Segment>& segments, double scale) {
+  if (q.is_cpu() && q.scalar_type() == at::kFloat) {
+    if (at::GradMode::is_enabled())
+      return AttentionFunction::apply(q, k, v, to_tensor(segments), scale);
+    return attention_forward(q, k, v, segments, scale, nullptr);
+  }
+  std::vector<at::Tensor> parts;
+  for (const auto& s : segments) {
+    if (s.length == 0) continue;
+    const Segment* prefix = s.prefix < 0 ? nullptr : &segments[static_cast<std::size_t>(s.prefix)];
+    parts.push_back(segment_attention(q, k, v, s, prefix, scale));
+  }
+  return at::cat(parts, 0);
+}
+
+}  // namespace rollcall

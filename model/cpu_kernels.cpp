@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled once per instruction set with ROLLCALL_ISA and ROLLCALL_LINEAR_ROWS set
+// (CMakeLists.txt). No standard library templates here: an inline copy of one, compiled for
+// AVX-512, could be linked into code that runs on a CPU without it.
+#include "model/cpu_kernels.h"
+
+#include <math.h>
+
+namespace rollcall {
+namespace {
+
+typedef float Vec __attribute__((vector_size(64)));
+typedef float VecUnaligned __attribute__((vector_size(64), aligned(4)));
+typedef std::int32_t IntVec __attribute__((vector_size(64)));
+constexpr std::int64_t kLanes = 16;
+
+inline Vec load(const float* p) { return *reinterpret_cast<const VecUnaligned*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<VecUnaligned*>(p) = v; }
+inline Vec splat(float x) { return x - Vec{}; }
+
+inline Vec load_partial(const float* p, std::int64_t n) {
+  Vec v{};
+  for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+
+inline void store_partial(float* p, Vec v, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
+}
+
+inline float horizontal_sum(Vec v) {
+  float half[8];
+  for (int i = 0; i < 8; ++i) half[i] = v[i] + v[i + 8];
+  return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
+}
+
+inline float horizontal_max(Vec v) {
+  float m = v[0];
+  for (int i = 1; i < kLanes; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+}
+
+inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+
+// e^x by range reduction to [-ln2/2, ln2/2] and a degree-6 polynomial (Cephes expf); inputs below
+// -87 give 0 to within 1e-38, which softmax and silu cannot tell apart.
+inline Vec exp(Vec x) {
+  const Vec low = splat(-87.0f), high = splat(88.0f);
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec n = (x * 1.44269504088896341f + magic) - magic;
+  Vec r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const IntVec power = (__builtin_convertvector(n, IntVec) + 127) << 23;
+  return p * __builtin_bit_cast(Vec, power);
+}
+
+template <int kRows>
+void linear_block(const float* x, std::int64_t ldx, const float* panel, std::int64_t in,
+                  const float* bias, float* y, std::int64_t ldy, std::int64_t columns) {
+  Vec sum[kRows][2] = {};
+  for (std::int64_t k = 0; k < in; ++k) {
+    const Vec w0 = load(panel + k * kPanelWidth), w1 = load(panel + k * kPanelWidth + kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const float a = x[r * ldx + k];
+      sum[r][0] += a * w0;
+      sum[r][1] += a * w1;
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int half = 0; half < 2; ++half) {
+      const std::int64_t left = columns - half * kLanes;
+      const std::int64_t count = left < 0 ? 0 : left > kLanes ? kLanes : left;
+      float* to = y + r * ldy + half * kLanes;
+      Vec v = sum[r][half];
+      if (bias != nullptr && count > 0) v += load_partial(bias + half * kLanes, count);
+      if (count == kLanes) {
+        store(to, v);
+      } else {
+        store_partial(to, v, count);
+      }
+    }
+  }
+}
+
+template <int kRows>
+void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const float* panel,
+                 std::int64_t in, const float* bias, float* y, std::int64_t ldy,
+                 std::int64_t columns) {
+  std::int64_t r = 0;
+  for (; r + kRows <= rows; r += kRows)
+    linear_block<kRows>(x + r * ldx, ldx, panel, in, bias, y + r * ldy, ldy, columns);
+  if constexpr (kRows > 1) {
+    if (r < rows)
+      linear_rows<kRows / 2>(x + r * ldx, ldx, rows - r, panel, in, bias, y + r * ldy, ldy,
+                             columns);
+  }
+}
+
+void linear(const float* x, std::int64_t ldx, std::int64_t rows, const float* packed,
+            std::int64_t in, std::int64_t out, std::int64_t first_panel, std::int64_t last_panel,
+            const float* bias, float* y, std::int64_t ldy) {
+  constexpr std::int64_t kRowChunk = 96;  // of x, so that it stays in the first cache levels
+  for (std::int64_t r = 0; r < rows; r += kRowChunk) {
+    const std::int64_t count = rows - r < kRowChunk ? rows - r : kRowChunk;
+    for (std::int64_t p = first_panel; p < last_panel; ++p) {
+      const std::int64_t column = p * kPanelWidth;
+      const std::int64_t columns = out - column < kPanelWidth ? out - column : kPanelWidth;
+      linear_rows<ROLLCALL_LINEAR_ROWS>(x + r * ldx, ldx, count, packed + column * in, in,
+                                        bias == nullptr ? nullptr : bias + column,
+                                        y + r * ldy + column, ldy, columns);
+    }
+  }
+}
+
+void rms_norm(const float* x, const float* weight, std::int64_t rows, std::int64_t n, float eps,
+              float* y, float* rstd) {
+  const std::int64_t whole = n / kLanes * kLanes;
+  for (std::int64_t r = 0; r < rows; ++r, x += n, y += n) {
+    Vec squares{};
+    for (std::int64_t i = 0; i < whole; i += kLanes) squares += load(x + i) * load(x + i);
+    const Vec tail = load_partial(x + whole, n - whole);
+    squares += tail * tail;
+    const float scale = 1.0f / sqrtf(horizontal_sum(squares) / static_cast<float>(n) + eps);
+    for (std::int64_t i = 0; i < whole; i += kLanes)
+      store(y + i, (load(x + i) * scale) * load(weight + i));
+    for (std::int64_t i = whole; i < n; ++i) y[i] = (x[i] * scale) * weight[i];
+    if (rstd != nullptr) rstd[r] = scale;
+  }
+}
+
+void rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim,
+          const float* cosine, const float* sine) {
+  const std::int64_t half = head_dim / 2;
+  for (std::int64_t r = 0; r < rows; ++r, cosine += half, sine += half) {
+    for (std::int64_t h = 0; h < heads; ++h, x += head_dim) {
+      for (std::int64_t i = 0; i < half; ++i) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[i + half] = b * cosine[i] + a * sine[i];
+      }
+    }
+  }
+}
+
+inline Vec silu(Vec x) { return x / (1.0f + exp(-x)); }
+
+void silu_mul(const float* gate, const float* up, std::int64_t n, float* y) {
+  const std::int64_t whole = n / kLanes * kLanes;
+  for (std::int64_t i = 0; i < whole; i += kLanes)
+    store(y + i, silu(load(gate + i)) * load(up + i));
+  const std::int64_t left = n - whole;
+  store_partial(y + whole, silu(load_partial(gate + whole, left)) * load_partial(up + whole, left),
+                left);
+}
+
+inline IntVec lane_numbers() {
+  return IntVec{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+}
+
+constexpr float kMinusInfinity = -__builtin_inff();
+
+// Scores of kGroup heads that share a kv head against one stretch; returns blocks written per head.
+template <int kGroup>
+std::int64_t score_stretch(const float* query, const KeyValueView& view, std::int64_t kv_head,
+                           const AttentionShape& shape, float* scores, std::int64_t stride,
+                           Vec* highest) {
+  const std::int64_t blocks = (view.length + kKeyBlock - 1) / kKeyBlock;
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const float* keys =
+        view.keys + b * shape.key_block_floats() + kv_head * shape.head_dim * kKeyBlock;
+    Vec sum[kGroup] = {};
+    for (std::int64_t i = 0; i < shape.head_dim; ++i) {
+      const Vec k = load(keys + i * kKeyBlock);
+      for (int h = 0; h < kGroup; ++h) sum[h] += query[h * shape.head_dim + i] * k;
+    }
+    const IntVec position = lane_numbers() + static_cast<std::int32_t>(b * kKeyBlock);
+    const IntVec limit = IntVec{} + static_cast<std::int32_t>(view.length);
+    for (int h = 0; h < kGroup; ++h) {
+      const Vec s = position < limit ? sum[h] * shape.scale : splat(kMinusInfinity);
+      highest[h] = max(highest[h], s);
+      store(scores + h * stride + b * kKeyBlock, s);
+    }
+  }
+  return blocks;
+}
+
+// Adds probability * value of one stretch for 16 dimensions of kGroup heads.
+template <int kGroup>
+void mix_stretch(const float* probabilities, std::int64_t stride, const KeyValueView& view,
+                 const AttentionShape& shape, std::int64_t offset, Vec* sum) {
+  const std::int64_t row = shape.value_row_floats();
+  const float* value = view.values + offset;
+  for (std::int64_t j = 0; j < view.length; ++j, value += row) {
+    const Vec v = load(value);
+    for (int h = 0; h < kGroup; ++h) sum[h] += probabilities[h * stride + j] * v;
+  }
+}
+
+template <int kGroup>
+void attend_heads(const AttentionRow& row, std::int64_t first_head, const AttentionShape& shape,
+                  float* scores) {
+  const std::int64_t d = shape.head_dim;
+  const std::int64_t kv_head = first_head / (shape.heads / shape.kv_heads);
+  const std::int64_t stride = (row.prefix.length + 15) / 16 * 16 + (row.own.length + 15) / 16 * 16;
+  const float* query = row.query + first_head * d;
+  Vec highest[kGroup];
+  for (int h = 0; h < kGroup; ++h) highest[h] = splat(kMinusInfinity);
+  const std::int64_t prefix_blocks =
+      score_stretch<kGroup>(query, row.prefix, kv_head, shape, scores, stride, highest);
+  float* own_scores = scores + prefix_blocks * kKeyBlock;
+  score_stretch<kGroup>(query, row.own, kv_head, shape, own_scores, stride, highest);
+
+  float scale[kGroup];
+  for (int h = 0; h < kGroup; ++h) {
+    const float top = horizontal_max(highest[h]);
+    Vec total{};
+    for (std::int64_t i = 0; i < stride; i += kLanes) {
+      const Vec s = load(scores + h * stride + i);
+      const Vec e = s > splat(kMinusInfinity) ? exp(s - top) : Vec{};
+      total += e;
+      store(scores + h * stride + i, e);
+    }
+    const float sum = horizontal_sum(total);
+    scale[h] = 1.0f / sum;
+    if (row.lse != nullptr) row.lse[first_head + h] = top + logf(sum);
+  }
+  for (std::int64_t i = 0; i < d; i += kLanes) {
+    Vec sum[kGroup] = {};
+    const std::int64_t offset = kv_head * shape.padded_head_dim() + i;
+    mix_stretch<kGroup>(scores, stride, row.prefix, shape, offset, sum);
+    mix_stretch<kGroup>(own_scores, stride, row.own, shape, offset, sum);
+    for (int h = 0; h < kGroup; ++h) {
+      float* to = row.out + (first_head + h) * d + i;
+      const Vec v = sum[h] * scale[h];
+      if (d - i >= kLanes) {
+        store(to, v);
+      } else {
+        store_partial(to, v, d - i);
+      }
+    }
+  }
+}
+
+void attention(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
+               float* scratch) {
+  const std::int64_t group = shape.heads / shape.kv_heads;
+  for (std::int64_t r = 0; r < count; ++r) {
+    for (std::int64_t kv = 0; kv < shape.kv_heads; ++kv) {
+      std::int64_t head = kv * group;
+      const std::int64_t end = head + group;
+      for (; head + 4 <= end; head += 4) attend_heads<4>(rows[r], head, shape, scratch);
+      for (; head + 2 <= end; head += 2) attend_heads<2>(rows[r], head, shape, scratch);
+      for (; head < end; ++head) attend_heads<1>(rows[r], head, shape, scratch);
+    }
+  }
+}
+
+// Probabilities and score gradients of one head's row, to scratch.
+void gradient_scores(const AttentionGradientRow& row, std::int64_t head, std::int64_t kv_head,
+                     const AttentionShape& shape, float* p, float* ds) {
+  const std::int64_t d = shape.head_dim;
+  const float *query = row.query + head * d, *dout = row.dout + head * d;
+  const std::int64_t blocks = (row.length + kKeyBlock - 1) / kKeyBlock;
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const std::int64_t offset = b * shape.key_block_floats() + kv_head * d * kKeyBlock;
+    Vec score{}, dp{};
+    for (std::int64_t i = 0; i < d; ++i) {
+      score += query[i] * load(row.keys + offset + i * kKeyBlock);
+      dp += dout[i] * load(row.values + offset + i * kKeyBlock);
+    }
+    const IntVec position = lane_numbers() + static_cast<std::int32_t>(b * kKeyBlock);
+    const IntVec limit = IntVec{} + static_cast<std::int32_t>(row.length);
+    const Vec all = exp(score * shape.scale - row.lse[head]);
+    const Vec probability = position < limit ? all : Vec{};
+    const Vec gradient = probability * (dp - row.delta[head]) * shape.scale;
+    store(p + b * kKeyBlock, probability);
+    store(ds + b * kKeyBlock, position < limit ? gradient : Vec{});
+  }
+}
+
+// dQ += dS K, dK += dS^T Q, dV += P^T dO for `width` dimensions (at most 16) from `i` on.
+template <bool kWhole>
+void gradient_rows(const AttentionGradientRow& row, std::int64_t head, std::int64_t kv_head,
+                   const AttentionShape& shape, std::int64_t i, std::int64_t width, const float* p,
+                   const float* ds) {
+  const auto get = [width](const float* from) {
+    if constexpr (kWhole) return load(from);
+    return load_partial(from, width);
+  };
+  const auto put = [width](float* to, Vec v) {
+    if constexpr (kWhole) return store(to, v);
+    return store_partial(to, v, width);
+  };
+  const std::int64_t stride = shape.kv_heads * shape.head_dim;
+  const std::int64_t column = kv_head * shape.head_dim + i, at = head * shape.head_dim + i;
+  const Vec query = get(row.query + at), dout = get(row.dout + at);
+  Vec dquery = get(row.dquery + at);
+  for (std::int64_t j = 0; j < row.length; ++j) {
+    const std::int64_t cell = j * stride + column;
+    dquery += ds[j] * get(row.key_rows + cell);
+    put(row.dkey_rows + cell, get(row.dkey_rows + cell) + ds[j] * query);
+    put(row.dvalue_rows + cell, get(row.dvalue_rows + cell) + p[j] * dout);
+  }
+  put(row.dquery + at, dquery);
+}
+
+void attention_gradient(const AttentionGradientRow* rows, std::int64_t count, std::int64_t kv_head,
+                        const AttentionShape& shape, float* scratch) {
+  const std::int64_t group = shape.heads / shape.kv_heads, d = shape.head_dim;
+  for (std::int64_t r = 0; r < count; ++r) {
+    float* ds = scratch + (rows[r].length + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
+    for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+      gradient_scores(rows[r], head, kv_head, shape, scratch, ds);
+      std::int64_t i = 0;
+      for (; i + kLanes <= d; i += kLanes)
+        gradient_rows<true>(rows[r], head, kv_head, shape, i, kLanes, scratch, ds);
+      if (i < d) gradient_rows<false>(rows[r], head, kv_head, shape, i, d - i, scratch, ds);
+    }
+  }
+}
+
+float logsumexp(const float* logits, std::int64_t n) {
+  const std::int64_t whole = n / kLanes * kLanes;
+  Vec highest = splat(kMinusInfinity);
+  for (std::int64_t i = 0; i < whole; i += kLanes) highest = max(highest, load(logits + i));
+  float top = horizontal_max(highest);
+  for (std::int64_t i = whole; i < n; ++i) top = logits[i] > top ? logits[i] : top;
+  Vec total{};
+  for (std::int64_t i = 0; i < whole; i += kLanes) total += exp(load(logits + i) - top);
+  const Vec tail = exp(load_partial(logits + whole, n - whole) - top);
+  for (std::int64_t i = 0; i < n - whole; ++i) total[i] += tail[i];
+  return top + logf(horizontal_sum(total));
+}
+
+void softmax(const float* logits, std::int64_t n, float lse, float* p) {
+  const std::int64_t whole = n / kLanes * kLanes;
+  for (std::int64_t i = 0; i < whole; i += kLanes) store(p + i, exp(load(logits + i) - lse));
+  store_partial(p + whole, exp(load_partial(logits + whole, n - whole) - lse), n - whole);
+}
+
+}  // namespace
+
+#define ROLLCALL_JOIN_(a, b) a##b
+#define ROLLCALL_JOIN(a, b) ROLLCALL_JOIN_(a, b)
+#define ROLLCALL_TEXT_(a) #a
+#define ROLLCALL_TEXT(a) ROLLCALL_TEXT_(a)
+
+extern const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA);
+const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {
+    ROLLCALL_TEXT(ROLLCALL_ISA), linear,    rms_norm, rope, silu_mul, attention,
+    attention_gradient,          logsumexp, softmax};
+
+}  // namespace rollcall

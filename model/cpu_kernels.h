@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace rollcall {
+
+// Keys and values of one stretch of consecutive positions, one layer. Keys are blocked by 16
+// positions so that a score needs no horizontal sum: keys
+// [ceil(length/16)][kv_heads][head_dim][16], values [length][kv_heads][padded_head_dim], padding
+// zero.
+struct KeyValueView {
+  const float* keys = nullptr;
+  const float* values = nullptr;
+  std::int64_t length = 0;
+};
+
+// One query row: all its heads attend to `prefix` and then to `own`, in this order.
+struct AttentionRow {
+  const float* query = nullptr;  // [heads, head_dim]
+  float* out = nullptr;          // [heads, head_dim]
+  float* lse = nullptr;          // [heads] log-sum-exp of the scaled scores; may be null
+  KeyValueView prefix, own;
+};
+
+// One query row in the backward pass against one stretch of keys. Row-major arrays have rows of
+// kv_heads * head_dim floats; `keys` and `values` are both blocked like KeyValueView::keys.
+struct AttentionGradientRow {
+  const float* query = nullptr;  // [heads, head_dim]
+  const float* dout = nullptr;   // [heads, head_dim], gradient of the row's output
+  const float* lse = nullptr;    // [heads]
+  const float* delta = nullptr;  // [heads], dot product of dout and the row's output
+  float* dquery = nullptr;       // [heads, head_dim], added to
+  const float* keys = nullptr;
+  const float* values = nullptr;
+  const float* key_rows = nullptr;
+  float* dkey_rows = nullptr;    // added to
+  float* dvalue_rows = nullptr;  // added to
+  std::int64_t length = 0;       // positions the row sees
+};
+
+struct AttentionShape {
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 1;
+  std::int64_t padded_head_dim() const { return (head_dim + 15) / 16 * 16; }
+  std::int64_t key_block_floats() const { return kv_heads * head_dim * 16; }
+  std::int64_t value_row_floats() const { return kv_heads * padded_head_dim(); }
+};
+
+inline constexpr std::int64_t kKeyBlock = 16;    // positions in a block of keys
+inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
+
+// float32 kernels of one instruction set. Every output row depends on its own input row alone, with
+// a fixed order of additions: results do not change with the number of rows, their place, or how
+// rows are spread over calls and threads. That is what makes sampling batch-invariant, and the
+// learner's forward bit-equal to the sampler's. Single-threaded; callers split rows or panels.
+struct CpuKernels {
+  const char* isa;
+
+  // y[r, o] = bias[o] + sum over k ascending of x[r, k] * w[o, k], for the output columns of panels
+  // [first_panel, last_panel). `packed` as pack_weights() makes it; bias may be null.
+  void (*linear)(const float* x, std::int64_t ldx, std::int64_t rows, const float* packed,
+                 std::int64_t in, std::int64_t out, std::int64_t first_panel,
+                 std::int64_t last_panel, const float* bias, float* y, std::int64_t ldy);
+
+  // y = x / sqrt(mean(x^2) + eps) * weight per row of n; rstd [rows] may be null.
+  void (*rms_norm)(const float* x, const float* weight, std::int64_t rows, std::int64_t n,
+                   float eps, float* y, float* rstd);
+
+  // Rotates pairs (i, i + d/2) of each head in place; cosine, sine [rows, d/2].
+  void (*rope)(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim,
+               const float* cosine, const float* sine);
+
+  // y = silu(gate) * up.
+  void (*silu_mul)(const float* gate, const float* up, std::int64_t n, float* y);
+
+  // Softmax attention of `count` rows. `scratch` holds max over rows of
+  // (heads / kv_heads) * 16 * (blocks of prefix + blocks of own) floats.
+  void (*attention)(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
+                    float* scratch);
+
+  // Gradients of `count` rows for the heads that share `kv_head` (FlashAttention-2, backward pass):
+  // P = exp(S - lse), dV += P^T dO, dS = P * (dO V^T - delta), dQ += dS K, dK += dS^T Q.
+  // `scratch` holds 2 * 16 * blocks of the longest stretch floats.
+  void (*attention_gradient)(const AttentionGradientRow* rows, std::int64_t count,
+                             std::int64_t kv_head, const AttentionShape& shape, float* scratch);
+
+  // Log-sum-exp of logits[0, n).
+  float (*logsumexp)(const float* logits, std::int64_t n);
+
+  // p[i] = exp(logits[i] - lse).
+  void (*softmax)(const float* logits, std::int64_t n, float lse, float* p);
+};
+
+// The kernels of the best instruction set this CPU has.
+const CpuKernels& cpu_kernels();
+
+inline std::int64_t panel_count(std::int64_t out) { return (out + kPanelWidth - 1) / kPanelWidth; }
+
+// w [out, in] row-major -> packed [panel_count(out)][in][32], padding zero.
+void pack_weights(const float* w, std::int64_t out, std::int64_t in, float* packed);
+
+// Writes one position's key [kv_heads, head_dim] and value into the blocked layout.
+void store_key_value(const AttentionShape&, std::int64_t position, const float* key,
+                     const float* value, float* keys, float* values);
+
+}  // namespace rollcall

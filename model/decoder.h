@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "model/model_spec.h"
+#include "model/ops.h"
+#include "model/weights.h"
+
+namespace rollcall {
+
+// The forward pass of a pre-norm decoder (Qwen3, Llama layouts): the only one, for prefill, decode
+// and training alike. They differ in `Attend` alone, i.e. in where keys and values lie. Single
+// thread.
+class Decoder {
+ public:
+  explicit Decoder(const ModelSpec&);
+
+  // Takes the parameters (shared storage, no copy) and packs them. Call again after their values
+  // change.
+  void bind(const NamedTensors&);
+
+  // Attention of one layer: q [T, heads, d], k and v [T, kv_heads, d], rotated -> [T, heads, d].
+  using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& q,
+                                          const at::Tensor& k, const at::Tensor& v)>;
+
+  // tokens, positions [T] int64 -> final hidden states [T, hidden] after the last norm.
+  at::Tensor hidden(const at::Tensor& tokens, const at::Tensor& positions, const Attend&) const;
+
+  // Whole sequences packed by `segments`, each starting at position 0, or behind its prefix.
+  at::Tensor packed_hidden(const at::Tensor& tokens, const std::vector<Segment>& segments) const;
+
+  const LinearWeight& head() const { return head_; }
+  double attention_scale() const;
+  const ModelSpec& spec() const { return spec_; }
+
+ private:
+  struct Layer {
+    at::Tensor input_norm, post_attention_norm, q_norm, k_norm;
+    LinearWeight q, k, v, o, gate, up, down;
+  };
+
+  at::Tensor attention_block(const Layer&, std::int64_t index, const at::Tensor& x,
+                             const at::Tensor& cosine, const at::Tensor& sine, const Attend&) const;
+  void grow_rope_table(std::int64_t positions) const;
+
+  ModelSpec spec_;
+  at::Tensor embedding_, final_norm_;
+  std::vector<Layer> layers_;
+  LinearWeight head_;
+  mutable at::Tensor cosine_, sine_;  // [positions, head_dim / 2], grown on demand
+};
+
+// Inverse frequencies of the spec's rope type, [head_dim / 2].
+std::vector<float> rope_inverse_frequencies(const ModelSpec&);
+
+}  // namespace rollcall

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/ops.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "model/cpu_kernels.h"
+
+namespace rollcall {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+bool has_kernel(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+constexpr std::int64_t kGrainFlops = 1 << 18;  // work worth waking a thread for
+
+// Runs body(begin, end) over [0, n) in parallel, each item costing `flops`.
+template <class Body>
+void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
+  at::parallel_for(0, n, std::max<std::int64_t>(1, kGrainFlops / std::max<std::int64_t>(1, flops)),
+                   body);
+}
+
+void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
+  const std::int64_t rows = x.size(0), in = x.size(1), out = w.weight.size(0);
+  const float* bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr;
+  const float* from = x.const_data_ptr<float>();
+  const float* packed = w.packed.const_data_ptr<float>();
+  float* to = y.data_ptr<float>();
+  const auto& kernel = cpu_kernels();
+  const std::int64_t panels = panel_count(out);
+  if (rows >= panels) {
+    parallel(rows, 2 * in * out, [&](std::int64_t begin, std::int64_t end) {
+      kernel.linear(from + begin * in, in, end - begin, packed, in, out, 0, panels, bias,
+                    to + begin * out, out);
+    });
+  } else {
+    parallel(panels, 2 * in * kPanelWidth * rows, [&](std::int64_t begin, std::int64_t end) {
+      kernel.linear(from, in, rows, packed, in, out, begin, end, bias, to, out);
+    });
+  }
+}
+
+struct LinearFunction : torch::autograd::Function<LinearFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, const at::Tensor& packed) {
+    context->save_for_backward({x, weight});
+    context->saved_data["bias"] = bias.has_value();
+    at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
+    linear_into(x, {weight, bias.value_or(at::Tensor()), packed}, y);
+    return y;
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor dx, dw, db;
+    if (context->needs_input_grad(0)) dx = at::mm(dy, saved[1]);
+    if (context->needs_input_grad(1)) dw = at::mm(dy.t(), saved[0]);
+    if (context->saved_data["bias"].toBool()) db = dy.sum(0);
+    return {dx, dw, db, at::Tensor()};
+  }
+};
+
+at::Tensor norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps,
+                        at::Tensor* rstd) {
+  const std::int64_t n = x.size(-1), rows = x.numel() / n;
+  at::Tensor y = at::empty_like(x);
+  if (rstd != nullptr) *rstd = at::empty({rows, 1}, x.options());
+  parallel(rows, 8 * n, [&](std::int64_t begin, std::int64_t end) {
+    cpu_kernels().rms_norm(x.const_data_ptr<float>() + begin * n, weight.const_data_ptr<float>(),
+                           end - begin, n, static_cast<float>(eps), y.data_ptr<float>() + begin * n,
+                           rstd == nullptr ? nullptr : rstd->data_ptr<float>() + begin);
+  });
+  return y;
+}
+
+struct NormFunction : torch::autograd::Function<NormFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            double eps) {
+    at::Tensor rstd;
+    at::Tensor y = norm_forward(x, weight, eps, &rstd);
+    context->save_for_backward({x, weight, rstd});
+    return y;
+  }
+  // With n = x * rstd: dweight = sum over rows of dy * n; dx = rstd * (g - n * mean(g * n)), g = dy
+  // * weight.
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const std::int64_t n = saved[0].size(-1);
+    const at::Tensor dy = grads[0].reshape({-1, n});
+    const at::Tensor normed = saved[0].reshape({-1, n}) * saved[2];
+    const at::Tensor dweight = (dy * normed).sum(0);
+    const at::Tensor g = dy * saved[1];
+    const at::Tensor dx = (g - normed * (g * normed).mean(-1, /*keepdim=*/true)) * saved[2];
+    return {dx.view_as(saved[0]), dweight, at::Tensor()};
+  }
+};
+
+at::Tensor rope_kernel(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine) {
+  at::Tensor y = x.clone(at::MemoryFormat::Contiguous);
+  const std::int64_t row = x.size(1) * x.size(2), half = x.size(2) / 2;
+  parallel(x.size(0), 4 * row, [&](std::int64_t begin, std::int64_t end) {
+    cpu_kernels().rope(y.data_ptr<float>() + begin * row, end - begin, x.size(1), x.size(2),
+                       cosine.const_data_ptr<float>() + begin * half,
+                       sine.const_data_ptr<float>() + begin * half);
+  });
+  return y;
+}
+
+struct RopeFunction : torch::autograd::Function<RopeFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cosine,
+                            const at::Tensor& sine) {
+    context->save_for_backward({cosine, sine});
+    return rope_kernel(x, cosine, sine);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();  // the inverse rotation
+    return {rope_kernel(grads[0].contiguous(), saved[0], -saved[1]), at::Tensor(), at::Tensor()};
+  }
+};
+
+at::Tensor silu_mul_kernel(const at::Tensor& gate, const at::Tensor& up) {
+  at::Tensor y = at::empty_like(gate);
+  const std::int64_t row =
+      gate.size(-1);  // split by rows, so that lanes do not depend on the split
+  parallel(gate.numel() / row, 16 * row, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r)
+      cpu_kernels().silu_mul(gate.const_data_ptr<float>() + r * row,
+                             up.const_data_ptr<float>() + r * row, row,
+                             y.data_ptr<float>() + r * row);
+  });
+  return y;
+}
+
+struct SiluMulFunction : torch::autograd::Function<SiluMulFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate,
+                            const at::Tensor& up) {
+    context->save_for_backward({gate, up});
+    return silu_mul_kernel(gate, up);
+  }
+  // silu'(g) = s (1 + g (1 - s)) with s = sigmoid(g).
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor s = saved[0].sigmoid();
+    const at::Tensor dgate = grads[0] * saved[1] * s * (1 + saved[0] * (1 - s));
+    return {dgate, grads[0] * saved[0] * s};
+  }
+};
+
+constexpr std::int64_t kLogitRows = 512;  // rows of logits alive at once
+
+// Logits of rows [begin, end) of `hidden`: [end - begin, vocabulary].
+at::Tensor chunk_logits(const at::Tensor& hidden, const LinearWeight& head, std::int64_t begin,
+                        std::int64_t end) {
+  at::Tensor logits = at::empty({end - begin, head.weight.size(0)}, hidden.options());
+  linear_into(hidden.slice(0, begin, end), head, logits);
+  return logits;
+}
+
+struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
+                               const at::Tensor& weight, const at::Tensor& packed,
+                               const at::Tensor& targets, std::int64_t valid_ids) {
+    const std::int64_t n = hidden.size(0);
+    at::Tensor logprobs = at::empty({n}, hidden.options()), lse = at::empty({n}, hidden.options());
+    at::Tensor entropy = at::empty({n}, hidden.options());
+    const auto* target = targets.const_data_ptr<std::int64_t>();
+    for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
+      const std::int64_t end = std::min(n, begin + kLogitRows);
+      const at::Tensor logits = chunk_logits(hidden, {weight, {}, packed}, begin, end);
+      const std::int64_t vocabulary = logits.size(1);
+      parallel(end - begin, 32 * vocabulary, [&](std::int64_t first, std::int64_t last) {
+        std::vector<float> p(static_cast<std::size_t>(valid_ids));
+        for (std::int64_t r = first; r < last; ++r) {
+          const float* row = logits.const_data_ptr<float>() + r * vocabulary;
+          const float total = cpu_kernels().logsumexp(row, valid_ids);
+          cpu_kernels().softmax(row, valid_ids, total, p.data());
+          double expected = 0;
+          for (std::int64_t i = 0; i < valid_ids; ++i)
+            expected += static_cast<double>(p[i]) * row[i];
+          lse.data_ptr<float>()[begin + r] = total;
+          logprobs.data_ptr<float>()[begin + r] = row[target[begin + r]] - total;
+          entropy.data_ptr<float>()[begin + r] = static_cast<float>(total - expected);
+        }
+      });
+    }
+    context->save_for_backward({hidden, weight, packed, targets, lse});
+    context->saved_data["valid_ids"] = valid_ids;
+    context->mark_non_differentiable({entropy});
+    return {logprobs, entropy};
+  }
+
+  // d logprob / d logits = onehot(target) - softmax, over the valid ids.
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &hidden = saved[0], &weight = saved[1];
+    const std::int64_t n = hidden.size(0), valid_ids = context->saved_data["valid_ids"].toInt();
+    const at::Tensor grad = grads[0].contiguous();
+    at::Tensor dhidden = at::empty_like(hidden), dweight = at::zeros_like(weight);
+    const auto* target = saved[3].const_data_ptr<std::int64_t>();
+    for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
+      const std::int64_t end = std::min(n, begin + kLogitRows);
+      const at::Tensor logits = chunk_logits(hidden, {weight, {}, saved[2]}, begin, end);
+      const std::int64_t vocabulary = logits.size(1);
+      parallel(end - begin, 32 * vocabulary, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t r = first; r < last; ++r) {
+          float* row = logits.data_ptr<float>() + r * vocabulary;
+          const float g = grad.const_data_ptr<float>()[begin + r];
+          cpu_kernels().softmax(row, valid_ids, saved[4].const_data_ptr<float>()[begin + r], row);
+          for (std::int64_t i = 0; i < valid_ids; ++i) row[i] *= -g;
+          std::fill(row + valid_ids, row + vocabulary, 0.0f);
+          row[target[begin + r]] += g;
+        }
+      });
+      dhidden.slice(0, begin, end).copy_(at::mm(logits, weight));
+      dweight.addmm_(logits.t(), hidden.slice(0, begin, end));
+    }
+    return {dhidden, dweight, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+void pack(LinearWeight& w) {
+  if (!has_kernel(w.weight)) return;
+  const at::NoGradGuard no_grad;
+  const at::Tensor weight = w.weight.contiguous();
+  const std::int64_t out = weight.size(0), in = weight.size(1);
+  if (!w.packed.defined()) w.packed = at::empty({panel_count(out), in, kPanelWidth}, at::kFloat);
+  pack_weights(weight.const_data_ptr<float>(), out, in, w.packed.data_ptr<float>());
+}
+
+at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
+  if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
+  if (at::GradMode::is_enabled()) {
+    const auto bias = w.bias.defined() ? std::optional(w.bias) : std::nullopt;
+    return LinearFunction::apply(x, w.weight, bias, w.packed);
+  }
+  at::Tensor y = at::empty({x.size(0), w.weight.size(0)}, x.options());
+  linear_into(x, w, y);
+  return y;
+}
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (!has_kernel(x)) return x * at::rsqrt((x * x).mean(-1, /*keepdim=*/true) + eps) * weight;
+  if (at::GradMode::is_enabled()) return NormFunction::apply(x, weight, eps);
+  return norm_forward(x, weight, eps, nullptr);
+}
+
+at::Tensor rope(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine) {
+  if (has_kernel(x)) {
+    if (at::GradMode::is_enabled()) return RopeFunction::apply(x, cosine, sine);
+    return rope_kernel(x, cosine, sine);
+  }
+  const std::int64_t half = x.size(-1) / 2;
+  const at::Tensor a = x.narrow(-1, 0, half), b = x.narrow(-1, half, half);
+  const at::Tensor c = cosine.unsqueeze(1), s = sine.unsqueeze(1);
+  return at::cat({a * c - b * s, b * c + a * s}, -1);
+}
+
+at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up) {
+  if (!has_kernel(gate)) return at::silu(gate) * up;
+  if (at::GradMode::is_enabled()) return SiluMulFunction::apply(gate, up);
+  return silu_mul_kernel(gate, up);
+}
+
+TokenLogprobs token_logprobs(const at::Tensor& hidden, const LinearWeight& head,
+                             const at::Tensor& targets, std::int64_t valid_ids) {
+  if (has_kernel(hidden)) {
+    const auto both =
+        TokenLogprobFunction::apply(hidden, head.weight, head.packed, targets, valid_ids);
+    return {both[0], both[1]};
+  }
+  const at::Tensor all =
+      at::log_softmax(at::linear(hidden, head.weight).narrow(1, 0, valid_ids), 1);
+  const at::Tensor entropy = -(all.exp() * all).sum(1).detach();
+  return {all.gather(1, targets.unsqueeze(1)).squeeze(1), entropy};
+}
+
+}  // namespace rollcall

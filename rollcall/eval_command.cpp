@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "comms/log.h"
+#include "comms/rollout_link.h"
+#include "comms/stop_signal.h"
+#include "comms/world.h"
+#include "model/model_spec.h"
+#include "rollcall/commands.h"
+#include "rollcall/ranks.h"
+#include "rollcall/run_setup.h"
+
+namespace rollcall {
+namespace {
+
+ExitCode eval_rank(const RunConfig& config, World& world) {
+  const ModelSpec spec = read_model_spec(config.model.path);
+  const std::size_t parameter_bytes =
+      static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
+  use_threads(1);
+  if (world.rank() > 0) {
+    RolloutClient client(world, config.cluster, parameter_bytes);
+    run_worker(make_worker_setup(config, world.rank()), client);
+    return ExitCode::kDone;
+  }
+  const TrainSetup setup = make_train_setup(config);
+  RolloutServer server(world, config.cluster, parameter_bytes);
+  const Evaluation e = run_evaluation(setup, spec, server, config.model.path);
+  const nlohmann::ordered_json line{{"model", config.model.path}, {"dataset", config.data.valid},
+                                    {"pass_at_1", e.pass_at_1},   {"low_95", e.low_95},
+                                    {"high_95", e.high_95},       {"tasks", e.tasks},
+                                    {"samples", e.samples},       {"faults", e.faults}};
+  std::printf("%s\n", line.dump().c_str());
+  std::fflush(stdout);
+  server.shut_down(std::chrono::seconds(5));
+  return e.faults == e.rollouts ? ExitCode::kNoEndpoint : ExitCode::kDone;
+}
+
+}  // namespace
+
+int eval_command(const RunArguments& arguments, const std::filesystem::path& checkpoint) {
+  RunConfig config = load_run_config(arguments, Purpose::kTrain);
+  if (!checkpoint.empty()) config.model.path = std::filesystem::absolute(checkpoint).string();
+  config.cluster.learners = 1;  // nothing is learnt: one rank leads
+  if (config.data.valid.empty())
+    throw input_error("rollcall eval needs data.valid", "name a held-out dataset in the run file");
+  if (!under_launcher()) {
+    check_inputs(config);
+    start_ranks(1 + config.cluster.workers, arguments);
+  }
+  return run_rank(config,
+                  [&](World& world, const StopSignal&) { return eval_rank(config, world); });
+}
+
+}  // namespace rollcall

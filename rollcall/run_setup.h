@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "configs/run_config.h"
+#include "rollcall/commands.h"
+#include "rollout_workers/worker.h"
+#include "trainer/training_loop.h"
+
+namespace rollcall {
+
+// From the configuration to what each role is given.
+RunConfig load_run_config(const RunArguments&, Purpose);
+std::filesystem::path run_directory(const RunConfig&);
+TrainSetup make_train_setup(const RunConfig&);
+WorkerSetup make_worker_setup(const RunConfig&, int rank);
+
+// Everything that can be found wrong without starting a rank: model, tokenizer, template, datasets,
+// run directory, endpoints. Throws Error.
+void check_inputs(const RunConfig&);
+
+}  // namespace rollcall

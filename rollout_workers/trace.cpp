@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rollout_workers/trace.h"
+
+#include "rollout_workers/ids.h"
+
+namespace rollcall {
+
+Trace::Trace(const Assignment& a, const std::string& job_id)
+    : id(make_trace_id()),
+      headers{{"X-Rft-Job-Id", job_id},
+              {"X-Rft-Rollout-Id", rollout_id(a)},
+              {"X-Rft-Attempt", std::to_string(a.attempt)},
+              {"X-Rft-Trace-Id", id},
+              {"X-Rft-Step", std::to_string(a.step)},
+              {"X-Rft-Split", to_string(a.split)}} {}
+
+}  // namespace rollcall

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "comms/trajectory.h"
+#include "rollout_workers/cookie_jar.h"
+#include "rollout_workers/rollout_options.h"
+
+namespace rollcall {
+
+// One attempt's identity towards its servers. Dies with the attempt.
+struct Trace {
+  Trace(const Assignment&, const std::string& job_id);
+
+  std::string id;
+  HeaderList headers;  // X-Rft-*, on every request
+  CookieJar cookies;
+  int calls = 0;  // minted so far
+};
+
+}  // namespace rollcall

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rollout_workers/worker.h"
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/io_context.hpp>
+#include <chrono>
+#include <deque>
+#include <exception>
+
+#include "comms/error.h"
+#include "comms/log.h"
+#include "comms/rollout_link.h"
+#include "model/chat_format.h"
+#include "model/engine.h"
+#include "model/tokenizer.h"
+#include "rollout_workers/engine_policy.h"
+#include "rollout_workers/http_client.h"
+#include "rollout_workers/rollout.h"
+
+namespace rollcall {
+namespace {
+
+constexpr auto kIdlePoll = std::chrono::microseconds(500);
+
+class Worker {
+ public:
+  Worker(const WorkerSetup& setup, RolloutClient& client)
+      : setup_(setup),
+        client_(client),
+        spec_(read_model_spec(setup.model_dir)),
+        tokenizer_(setup.model_dir / "tokenizer.json"),
+        format_(make_chat_format(setup.model_dir, tokenizer_)),
+        engine_(spec_, {setup.rollout.context, setup.max_batch}),
+        policy_(engine_),
+        http_(loop_.get_executor()),
+        environment_(http_, setup.tools, setup.grader, setup.job_id) {}
+
+  void run() {
+    for (;;) {
+      auto inbox = client_.poll();
+      if (inbox.leave) return;
+      waiting_.insert(waiting_.end(), inbox.assignments.begin(), inbox.assignments.end());
+      start_waiting();
+      loop_.restart();
+      const auto handled = loop_.poll();
+      const bool sampled = policy_.pump();
+      if (failure_) std::rethrow_exception(failure_);
+      if (handled == 0 && !sampled) loop_.run_one_for(kIdlePoll);
+    }
+  }
+
+ private:
+  // Starts what may run with the policy at hand; a newer policy is loaded once nothing runs on the
+  // old.
+  void start_waiting() {
+    while (!waiting_.empty()) {
+      const Assignment& next = waiting_.front();
+      if (next.version != engine_.version()) {
+        if (running_ > 0 || client_.newest_version() < next.version) return;
+        engine_.commit_weights(client_.load_weights(engine_.weight_buffer().data()));
+        if (next.version != engine_.version())
+          throw Error("worker: an assignment wants policy version " + std::to_string(next.version) +
+                      ", published is " + std::to_string(engine_.version()));
+      }
+      start(next);
+      waiting_.pop_front();
+    }
+  }
+
+  void start(const Assignment& assignment) {
+    const auto& tasks = assignment.split == Split::kTrain ? setup_.train : setup_.valid;
+    const auto row = static_cast<std::size_t>(assignment.task_row);
+    if (row >= tasks.size())
+      throw input_error("worker: task row " + std::to_string(row) + " of split " +
+                            to_string(assignment.split) + " is not in its dataset of " +
+                            std::to_string(tasks.size()) + " rows",
+                        "every node must see the same dataset files");
+    ++running_;
+    asio::co_spawn(loop_, run_rollout(assignment, tasks[row], context_),
+                   [this](std::exception_ptr failure, Trajectory trajectory) {
+                     --running_;
+                     if (failure) {
+                       failure_ = failure;
+                       return;
+                     }
+                     trajectory.worker = setup_.rank;
+                     client_.deliver(trajectory);
+                   });
+  }
+
+  const WorkerSetup& setup_;
+  RolloutClient& client_;
+  ModelSpec spec_;
+  Tokenizer tokenizer_;
+  std::unique_ptr<ChatFormat> format_;
+  Engine engine_;
+  EnginePolicy policy_;
+  asio::io_context loop_;
+  HttpClient http_;
+  Environment environment_;
+  RolloutContext context_{policy_, environment_, *format_, tokenizer_, setup_.rollout};
+  std::deque<Assignment> waiting_;
+  std::int64_t running_ = 0;
+  std::exception_ptr failure_;
+};
+
+}  // namespace
+
+void run_worker(const WorkerSetup& setup, RolloutClient& client) { Worker(setup, client).run(); }
+
+}  // namespace rollcall

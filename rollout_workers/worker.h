@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "comms/task.h"
+#include "model/model_spec.h"
+#include "rollout_workers/rollout_options.h"
+
+namespace rollcall {
+
+class RolloutClient;
+
+// What a worker needs besides its link.
+struct WorkerSetup {
+  std::filesystem::path
+      model_dir;  // config, tokenizer and chat template; weights come over the link
+  std::vector<ToolOptions> tools;
+  GraderOptions grader;
+  RolloutOptions rollout;
+  std::vector<Task> train, valid;
+  std::string job_id;  // X-Rft-Job-Id
+  int rank = 0;
+  std::int64_t max_batch = 256;  // sequences decoded together
+};
+
+// Runs rollouts until the learner says goodbye or has been silent too long. Everything but HTTP
+// happens on the calling thread.
+void run_worker(const WorkerSetup&, RolloutClient&);
+
+}  // namespace rollcall

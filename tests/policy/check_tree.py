@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Holds the tree to its rules: which room includes which, where foreign headers may appear, licence lines, no paths of
+one machine. `check_tree.py ROOT` prints violations and exits 1 if there are any; `--self-test` plants one of each."""
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+MAY_INCLUDE = {
+    "comms": set(),
+    "model": {"comms"},
+    "rollout_workers": {"comms", "model"},
+    "trainer": {"comms", "model"},
+    "configs": {"comms", "model", "rollout_workers", "trainer"},
+    "rollcall": {"comms", "model", "rollout_workers", "trainer", "configs"},
+}
+FOREIGN = {  # header -> files it may appear in
+    "mpi.h": r"comms/[a-z_]+\.cpp|comms/mpi_[a-z_]+\.h|tests/mpi/.*\.cpp",
+    "nccl.h": r"comms/cuda/.*\.(cpp|cu|h)",
+    "hdf5.h": r"trainer/journal[a-z0-9_]*\.(cpp|h)",
+    "curl/curl.h": r"rollout_workers/http_[a-z_]+\.(cpp|h)",
+}
+SOURCES = (".cpp", ".h", ".cu")
+INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.MULTILINE)
+MACHINE_PATH = re.compile(r"/(work|root|home)/[a-z.]")
+
+
+def tracked(root):
+    out = subprocess.run(["git", "-C", root, "ls-files", "-z"], capture_output=True, check=False)
+    if out.returncode == 0:
+        return [p for p in out.stdout.decode().split("\0") if p]
+    return [str(p.relative_to(root)) for p in pathlib.Path(root).rglob("*") if p.is_file()]
+
+
+def check_source(path, text):
+    room = path.split("/")[0]
+    if not text.startswith("// SPDX-License-Identifier: Apache-2.0"):
+        yield f"{path}: the first line is not the licence line"
+    for quote, header in INCLUDE.findall(text):
+        target = header.split("/")[0]
+        if quote == '"' and room in MAY_INCLUDE and target in MAY_INCLUDE and target != room:
+            if target not in MAY_INCLUDE[room]:
+                yield f"{path}: {room}/ must not include {header}"
+        if header in FOREIGN and not re.fullmatch(FOREIGN[header], path):
+            yield f"{path}: <{header}> belongs in {FOREIGN[header]}"
+
+
+def check(root):
+    for path in tracked(root):
+        file = pathlib.Path(root) / path
+        if not file.is_file() or path.startswith("tests/golden/"):
+            continue
+        try:
+            text = file.read_text()
+        except UnicodeDecodeError:
+            continue
+        if path.endswith(SOURCES):
+            yield from check_source(path, text)
+        if not path.startswith((".ci/", "tests/policy/")) and MACHINE_PATH.search(text):
+            yield f"{path}: names a path of one machine"
+
+
+def self_test():
+    licence = "// SPDX-License-Identifier: Apache-2.0\n"
+    planted = {
+        "comms/a.cpp": licence + '#include "model/engine.h"\n',
+        "trainer/b.cpp": licence + '#include "rollout_workers/worker.h"\n',
+        "rollout_workers/c.cpp": licence + '#include "trainer/journal.h"\n',
+        "trainer/d.cpp": licence + "#include <mpi.h>\n",
+        "comms/e.h": licence + "#include <mpi.h>\n",
+        "trainer/f.cpp": licence + "#include <hdf5.h>\n",
+        "rollout_workers/g.cpp": licence + "#include <curl/curl.h>\n",
+        "comms/h.cpp": licence + "#include <nccl.h>\n",
+        "model/i.cpp": "int x;\n",
+        "model/j.cpp": licence + "// see /ho" + "me/someone\n",
+    }
+    with tempfile.TemporaryDirectory() as root:
+        for path, text in planted.items():
+            (pathlib.Path(root) / path).parent.mkdir(exist_ok=True)
+            (pathlib.Path(root) / path).write_text(text)
+        found = {line.split(":")[0] for line in check(root)}
+    missed = sorted(set(planted) - found)
+    print("planted violations missed:", *missed) if missed else print("every planted violation was found")
+    return bool(missed)
+
+
+def main():
+    if sys.argv[1:] == ["--self-test"]:
+        return self_test()
+    violations = list(check(sys.argv[1]))
+    print("\n".join(violations) or "the tree keeps its rules")
+    return bool(violations)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

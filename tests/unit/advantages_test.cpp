@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/advantages.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "comms/error.h"
+
+namespace rollcall {
+namespace {
+
+using Groups = std::vector<std::vector<double>>;
+using testing::DoubleNear;
+using testing::Each;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Pointwise;
+
+std::vector<AdvantageKind> all_kinds() {
+  std::vector<AdvantageKind> kinds;
+  for (std::string_view name : advantage_names())
+    kinds.push_back(advantage_kind(std::string(name)));
+  return kinds;
+}
+
+std::vector<double> one_success_of_four(AdvantageKind kind) {
+  const Groups rewards{{1, 0, 0, 0}};
+  return group_advantages(rewards, kind, 0).front();
+}
+
+TEST(Advantages, MatchTheHandComputedGroupOfOneSuccessInFour) {
+  const double third = 1.0 / 3;
+  EXPECT_THAT(one_success_of_four(AdvantageKind::kRloo),
+              Pointwise(DoubleNear(1e-15), {1.0, -third, -third, -third}));
+  EXPECT_THAT(one_success_of_four(AdvantageKind::kDrGrpo), ElementsAre(.75, -.25, -.25, -.25));
+  EXPECT_THAT(one_success_of_four(AdvantageKind::kGrpoStd), ElementsAre(1.5, -.5, -.5, -.5));
+  EXPECT_THAT(one_success_of_four(AdvantageKind::kMaxRl), ElementsAre(3, -1, -1, -1));
+}
+
+TEST(Advantages, DoNotChangeWhenAllRewardsAreShifted) {
+  const Groups rewards{{1, 0, 0.5, 0}, {0.25, 0.75}, {1, 1, 1}};
+  Groups shifted = rewards;
+  for (auto& group : shifted) {
+    for (double& reward : group) reward += 16;
+  }
+  for (AdvantageKind kind : all_kinds()) {
+    if (kind == AdvantageKind::kMaxRl) continue;  // relative to the mean, so not shift invariant
+    const Groups before = group_advantages(rewards, kind), after = group_advantages(shifted, kind);
+    for (std::size_t g = 0; g < rewards.size(); ++g) {
+      EXPECT_THAT(after[g], Pointwise(DoubleNear(1e-12), before[g])) << g;
+    }
+  }
+}
+
+TEST(Advantages, FollowTheirRolloutWhenAGroupIsPermuted) {
+  const Groups rewards{{1, 0.5, 0.25, 0}, {0, 1}};
+  Groups reversed = rewards;
+  std::reverse(reversed[0].begin(), reversed[0].end());
+  for (AdvantageKind kind : all_kinds()) {
+    Groups expected = group_advantages(rewards, kind);
+    std::reverse(expected[0].begin(), expected[0].end());
+    EXPECT_THAT(group_advantages(reversed, kind)[0], Pointwise(DoubleNear(1e-12), expected[0]));
+  }
+}
+
+TEST(Advantages, SumToZeroInEveryGroup) {
+  const Groups rewards{{1, 0.5, 0.25, 0}, {0, 1}, {0.125, 0.5, 0.5}};
+  for (AdvantageKind kind : all_kinds()) {
+    for (const auto& group : group_advantages(rewards, kind)) {
+      EXPECT_NEAR(std::accumulate(group.begin(), group.end(), 0.0), 0, 1e-12);
+    }
+  }
+}
+
+TEST(Advantages, AreZeroForGroupsWithoutSignal) {
+  const Groups rewards{{0.1, 0.1, 0.1}, {1}, {}, {0, 1}};
+  for (AdvantageKind kind : all_kinds()) {
+    const Groups advantages = group_advantages(rewards, kind);
+    EXPECT_THAT(advantages[0], Each(0.0));
+    EXPECT_THAT(advantages[1], ElementsAre(0.0));
+    EXPECT_TRUE(advantages[2].empty());
+    EXPECT_NE(advantages[3][0], 0.0);
+  }
+}
+
+TEST(Advantages, RefuseARewardThatIsNotANumber) {
+  const Groups rewards{{1, std::numeric_limits<double>::quiet_NaN()}};
+  EXPECT_THROW(group_advantages(rewards, AdvantageKind::kRloo), Error);
+}
+
+TEST(Advantages, ListTheNamesWhenOneIsUnknown) {
+  try {
+    advantage_kind("gae");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
+    EXPECT_THAT(error.what(), HasSubstr("'gae'"));
+    EXPECT_THAT(error.what_to_do(), HasSubstr("rloo_batch_std"));
+  }
+}
+
+TEST(Signal, IsThereWhenTwoRewardsDiffer) {
+  EXPECT_TRUE(has_signal(std::vector<double>{0, 0, 1}));
+  EXPECT_FALSE(has_signal(std::vector<double>{0.5, 0.5}));
+  EXPECT_FALSE(has_signal(std::vector<double>{}));
+}
+
+}  // namespace
+}  // namespace rollcall

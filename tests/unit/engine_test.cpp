@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/engine.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+
+#include "comms/error.h"
+#include "tiny_model.h"
+
+namespace rollcall {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+// An engine with the tiny model's weights, and the turns it finishes.
+class EngineTest : public testing::Test {
+ protected:
+  EngineTest() : model_(7), engine_(make()) {}
+
+  std::unique_ptr<Engine> make(std::int64_t max_context = 400, std::int64_t max_batch = 64) const {
+    auto engine = std::make_unique<Engine>(model_.spec, EngineOptions{max_context, max_batch});
+    std::copy_n(model_.weights.flat.const_data_ptr<float>(), model_.weights.flat.numel(),
+                engine->weight_buffer().data());
+    engine->commit_weights(3);
+    return engine;
+  }
+
+  static SamplingOptions turn(std::int32_t tokens) { return {tokens, {}, 0}; }
+
+  static std::map<SequenceId, Completion> run(Engine& engine) {
+    std::map<SequenceId, Completion> done;
+    while (engine.has_work())
+      for (auto& f : engine.step()) done[f.sequence] = std::move(f.completion);
+    return done;
+  }
+
+  Completion alone(const Ids& prompt, std::uint64_t seed, std::int32_t tokens) const {
+    const auto engine = make();
+    const SequenceId id = engine->open(prompt, seed);
+    engine->request_turn(id, {}, turn(tokens));
+    return run(*engine).at(id);
+  }
+
+  TinyModel model_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(EngineTest, SamplesTheSameTokensAloneAndInACrowd) {
+  const Ids mine{1, 2, 3, 4, 5};
+  const Completion expected = alone(mine, 42, 30);
+  std::vector<SequenceId> others;
+  for (int i = 0; i < 20; ++i) {
+    Ids prompt(static_cast<std::size_t>(1 + i * 7), i);
+    others.push_back(engine_->open(prompt, static_cast<std::uint64_t>(i)));
+    engine_->request_turn(others.back(), {}, turn(5 + i));
+  }
+  for (int i = 0; i < 4; ++i) engine_->step();
+  const SequenceId id = engine_->open(mine, 42);
+  engine_->request_turn(id, {}, turn(30));
+  const Completion got = run(*engine_).at(id);
+  EXPECT_EQ(got.tokens, expected.tokens);
+  EXPECT_EQ(got.logprobs, expected.logprobs);
+}
+
+TEST_F(EngineTest, PrefillsAGroupsPromptOnce) {
+  const Ids prompt(50, 9);
+  for (std::uint64_t seed = 0; seed < 8; ++seed)
+    engine_->request_turn(engine_->open(prompt, seed), {}, turn(4));
+  run(*engine_);
+  EXPECT_EQ(engine_->stats().prefill_tokens, 50);
+  EXPECT_EQ(engine_->stats().shared_prefill_tokens, 7 * 50);
+}
+
+TEST_F(EngineTest, DrawsDifferentTokensForDifferentSeeds) {
+  EXPECT_NE(alone({1, 2, 3}, 1, 20).tokens, alone({1, 2, 3}, 2, 20).tokens);
+}
+
+TEST_F(EngineTest, KeepsTheCacheAcrossTurns) {
+  const Ids prompt{1, 2, 3}, delta{7, 8, 9, 10};
+  const SequenceId id = engine_->open(prompt, 5);
+  engine_->request_turn(id, {}, turn(6));
+  const auto first = run(*engine_).at(id);
+  const auto before = engine_->stats().prefill_tokens;
+  engine_->request_turn(id, delta, turn(6));
+  const auto second = run(*engine_).at(id);
+  // The last sampled token and the delta: nothing else is computed again.
+  EXPECT_EQ(engine_->stats().prefill_tokens - before, 5);
+  EXPECT_EQ(engine_->length(id), 3 + 6 + 4 + 6);
+  EXPECT_EQ(first.tokens.size() + second.tokens.size(), 12u);
+}
+
+TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
+  const Ids prompt{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28},
+      delta{7, 8, 9, 10, 11};
+  const SequenceId id = engine_->open(prompt, 77);
+  engine_->request_turn(id, {}, turn(21));
+  const auto first = run(*engine_).at(id);
+  engine_->request_turn(id, delta, turn(9));
+  const auto second = run(*engine_).at(id);
+
+  std::vector<std::int64_t> tokens(prompt.begin(), prompt.end());
+  tokens.insert(tokens.end(), first.tokens.begin(), first.tokens.end());
+  tokens.insert(tokens.end(), delta.begin(), delta.end());
+  tokens.insert(tokens.end(), second.tokens.begin(), second.tokens.end());
+  const auto p = static_cast<std::int64_t>(prompt.size()),
+             n = static_cast<std::int64_t>(tokens.size());
+  const at::Tensor all = at::tensor(tokens);
+  const at::Tensor hidden = model_.decoder.packed_hidden(all, {{0, p, -1}, {p, n - p, 0}});
+  const auto learner = token_logprobs(hidden.narrow(0, p - 1, n - p), model_.decoder.head(),
+                                      all.narrow(0, p, n - p).contiguous(), model_.spec.vocab_size)
+                           .logprobs;
+  const float* got = learner.const_data_ptr<float>();
+  for (std::size_t i = 0; i < 21; ++i) EXPECT_EQ(first.logprobs[i], got[i]) << i;
+  for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(second.logprobs[i], got[21 + 5 + i]) << i;
+}
+
+TEST_F(EngineTest, StopsAtAStopTokenAndKeepsIt) {
+  const Completion free = alone({1, 2, 3}, 8, 30);
+  const SequenceId id = engine_->open(Ids{1, 2, 3}, 8);
+  engine_->request_turn(id, {}, {30, {free.tokens[4]}, 0});
+  const Completion got = run(*engine_).at(id);
+  EXPECT_EQ(got.stop, StopReason::kStopToken);
+  EXPECT_EQ(got.tokens.back(), free.tokens[4]);
+  EXPECT_LE(got.tokens.size(), 5u);
+}
+
+TEST_F(EngineTest, EndsATurnWhenTheContextIsFull) {
+  const auto engine = make(/*max_context=*/10);
+  const SequenceId id = engine->open(Ids{1, 2, 3}, 8);
+  engine->request_turn(id, {}, turn(30));
+  const Completion got = run(*engine).at(id);
+  EXPECT_EQ(got.stop, StopReason::kContextFull);
+  EXPECT_EQ(got.tokens.size(), 7u);
+}
+
+TEST_F(EngineTest, NeverSamplesAPaddingId) {
+  const SequenceId id = engine_->open(Ids{1, 2, 3}, 8);
+  engine_->request_turn(id, {}, {200, {}, 10});
+  const Completion got = run(*engine_).at(id);
+  EXPECT_EQ(got.tokens.size(), 200u);
+  for (const auto token : got.tokens) EXPECT_LT(token, 10);
+}
+
+TEST_F(EngineTest, TagsTokensWithTheVersionThatSampledThem) {
+  const SequenceId id = engine_->open(Ids{1}, 8);
+  engine_->request_turn(id, {}, turn(3));
+  EXPECT_EQ(run(*engine_).at(id).versions, (std::vector<std::int32_t>{3, 3, 3}));
+}
+
+TEST_F(EngineTest, ServesMoreSequencesThanABatchHolds) {
+  const auto engine = make(400, /*max_batch=*/3);
+  std::vector<SequenceId> ids;
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    ids.push_back(engine->open(Ids{1, 2, 3}, seed));
+    engine->request_turn(ids.back(), {}, turn(6));
+  }
+  const auto done = run(*engine);
+  ASSERT_EQ(done.size(), 10u);
+  EXPECT_EQ(done.at(ids[7]).tokens, alone({1, 2, 3}, 7, 6).tokens);
+}
+
+TEST_F(EngineTest, RefusesAnIdOutsideTheVocabulary) {
+  EXPECT_THROW(engine_->open(Ids{1, 101}, 1), Error);
+  EXPECT_THROW(engine_->open(Ids{}, 1), Error);
+}
+
+TEST_F(EngineTest, ForgetsAClosedSequence) {
+  const SequenceId id = engine_->open(Ids{1, 2}, 1);
+  engine_->request_turn(id, {}, turn(50));
+  engine_->step();
+  engine_->close(id);
+  EXPECT_FALSE(engine_->has_work());
+  EXPECT_THROW(engine_->length(id), Error);
+}
+
+}  // namespace
+}  // namespace rollcall

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "model/cpu_kernels.h"
+#include "model/sampling.h"
+
+namespace rollcall {
+namespace {
+
+std::vector<float> random_values(std::size_t n, std::uint64_t seed) {
+  std::vector<float> values(n);
+  for (std::size_t i = 0; i < n; ++i) values[i] = static_cast<float>(uniform_draw(seed, i) * 2 - 1);
+  return values;
+}
+
+TEST(LinearKernel, MatchesADoubleReferenceForOddSizes) {
+  const std::int64_t rows = 29, in = 37, out = 51;
+  const auto x = random_values(rows * in, 1), w = random_values(out * in, 2),
+             bias = random_values(out, 3);
+  std::vector<float> packed(static_cast<std::size_t>(panel_count(out) * in * kPanelWidth)),
+      y(rows * out);
+  pack_weights(w.data(), out, in, packed.data());
+  cpu_kernels().linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), bias.data(),
+                       y.data(), out);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t o = 0; o < out; ++o) {
+      double sum = bias[o];
+      for (std::int64_t k = 0; k < in; ++k)
+        sum += static_cast<double>(x[r * in + k]) * w[o * in + k];
+      ASSERT_NEAR(y[r * out + o], sum, 1e-5);
+    }
+  }
+}
+
+TEST(LinearKernel, GivesARowTheSameBitsInAnyBatch) {
+  const std::int64_t rows = 200, in = 96, out = 130;
+  const auto x = random_values(rows * in, 4), w = random_values(out * in, 5);
+  std::vector<float> packed(static_cast<std::size_t>(panel_count(out) * in * kPanelWidth));
+  pack_weights(w.data(), out, in, packed.data());
+  std::vector<float> all(rows * out), one(out);
+  cpu_kernels().linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), nullptr,
+                       all.data(), out);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    cpu_kernels().linear(x.data() + r * in, in, 1, packed.data(), in, out, 0, panel_count(out),
+                         nullptr, one.data(), out);
+    for (std::int64_t o = 0; o < out; ++o)
+      ASSERT_EQ(all[r * out + o], one[o]) << "row " << r << " column " << o;
+  }
+}
+
+TEST(RmsNormKernel, MatchesItsFormulaWithATail) {
+  const std::int64_t n = 37;
+  const auto x = random_values(n, 6), weight = random_values(n, 7);
+  std::vector<float> y(n);
+  cpu_kernels().rms_norm(x.data(), weight.data(), 1, n, 1e-5f, y.data(), nullptr);
+  double squares = 0;
+  for (const float v : x) squares += static_cast<double>(v) * v;
+  const double scale = 1 / std::sqrt(squares / n + 1e-5);
+  for (std::int64_t i = 0; i < n; ++i) ASSERT_NEAR(y[i], x[i] * scale * weight[i], 1e-5);
+}
+
+TEST(SiluKernel, MatchesItsFormulaFarOutToo) {
+  const std::vector<float> gate{-200, -90, -20, -1, -1e-6f, 0, 1e-6f, 0.5f, 3,
+                                20,   89,  200, 1,  2,      3, 4,     5};
+  std::vector<float> up(gate.size(), 2.0f), y(gate.size());
+  cpu_kernels().silu_mul(gate.data(), up.data(), static_cast<std::int64_t>(gate.size()), y.data());
+  for (std::size_t i = 0; i < gate.size(); ++i) {
+    const double expected = 2 * gate[i] / (1 + std::exp(-static_cast<double>(gate[i])));
+    ASSERT_NEAR(y[i], expected, 1e-6 * std::max(1.0, std::abs(expected)));
+  }
+}
+
+TEST(LogsumexpKernel, MatchesADoubleReferenceForEveryLength) {
+  for (std::int64_t n = 1; n < 70; ++n) {
+    auto logits = random_values(static_cast<std::size_t>(n), static_cast<std::uint64_t>(100 + n));
+    for (auto& v : logits) v *= 30;
+    double sum = 0;
+    for (const float v : logits) sum += std::exp(static_cast<double>(v));
+    ASSERT_NEAR(cpu_kernels().logsumexp(logits.data(), n), std::log(sum), 1e-5);
+  }
+}
+
+// Positions 0..n-1 of random keys and values in the blocked layout.
+struct Blocked {
+  Blocked(const AttentionShape& shape, std::int64_t n, std::uint64_t seed)
+      : k(random_values(static_cast<std::size_t>(n * shape.kv_heads * shape.head_dim), seed)),
+        v(random_values(k.size(), seed + 1)),
+        keys(static_cast<std::size_t>((n + 15) / 16 * shape.key_block_floats()), std::nanf("")),
+        values(static_cast<std::size_t>((n + 15) / 16 * 16 * shape.value_row_floats())) {
+    const std::int64_t row = shape.kv_heads * shape.head_dim;
+    for (std::int64_t i = 0; i < n; ++i)
+      store_key_value(shape, i, &k[i * row], &v[i * row], keys.data(), values.data());
+  }
+  std::vector<float> k, v, keys, values;
+};
+
+class AttentionKernel : public testing::TestWithParam<AttentionShape> {};
+
+TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
+  const AttentionShape shape = GetParam();
+  const std::int64_t before = 21, own = 18, d = shape.head_dim, row = shape.kv_heads * d;
+  const Blocked prefix(shape, before, 10), rest(shape, own, 20);
+  const auto q = random_values(static_cast<std::size_t>(shape.heads * d), 30);
+  std::vector<float> out(q.size()),
+      scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * 64));
+  const AttentionRow task{q.data(),
+                          out.data(),
+                          nullptr,
+                          {prefix.keys.data(), prefix.values.data(), before},
+                          {rest.keys.data(), rest.values.data(), own}};
+  cpu_kernels().attention(&task, 1, shape, scratch.data());
+  for (std::int64_t h = 0; h < shape.heads; ++h) {
+    const std::int64_t kv = h / (shape.heads / shape.kv_heads) * d;
+    std::vector<double> p, mixed(static_cast<std::size_t>(d));
+    double total = 0;
+    for (std::int64_t j = 0; j < before + own; ++j) {
+      const float* key = j < before ? &prefix.k[j * row] : &rest.k[(j - before) * row];
+      double score = 0;
+      for (std::int64_t i = 0; i < d; ++i) score += static_cast<double>(q[h * d + i]) * key[kv + i];
+      total += p.emplace_back(std::exp(score * shape.scale));
+    }
+    for (std::int64_t j = 0; j < before + own; ++j) {
+      const float* value = j < before ? &prefix.v[j * row] : &rest.v[(j - before) * row];
+      for (std::int64_t i = 0; i < d; ++i) mixed[i] += p[j] / total * value[kv + i];
+    }
+    for (std::int64_t i = 0; i < d; ++i) ASSERT_NEAR(out[h * d + i], mixed[i], 1e-5);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionKernel,
+                         testing::Values(AttentionShape{4, 2, 32, 0.2f},
+                                         AttentionShape{6, 1, 24, 0.3f},
+                                         AttentionShape{3, 3, 40, 0.1f},
+                                         AttentionShape{8, 1, 16, 0.25f}));
+
+TEST(SampleToken, FollowsTheDistribution) {
+  const std::vector<float> logits{std::log(0.5f), std::log(0.25f), std::log(0.125f),
+                                  std::log(0.125f)};
+  std::vector<int> counts(4);
+  for (std::uint64_t n = 0; n < 20000; ++n)
+    ++counts[static_cast<std::size_t>(sample_token(logits, uniform_draw(9, n)).id)];
+  const double expected[] = {10000, 5000, 2500, 2500};
+  for (std::size_t i = 0; i < 4; ++i)
+    EXPECT_NEAR(counts[i], expected[i], 5 * std::sqrt(expected[i]));
+}
+
+TEST(SampleToken, ReturnsTheLogProbabilityOfWhatItDrew) {
+  const std::vector<float> logits{1, 2, 3};
+  const auto token = sample_token(logits, 0.999999);
+  EXPECT_EQ(token.id, 2);
+  EXPECT_NEAR(token.logprob, 3 - std::log(std::exp(1) + std::exp(2) + std::exp(3)), 1e-6);
+}
+
+TEST(SampleToken, NeverDrawsAnImpossibleToken) {
+  const std::vector<float> logits{0, -1000, 0, -1000};
+  for (std::uint64_t n = 0; n < 1000; ++n)
+    EXPECT_EQ(sample_token(logits, uniform_draw(3, n)).id % 2, 0);
+  EXPECT_EQ(sample_token(logits, 0x1.fffffffffffffp-1).id, 2);
+}
+
+}  // namespace
+}  // namespace rollcall

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comms/launcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "comms/silence_clock.h"
+
+namespace rollcall {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+std::string command(
+    const LaunchSite& site, bool (*is_set)(const char*) = [](const char*) { return false; }) {
+  const std::vector<std::string> arguments{"train", "a b.yaml"};
+  std::string joined;
+  for (const auto& word : mpirun_command(site, 3, "/bin/rollcall", arguments, is_set)) {
+    joined += word + "|";
+  }
+  return joined;
+}
+
+TEST(Launcher, LetsWorkersDieOnOneHost) {
+  EXPECT_EQ(command({.root = false, .single_host = true, .shared_memory_copies = true}),
+            "mpirun|--oversubscribe|--bind-to|none|--enable-recovery|--mca|pml|ob1|--mca|btl|"
+            "self,vader|-n|3|/bin/rollcall|train|a b.yaml|");
+}
+
+TEST(Launcher, AsksForRootOnlyAsRoot) {
+  EXPECT_THAT(command({.root = true}), HasSubstr("|--allow-run-as-root|"));
+  EXPECT_THAT(command({.root = false}), Not(HasSubstr("root")));
+}
+
+TEST(Launcher, LeavesTransportsAloneOnSeveralHosts) {
+  EXPECT_THAT(command({.single_host = false}), Not(HasSubstr("btl")));
+}
+
+TEST(Launcher, AvoidsCopiesThatTheKernelForbids) {
+  EXPECT_THAT(command({.shared_memory_copies = false}),
+              HasSubstr("--mca|btl_vader_single_copy_mechanism|none|"));
+}
+
+TEST(Launcher, KeepsWhatTheUserSet) {
+  const auto user_set_btl = [](const char* name) { return std::strcmp(name, "OMPI_MCA_btl") == 0; };
+  EXPECT_THAT(command({}, user_set_btl), AllOf(HasSubstr("ob1"), Not(HasSubstr("self,vader"))));
+}
+
+TEST(LineFilter, DropsOpenMpiNoiseAndKeepsTheRest) {
+  LineFilter filter;
+  EXPECT_EQ(filter.add("one\ntw"), "one\n");
+  EXPECT_EQ(filter.add("o\n[vm:1] PMIX ERROR: BAD-PARAM in file x.c at line 1\nmpirun: Forwarding "
+                       "signal 10 to job\n\nth"),
+            "two\n\n");
+  EXPECT_EQ(filter.flush(), "th");
+  EXPECT_EQ(filter.flush(), "");
+}
+
+TEST(Launcher, DoesNotTakeAnyParentForMpirun) { EXPECT_FALSE(end_parent_mpirun()); }
+
+TEST(SilenceClock, DoesNotBlameAPeerForOurOwnPause) {
+  using std::chrono::milliseconds;
+  const SilenceClock::Clock::time_point start{};
+  SilenceClock clock(milliseconds(100), start);
+  clock.listen(start + milliseconds(5000));
+  EXPECT_FALSE(clock.silent_for(milliseconds(1000), start + milliseconds(5000)));
+  clock.listen(start + milliseconds(5050));
+  EXPECT_FALSE(clock.silent_for(milliseconds(1000), start + milliseconds(5050)));
+  clock.listen(start + milliseconds(5150));
+  EXPECT_TRUE(clock.silent_for(milliseconds(1000), start + milliseconds(5150)));
+  clock.heard(start + milliseconds(5150));
+  EXPECT_FALSE(clock.silent_for(milliseconds(1000), start + milliseconds(5151)));
+}
+
+}  // namespace
+}  // namespace rollcall

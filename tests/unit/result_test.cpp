@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/result.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "comms/error.h"
+#include "tests/unit/journal_samples.h"
+
+namespace rollcall {
+namespace {
+
+RunResult sample_result() {
+  return {
+      .status = RunStatus::kStopped,
+      .exit_code = 3,
+      .step = 120,
+      .before =
+          EvalScore{.pass_at_1 = 0.125, .low_95 = 0.1, .high_95 = 0.2, .tasks = 64, .samples = 8},
+      .after =
+          EvalScore{.pass_at_1 = 0.5, .low_95 = 0.4, .high_95 = 0.6, .tasks = 64, .samples = 8},
+      .checkpoint = "runs/ledger/checkpoints/step-000120",
+      .export_dir = "",
+      .report = "runs/ledger/report.html",
+      .message = "stopped by SIGTERM; „später“"};
+}
+
+TEST(Result, ReadsBackWhatItWrote) {
+  const TempFolder folder;
+  write_result(folder.path(), sample_result());
+  const RunResult read = read_result(folder.path()).value();
+  EXPECT_EQ(read.status, RunStatus::kStopped);
+  EXPECT_EQ(read.exit_code, 3);
+  EXPECT_EQ(read.step, 120);
+  EXPECT_EQ(read.before->pass_at_1, 0.125);
+  EXPECT_EQ(read.after->high_95, 0.6);
+  EXPECT_EQ(read.after->samples, 8);
+  EXPECT_EQ(read.checkpoint, sample_result().checkpoint);
+  EXPECT_EQ(read.export_dir, "");
+  EXPECT_EQ(read.message, sample_result().message);
+}
+
+TEST(Result, IsAbsentWithoutAFileAndWithoutEvaluations) {
+  const TempFolder folder;
+  EXPECT_FALSE(read_result(folder.path()).has_value());
+  write_result(folder.path(), RunResult{});
+  EXPECT_FALSE(read_result(folder.path())->before.has_value());
+}
+
+TEST(Result, RefusesAFileCutShortAtEveryByte) {
+  const TempFolder folder;
+  const std::filesystem::path file = folder.path() / "result.json";
+  write_result(folder.path(), sample_result());
+  std::ifstream in(file);
+  const std::string whole(std::istreambuf_iterator<char>(in), {});
+  for (std::size_t length = 0; length + 2 < whole.size(); ++length) {
+    std::ofstream(file) << whole.substr(0, length);
+    EXPECT_THROW(read_result(folder.path()), Error) << length;
+  }
+}
+
+TEST(Result, SaysWhyItCannotWrite) {
+  EXPECT_THROW(write_result("/nonexistent", RunResult{}), Error);
+}
+
+}  // namespace
+}  // namespace rollcall

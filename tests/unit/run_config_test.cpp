@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "configs/run_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "comms/error.h"
+
+namespace rollcall {
+namespace {
+
+using testing::ElementsAre;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+const std::filesystem::path kRepository = std::filesystem::path(ROLLCALL_GOLDEN_DIR) / "../..";
+
+std::string text_of(const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+std::optional<std::string> variable(const std::string& name) {
+  if (name == "TOOL_KEY") return "s3cret";
+  if (name == "MODELS") return "/shelf";
+  if (name == "BROKEN") return "a\r\nx: y";
+  return std::nullopt;
+}
+
+using Overrides = std::vector<std::string>;
+
+RunConfig parse(const std::string& text, const Overrides& overrides = {},
+                Purpose purpose = Purpose::kTrain) {
+  return parse_run_config(text, "/place/run.yaml", overrides, variable, purpose);
+}
+
+// A valid file with `more` behind it.
+std::string with(const std::string& more) {
+  return "run: {name: r}\n"
+         "model: {path: m}\n"
+         "data: {train: t.jsonl}\n"
+         "grader: {url: \"http://g/\"}\n" +
+         more;  // line 5
+}
+
+// The report on a bad file, the path of the file cut off; "" if it was accepted.
+std::string report(const std::string& text, const Overrides& overrides = {},
+                   Purpose purpose = Purpose::kTrain) {
+  try {
+    parse(text, overrides, purpose);
+    return "";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
+    std::string what = error.what();
+    for (std::size_t at; (at = what.find("/place/run.yaml")) != std::string::npos;) {
+      what.erase(at, std::string("/place/run.yaml").size());
+    }
+    return what;
+  }
+}
+
+TEST(RunConfig, ReadsTheExampleFile) {
+  const RunConfig config = read_run_config(kRepository / "configs/example.yaml", {}, variable);
+  EXPECT_EQ(config.run.name, "ledger");
+  EXPECT_EQ(config.run.dir, "runs");
+  EXPECT_EQ(config.run.seed, 7u);
+  ASSERT_EQ(config.tools.size(), 2u);
+  EXPECT_EQ(config.tools[0].headers, (HeaderList{{"authorization", "Bearer s3cret"}}));
+  EXPECT_EQ(config.tools[0].timeout, std::chrono::seconds(60));
+  EXPECT_EQ(config.tools[0].max_output_bytes, 1 << 20);
+  EXPECT_EQ(config.tools[1].retry, RetryPolicy::kNever);
+  EXPECT_FALSE(config.tools[1].send_item);
+  ASSERT_EQ(config.grader.flags.size(), 2u);
+  EXPECT_EQ(config.grader.flags[1].action, "penalize");
+  EXPECT_EQ(config.grader.flags[1].value, -0.25);
+  EXPECT_EQ(config.cluster.workers, 7);
+  EXPECT_EQ(config.checkpoint.every_steps, 20);
+  EXPECT_EQ(config.eval.samples, 8);
+  EXPECT_EQ(config.algorithm.loss, "cispo");
+}
+
+TEST(RunConfig, StartsPathsAtTheRunFilesFolder) {
+  const RunConfig config =
+      parse(with("sft: {out: ../out, demonstrations: \"${MODELS}/d.jsonl\"}\n"));
+  EXPECT_EQ(config.model.path, "/place/m");
+  EXPECT_EQ(config.data.train, "/place/t.jsonl");
+  EXPECT_EQ(config.data.valid, "");
+  EXPECT_EQ(config.sft.out, "/out");
+  EXPECT_EQ(config.sft.demonstrations, "/shelf/d.jsonl");
+  EXPECT_EQ(config.run.dir, "runs");
+}
+
+TEST(RunConfig, TakesTheLossesOwnClipUnlessOneIsGiven) {
+  EXPECT_EQ(parse(with("")).algorithm.clip_high, 4.0);
+  const AlgorithmOptions ppo =
+      parse(with("algorithm: {loss: ppo_clip, clip_high: 0.2}\n")).algorithm;
+  EXPECT_EQ(ppo.clip_low, 0.2);
+  EXPECT_EQ(ppo.clip_high, 0.2);
+  EXPECT_EQ(ppo.dual_clip, 3.0);
+  EXPECT_EQ(parse(with("algorithm: {loss: gspo}\n")).algorithm.clip_high, 4e-4);
+  EXPECT_EQ(parse(with(""), {"algorithm.loss=ppo_clip"}).algorithm.clip_high, 0.28);
+}
+
+TEST(RunConfig, ReadsUnits) {
+  const auto timeout = [](const std::string& text) {
+    return parse(with("cluster: {worker_timeout: " + text + "}\n")).cluster.worker_timeout.count();
+  };
+  EXPECT_EQ(timeout("2500ms"), 2500);
+  EXPECT_EQ(timeout("1.5m"), 90'000);
+  EXPECT_EQ(timeout("2h"), 7'200'000);
+  EXPECT_EQ(timeout("30 s"), 30'000);
+  EXPECT_EQ(parse(with("checkpoint: {every: 1 step}\n")).checkpoint.every_steps, 1);
+  EXPECT_EQ(parse(with("checkpoint: {every: 20}\n")).checkpoint.every_steps, 20);
+}
+
+struct BadFile {
+  const char* more;  // from line 5 on
+  const char* expected;
+};
+
+class BadRunFile : public testing::TestWithParam<BadFile> {};
+
+TEST_P(BadRunFile, IsReportedAtItsPlace) {
+  EXPECT_THAT(report(with(GetParam().more)), StartsWith(GetParam().expected));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Unknown, BadRunFile,
+    testing::Values(BadFile{"batch:\n  group_sise: 4\n",
+                            ":6:3: unknown key 'group_sise' in batch; did you mean 'group_size'?"},
+                    BadFile{"batch: {zzz: 4}\n",
+                            ":5:9: unknown key 'zzz' in batch; known are prompts, group_size"},
+                    BadFile{"bacth: {}\n", ":5:1: unknown key 'bacth'; did you mean 'batch'?"},
+                    BadFile{"tools: [{name: a, url: 'http://a', ulr: 1}]\n",
+                            ":5:36: unknown key 'ulr' in tools.0; did you mean 'url'?"},
+                    BadFile{"algorithm: {loss: grpo}\n",
+                            ":5:19: algorithm.loss: expected one of ppo_clip, cispo, reinforce, "
+                            "gspo, found 'grpo'"},
+                    BadFile{"algorithm: {advantage: rlo}\n",
+                            ":5:24: algorithm.advantage: expected one of rloo, rloo_batch_std, "
+                            "drgrpo, grpo_std, batch_std, maxrl, found 'rlo'; did you mean rloo?"},
+                    BadFile{"algorithm: {aggregation: mean}\n",
+                            ":5:26: algorithm.aggregation: expected one of"},
+                    BadFile{"algorithm: {profile: agent_sparse_v2}\n",
+                            ":5:22: algorithm.profile: expected one of agent_sparse_v1, found "
+                            "'agent_sparse_v2'; did you mean"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    WrongType, BadRunFile,
+    testing::Values(
+        BadFile{"batch: {prompts: many}\n",
+                ":5:18: batch.prompts: expected an integer from 1 to 1000000, found 'many'"},
+        BadFile{
+            "batch: {prompts: '64'}\n",
+            ":5:18: batch.prompts: expected an integer from 1 to 1000000, found '64' in quotes"},
+        BadFile{"batch: {prompts: 6.4}\n", ":5:18: batch.prompts: expected an integer"},
+        BadFile{"batch: {prompts: [64]}\n",
+                ":5:18: batch.prompts: expected an integer from 1 to 1000000, found a list"},
+        BadFile{"batch: {prompts: }\n",
+                ":5:18: batch.prompts: expected an integer from 1 to 1000000, found nothing"},
+        BadFile{"batch: 64\n", ":5:8: batch: expected a section of keys, found '64'"},
+        BadFile{"tools: {name: a}\n", ":5:8: tools: expected a list"},
+        BadFile{"tools: [7]\n", ":5:9: tools.0: expected a section of keys, found '7'"},
+        BadFile{"eval: {samples: 99999999999999999999}\n",
+                ":5:17: eval.samples: expected an integer"},
+        BadFile{"algorithm: {learning_rate: nan}\n",
+                ":5:28: algorithm.learning_rate: expected a number from 0 to 1, found 'nan'"},
+        BadFile{"algorithm: {learning_rate: .inf}\n",
+                ":5:28: algorithm.learning_rate: expected a number"},
+        BadFile{"cluster: {worker_timeout: 30}\n",
+                ":5:27: cluster.worker_timeout: expected a duration from 100ms to 24h with its "
+                "unit, such as 500ms, 30s, 5m, 2h, found '30'"},
+        BadFile{"cluster: {worker_timeout: 30 days}\n",
+                ":5:27: cluster.worker_timeout: expected a duration"},
+        BadFile{"checkpoint: {every: 20 epochs}\n",
+                ":5:21: checkpoint.every: expected a number of steps at least 0"},
+        BadFile{"sft: {from_scratch: yes}\n",
+                ":5:21: sft.from_scratch: expected true or false, found 'yes'"},
+        BadFile{"sft: {out: 7}\n", ":5:12: sft.out: expected text, found '7'; put it in quotes"},
+        BadFile{"tools:\n  - {name: a, url: 'http://a', max_output_bytes: 1MB}\n",
+                ":6:50: tools.0.max_output_bytes: expected a size in bytes, KiB, MiB or GiB from 1 "
+                "to 1073741824, such as 1MiB, found '1MB'"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    OutOfRange, BadRunFile,
+    testing::Values(
+        BadFile{"batch: {group_size: 1}\n",
+                ":5:21: batch.group_size: expected an integer from 2 to 100000, found '1'"},
+        BadFile{"cluster: {learners: 0}\n",
+                ":5:21: cluster.learners: expected an integer from 1 to"},
+        BadFile{"checkpoint: {keep: 3000000000}\n",
+                ":5:20: checkpoint.keep: expected an integer from 1 to 2147483647"},
+        BadFile{"algorithm: {clip_low: 1.5}\n",
+                ":5:23: algorithm.clip_low: expected a number from 0 to 1, found '1.5'"},
+        BadFile{"algorithm: {clip_high: -0.1}\n",
+                ":5:24: algorithm.clip_high: expected a number at least 0"},
+        BadFile{"algorithm: {beta2: 1}\n",
+                ":5:20: algorithm.beta2: expected a number at least 0, less than 1"},
+        BadFile{"algorithm: {epsilon: 0}\n",
+                ":5:22: algorithm.epsilon: expected a number more than 0, at most 1"},
+        BadFile{"algorithm: {loss: ppo_clip, dual_clip: 0.5}\n",
+                ":5:40: algorithm.dual_clip: expected 0 (off) or a number more than 1, found 0.5"},
+        BadFile{"algorithm: {dual_clip: 3}\n",
+                ":5:24: algorithm.dual_clip: the loss cispo has no dual clip"},
+        BadFile{"policy: {placement: learners}\n",
+                ":5:21: policy.placement: sampling on the learners is not part of this version; "
+                "write workers"},
+        BadFile{"policy: {max_lag: 2}\n",
+                ":5:19: policy.max_lag: training on older versions is not part of this version; "
+                "write 0"},
+        BadFile{"rollout: {max_new_tokens: 9000}\n",
+                ":5:27: rollout.max_new_tokens: more than rollout.context (8192)"},
+        BadFile{
+            "cluster: {worker_timeout: 1s}\n",
+            ":5:27: cluster.worker_timeout: expected at least twice cluster.heartbeat_every (1s)"},
+        BadFile{"eval: {every: 5}\n",
+                ":5:15: eval.every: there is nothing to evaluate on: data.valid is not set"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Endpoints, BadRunFile,
+    testing::Values(
+        BadFile{"tools: [{name: a, url: 'ftp://a'}]\n",
+                ":5:24: tools.0.url: expected a URL that begins with http:// or https://"},
+        BadFile{"tools: [{name: a, url: ''}]\n", ":5:24: tools.0.url: must not be empty"},
+        BadFile{"tools: [{name: a, url: 'http://'}]\n",
+                ":5:24: tools.0.url: the URL names no host"},
+        BadFile{"tools: [{name: a, url: 'http://h:99999/'}]\n",
+                ":5:24: tools.0.url: the port must be"},
+        BadFile{"tools: [{name: a, url: 'http://[::1]:x/'}]\n",
+                ":5:24: tools.0.url: the port must be"},
+        BadFile{"tools: [{name: a, url: 'http://u:p@h/'}]\n",
+                ":5:24: tools.0.url: put credentials into `headers`"},
+        BadFile{"tools: [{name: a, url: 'http://h/a b'}]\n",
+                ":5:24: tools.0.url: a URL holds no blanks"},
+        BadFile{"tools: [{name: a, url: 'http://${TOOL_KEY}/'}]\n",
+                ":5:24: tools.0.url: ${NAME} is replaced only in header values and paths"},
+        BadFile{"tools: [{name: a b, url: 'http://a'}]\n",
+                ":5:16: tools.0.name: expected 1 to 64 letters, digits or _-, found 'a b'"},
+        BadFile{"tools: [{url: 'http://a'}]\n", ":5:9: tools.0.name: this key must be there"},
+        BadFile{"tools: [{name: a, url: 'http://a'}, {name: a, url: 'http://b'}]\n",
+                ":5:44: tools.1.name: a tool of the name 'a' stands above"},
+        BadFile{"tools: [{name: a, url: 'http://a', headers: {k: '${NOT_SET}'}}]\n",
+                ":5:49: tools.0.headers.k: the environment variable NOT_SET is not set"},
+        BadFile{"tools: [{name: a, url: 'http://a', headers: {k: '${OPEN'}}]\n",
+                ":5:49: tools.0.headers.k: expected ${NAME}"},
+        BadFile{"tools: [{name: a, url: 'http://a', headers: {k: '${BROKEN}'}}]\n",
+                ":5:49: tools.0.headers.k: the text holds a line break"},
+        BadFile{"tools: [{name: a, url: 'http://a', headers: {'k k': v}}]\n",
+                ":5:46: tools.0.headers: 'k k' is no header name"},
+        BadFile{"tools: [{name: a, url: 'http://a', headers: {K: v, k: v}}]\n",
+                ":5:52: tools.0.headers: the header 'k' stands here twice"},
+        BadFile{"sft: {out: '${NOT_SET}/x'}\n",
+                ":5:12: sft.out: the environment variable NOT_SET is not set"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Yaml, BadRunFile,
+    testing::Values(
+        BadFile{"batch: {prompts: 1, prompts: 2}\n", ":5:21: the key 'prompts' stands here twice"},
+        BadFile{"run: {}\n", ":5:1: the key 'run' stands here twice"},
+        BadFile{"batch: &a {prompts: 1}\n", ":5:8: anchors and aliases are not used in run files"},
+        BadFile{"batch: {prompts: !!int 1}\n",
+                ":5:18: tags ('tag:yaml.org,2002:int') are not used in run files"},
+        BadFile{"? [a]\n: 1\n", ":5:3: a key must be text"},
+        BadFile{"---\nrun: {}\n", ":5:1: a run file holds one YAML document"},
+        BadFile{"batch: {prompts: 1\n", ":6:1: not valid YAML: "},
+        BadFile{"batch:\n\tprompts: 1\n", ":6:"},
+        BadFile{"batch: {prompts: \x01}\n", ":5:18: a control character"},
+        BadFile{"batch: {prompts: \xff}\n", ":5:18: not UTF-8 text"}));
+
+TEST(RunConfig, NamesEveryProblemInOneReport) {
+  EXPECT_EQ(report("run: {steps: -1}\nmodel: {path: 'm', dtyp: float32}\ndata: {train: 1}\n",
+                   {"batch.prompts=0"}),
+            ": 6 problems\n"
+            ":1:1: run.name: this key must be there\n"
+            ":1:1: grader.url: rollcall train needs this key\n"
+            ":1:14: run.steps: expected an integer at least 0, found '-1'\n"
+            ":2:20: unknown key 'dtyp' in model; did you mean 'dtype'?\n"
+            ":3:15: data.train: expected text, found '1'; put it in quotes\n"
+            "--set 1: batch.prompts: expected an integer from 1 to 1000000, found '0'");
+}
+
+TEST(RunConfig, NeedsOnlyWhatTheCommandUses) {
+  const std::string sft = "run: {name: r}\nmodel: {path: m}\nsft: {demonstrations: d, out: o}\n";
+  EXPECT_EQ(report(sft, {}, Purpose::kSft), "");
+  EXPECT_THAT(report(sft), HasSubstr("data.train: rollcall train needs this key"));
+  EXPECT_THAT(report(with(""), {}, Purpose::kSft), HasSubstr("sft.out: rollcall sft needs"));
+  EXPECT_THAT(report(""), HasSubstr(":1:1: model.path: this key must be there"));
+  EXPECT_THAT(report("7"), HasSubstr(":1:1: the run file: expected a section of keys"));
+}
+
+TEST(RunConfig, CutsAFloodOfProblemsShort) {
+  std::string flood;
+  for (int i = 0; i < 5000; ++i) flood += "key" + std::to_string(i) + ": 1\n";
+  EXPECT_THAT(report(with(flood)), StartsWith(": 5000 problems\n"));
+  EXPECT_THAT(report(with(flood)), EndsWith("... and 4900 more"));
+}
+
+TEST(Overrides, ReplaceAndAddValues) {
+  const std::string text =
+      with("tools: [{name: get, url: 'http://a'}, {name: put, url: 'http://b'}]\n");
+  const RunConfig config =
+      parse(text, {"batch.group_size=32", "tools.0.timeout=5s", "tools.put.url=http://c:1/x",
+                   "tools.put.headers.x-key=Bearer ${TOOL_KEY}", "run.name=7",
+                   "rollout={max_turns: 3}", "data.valid="});
+  EXPECT_EQ(config.batch.group_size, 32);
+  EXPECT_EQ(config.tools[0].timeout, std::chrono::seconds(5));
+  EXPECT_EQ(config.tools[1].url, "http://c:1/x");
+  EXPECT_EQ(config.tools[1].headers, (HeaderList{{"x-key", "Bearer s3cret"}}));
+  EXPECT_EQ(config.run.name, "7");
+  EXPECT_EQ(config.rollout.max_turns, 3);
+}
+
+TEST(Overrides, AreNamedByTheirNumber) {
+  const auto second = [](const std::string& text) {
+    return report(with("tools: [{name: a, url: 'http://a'}]\n"), {"run.seed=1", text});
+  };
+  EXPECT_EQ(second("batch.group_size=x"),
+            "--set 2: batch.group_size: expected an integer from 2 to 100000, found 'x'");
+  EXPECT_EQ(second("batch.group_sise=4"),
+            "--set 2: unknown key 'group_sise' in batch; did you mean 'group_size'?");
+  EXPECT_EQ(second("batch"), "--set 2: expected key=value, such as batch.group_size=32");
+  EXPECT_EQ(second("tools.1.url=http://b"),
+            "--set 2: no entry '1' in the list of 1 in 'tools.1.url'");
+  EXPECT_EQ(second("run.name.x=1"),
+            "--set 2: 'run.name.x': what stands before 'x' is a value, not a section");
+  EXPECT_EQ(second("run..x=1"), "--set 2: an empty name in the path 'run..x'");
+  EXPECT_THAT(second("batch={prompts: [}"), StartsWith("--set 2: not valid YAML: "));
+  EXPECT_THAT(second("run" + std::string(100'000, '.') + "=1"), StartsWith("--set 2: a path of"));
+  EXPECT_EQ(second("grader.headers.k=${NOT_SET}"),
+            "--set 2: grader.headers.k: the environment variable NOT_SET is not set");
+}
+
+TEST(EffectiveYaml, GivesTheSameConfigAgainFromAnyFolder) {
+  const RunConfig config = parse(
+      with("tools:\n"
+           "  - {name: a, url: 'http://a', headers: {k: 'Bearer ${TOOL_KEY}'}, timeout: 1500ms}\n"
+           "  - {name: b, url: 'http://b', retry: keyed, max_output_bytes: 3000}\n"
+           "algorithm: {loss: ppo_clip, learning_rate: 0.1}\n"
+           "sft: {out: 'x$${y \"q\" \\ z', demonstrations: '${MODELS}/d'}\n"),
+      {"data.valid=rel/${TOOL_KEY}.jsonl"});
+  const std::string yaml = effective_yaml(config);
+  const RunConfig again = parse_run_config(yaml, "/elsewhere/config.yaml", {}, variable);
+  EXPECT_EQ(effective_yaml(again), yaml);
+  EXPECT_EQ(again.data.valid, "/place/rel/s3cret.jsonl");
+  EXPECT_EQ(again.data.train, "/place/t.jsonl");
+  EXPECT_EQ(again.sft.out, "/place/x${y \"q\" \\ z");
+  EXPECT_EQ(again.sft.demonstrations, "/shelf/d");
+  EXPECT_EQ(again.tools[0].headers, config.tools[0].headers);
+  EXPECT_EQ(again.tools[1].retry, RetryPolicy::kKeyed);
+  EXPECT_EQ(again.tools[1].max_output_bytes, 3000);
+  EXPECT_EQ(again.algorithm.clip_low, 0.2);
+  EXPECT_EQ(again.algorithm.learning_rate, 0.1);
+  EXPECT_EQ(again.grader.flags.size(), 1u);
+}
+
+TEST(EffectiveYaml, ReadsBackWhereOptionalPartsAreMissing) {
+  const std::string text = "run: {name: r}\nmodel: {path: m}\nsft: {demonstrations: d, out: o}\n";
+  const std::string yaml = effective_yaml(parse(text, {}, Purpose::kSft));
+  EXPECT_EQ(effective_yaml(parse(yaml, {}, Purpose::kSft)), yaml);
+}
+
+TEST(EffectiveYaml, ShowsNoSecret) {
+  const std::string yaml =
+      effective_yaml(parse(with("tools: [{name: a, url: 'http://a', headers: {k: 'Bearer "
+                                "${TOOL_KEY}', l: lit3ral, m: 'x$${lit3ral'}}]\n")));
+  EXPECT_THAT(
+      yaml, HasSubstr(R"(headers: {"k": "Bearer ${TOOL_KEY}", "l": "redacted", "m": "redacted"})"));
+  EXPECT_THAT(yaml, Not(HasSubstr("s3cret")));
+  EXPECT_THAT(yaml, Not(HasSubstr("lit3ral")));
+}
+
+TEST(RunFileErrors, ShowNoSecret) {
+  const std::string text =
+      report(with("tools: [{name: a, url: 'x', headers: {k: 'Bearer ${TOOL_KEY} ${NOT_SET}', l: "
+                  "{lit3ral: 1}}}]\n"),
+             {"grader.headers.h=lit3ral: x", "grader.headers.i=\"lit3ral\\n\""});
+  EXPECT_THAT(text, HasSubstr("NOT_SET"));
+  EXPECT_THAT(text, Not(HasSubstr("s3cret")));
+  EXPECT_THAT(text, Not(HasSubstr("lit3ral")));
+}
+
+TEST(ConfigurationReference, IsUpToDate) {
+  const std::string fresh = configuration_reference();
+  const std::filesystem::path copy = std::filesystem::path(testing::TempDir()) / "configuration.md";
+  const bool same = text_of(kRepository / "docs/configuration.md") == fresh;
+  if (!same) std::ofstream(copy) << fresh;
+  EXPECT_TRUE(same) << "the schema has changed: cp " << copy << " docs/configuration.md";
+}
+
+// Accepts the text or throws an input Error; anything else fails the test.
+void read_or_refuse(const std::string& text) {
+  try {
+    parse(text);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
+  }
+}
+
+TEST(RunFile, MayBeCutShortAtEveryByte) {
+  const std::string whole = text_of(kRepository / "configs/example.yaml");
+  for (std::size_t n = 0; n < whole.size(); ++n) read_or_refuse(whole.substr(0, n));
+}
+
+TEST(RunFile, MayBeDamagedAnywhere) {
+  const std::string whole = text_of(kRepository / "configs/example.yaml");
+  std::mt19937 source(20240607);
+  const std::string marks = "{}[]:,-?&*!|>'\"%@`#~ \n\t\\$=<0a\xc3\xff";
+  for (int round = 0; round < 1500; ++round) {
+    std::string text = whole;
+    for (int edit = 0; edit < 1 + round % 4; ++edit) {
+      const std::size_t at = source() % text.size();
+      const char mark = marks[source() % marks.size()];
+      switch (source() % 4) {
+        case 0:
+          text[at] = mark;
+          break;
+        case 1:
+          text.insert(at, 1 + source() % 3, mark);
+          break;
+        case 2:
+          text.erase(at, 1 + source() % 20);
+          break;
+        default:
+          text.insert(at, text.substr(source() % text.size(), source() % 40));
+          break;
+      }
+    }
+    read_or_refuse(text);
+  }
+}
+
+TEST(RunFile, OfAnAttackerIsRefused) {
+  EXPECT_THAT(report("a: " + std::string(40, '[') + std::string(40, ']')),
+              HasSubstr("nested more than 32 levels deep"));
+  for (const char* mark : {"[", "{", "[\n", "{a: ", "'", "a: ", "? ", "&a ", "*a ", "|\n"}) {
+    std::string text = "a: ";
+    while (text.size() < 100'000) text += mark;
+    EXPECT_NE(report(text), "") << mark;
+  }
+  std::string dashes;
+  for (int i = 0; i < 50'000; ++i) dashes += "- ";
+  EXPECT_THAT(report(dashes), HasSubstr("nested more than 32 levels deep"));
+  EXPECT_THAT(report("a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n"), HasSubstr("anchors"));
+  EXPECT_THAT(report("a: *missing\n"), Not(testing::IsEmpty()));
+  EXPECT_THAT(report("run: {name: " + std::string(1 << 20, 'x') + "}\n"),
+              HasSubstr("larger than 1 MiB"));
+}
+
+TEST(RunFile, ThatCannotBeReadIsNamed) {
+  EXPECT_THROW(read_run_config("no/such/run.yaml", {}, variable), Error);
+  EXPECT_THROW(read_run_config("/", {}, variable), Error);
+}
+
+}  // namespace
+}  // namespace rollcall

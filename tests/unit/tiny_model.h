@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/TensorOperators.h>
+
+#include "model/decoder.h"
+#include "model/weights.h"
+
+namespace rollcall {
+
+// A random two-layer Qwen3 model with odd sizes, for tests of what holds for any weights.
+inline ModelSpec tiny_spec() {
+  ModelSpec spec;
+  spec.model_type = "qwen3";
+  spec.hidden_size = 40;
+  spec.intermediate_size = 56;
+  spec.layers = 2;
+  spec.heads = 6;
+  spec.kv_heads = 2;
+  spec.head_dim = 24;
+  spec.vocab_size = 101;
+  spec.qk_norm = true;
+  spec.tied = true;
+  spec.max_position_embeddings = 512;
+  return spec;
+}
+
+struct TinyModel {
+  explicit TinyModel(std::uint64_t seed)
+      : spec(tiny_spec()), weights(make_flat_weights(spec)), decoder(spec) {
+    init_weights(spec, seed, weights);
+    weights.flat.mul_(4);  // far from uniform predictions
+    NamedTensors leaves;
+    for (const auto& [name, t] : weights.tensors) leaves[name] = t.detach().set_requires_grad(true);
+    decoder.bind(leaves);
+  }
+  ModelSpec spec;
+  FlatWeights weights;
+  Decoder decoder;
+};
+
+}  // namespace rollcall

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+
+#include "comms/durable_file.h"
+#include "comms/error.h"
+#include "comms/log.h"
+#include "model/safetensors.h"
+#include "trainer/manifest.h"
+
+namespace rollcall {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr std::string_view kPrefix = "step-";
+constexpr std::string_view kPartialPrefix = ".partial-step-";
+constexpr const char* kStateFile = "state.json";
+constexpr const char* kTensorFile = "state.safetensors";
+constexpr int kFormat = 1;
+
+std::string folder_name(std::int64_t step) {
+  constexpr std::size_t kDigits = 6;
+  const auto digits = std::to_string(step);
+  return std::string(kPrefix) + std::string(kDigits - std::min(kDigits, digits.size()), '0') +
+         digits;
+}
+
+std::optional<std::int64_t> step_of(const fs::path& folder) {
+  const auto name = folder.filename().string();
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  std::int64_t step = 0;
+  const auto* end = name.data() + name.size();
+  const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, step);
+  if (parsed.ec != std::errc{} || parsed.ptr != end || step < 0) return std::nullopt;
+  return step;
+}
+
+struct Folder {
+  std::int64_t step;
+  fs::path path;
+};
+
+// Everything named like a checkpoint, complete or not, newest first.
+std::vector<Folder> step_folders(const fs::path& dir) {
+  std::vector<Folder> folders;
+  if (!fs::is_directory(dir)) return folders;
+  for (const auto& item : fs::directory_iterator(dir)) {
+    const auto step = step_of(item.path());
+    if (step && item.is_directory()) folders.push_back({*step, item.path()});
+  }
+  std::ranges::sort(folders, std::greater{}, &Folder::step);
+  return folders;
+}
+
+void remove_partial_folders(const fs::path& dir) {
+  std::vector<fs::path> found;
+  for (const auto& item : fs::directory_iterator(dir)) {
+    if (item.path().filename().string().starts_with(kPartialPrefix)) found.push_back(item.path());
+  }
+  for (const auto& path : found) fs::remove_all(path);
+}
+
+// Manifest first: a crash half-way leaves a folder that nobody takes for a checkpoint.
+void remove_checkpoint(const fs::path& folder) {
+  fs::remove(folder / kManifestName);
+  sync_directory(folder);
+  fs::remove_all(folder);
+}
+
+void prune(const fs::path& dir, const fs::path& just_written, int keep) {
+  int kept = 0;
+  for (const auto& [step, path] : step_folders(dir)) {
+    const bool complete = !manifest_problem(path, ManifestCheck::kSizes);
+    if (complete && kept < keep) {
+      ++kept;
+    } else if (path != just_written) {
+      remove_checkpoint(path);
+    }
+  }
+}
+
+SafetensorsEntry entry_of(const char* name, const std::vector<float>& values) {
+  return {
+      name, "F32", {static_cast<std::int64_t>(values.size())}, std::as_bytes(std::span(values))};
+}
+
+std::string state_text(const TrainState& state) {
+  return json{{"format", kFormat},
+              {"step", state.step},
+              {"version", state.version},
+              {"next_group", state.next_group},
+              {"journal_rows", state.journal_rows},
+              {"optimizer_steps", state.optimizer_steps},
+              {"sampler", state.sampler},
+              {"spec", state.spec}}
+             .dump(2) +
+         "\n";
+}
+
+void write_state(const fs::path& folder, const TrainState& state) {
+  write_safetensors(
+      folder / kTensorFile,
+      {entry_of("masters", state.masters), entry_of("first_moment", state.first_moment),
+       entry_of("second_moment", state.second_moment)},
+      {});
+  write_durably(folder / kStateFile, state_text(state));
+  write_manifest(folder);
+}
+
+[[noreturn]] void refuse(const fs::path& file, const std::string& problem) {
+  throw input_error(file.string() + ": " + problem,
+                    "remove this folder to go on from the checkpoint before it");
+}
+
+TrainState read_scalars(const fs::path& file) try {
+  const auto document = json::parse(read_file(file));
+  if (document.at("format") != kFormat) {
+    refuse(file, "format " + document.at("format").dump() + " is not the one this version reads");
+  }
+  TrainState state;
+  document.at("step").get_to(state.step);
+  document.at("version").get_to(state.version);
+  document.at("next_group").get_to(state.next_group);
+  document.at("journal_rows").get_to(state.journal_rows);
+  document.at("optimizer_steps").get_to(state.optimizer_steps);
+  document.at("sampler").get_to(state.sampler);
+  document.at("spec").get_to(state.spec);
+  return state;
+} catch (const json::exception& error) {
+  refuse(file, error.what());
+}
+
+std::vector<float> floats_of(const SafetensorsEntry& entry) {
+  std::vector<float> values(entry.data.size() / sizeof(float));
+  if (!values.empty()) std::memcpy(values.data(), entry.data.data(), entry.data.size());
+  return values;
+}
+
+std::vector<float> read_vector(const fs::path& path, const SafetensorsFile& file,
+                               std::string_view name) {
+  const auto entry = std::ranges::find(file.entries(), name, &SafetensorsEntry::name);
+  if (entry == file.entries().end() || entry->dtype != "F32" || entry->shape.size() != 1) {
+    refuse(path, "has no float32 vector '" + std::string(name) + "'");
+  }
+  return floats_of(*entry);
+}
+
+void check_lengths(const TrainState& state, const fs::path& place) {
+  if (state.first_moment.size() == state.masters.size() &&
+      state.second_moment.size() == state.masters.size()) {
+    return;
+  }
+  throw Error(place.string() + ": masters and moments differ in length");
+}
+
+}  // namespace
+
+fs::path save_checkpoint(const fs::path& dir, const TrainState& state, int keep) try {
+  const auto folder = dir / folder_name(state.step);
+  check_lengths(state, folder);
+  fs::create_directories(dir);
+  sync_directory(dir.parent_path());
+  remove_partial_folders(dir);
+  const auto partial = dir / (".partial-" + folder_name(state.step));
+  fs::create_directory(partial);
+  try {
+    write_state(partial, state);
+    replace_directory(partial, folder);
+  } catch (...) {
+    std::error_code ignored;  // what cannot be removed now is removed by the next save
+    fs::remove_all(partial, ignored);
+    throw;
+  }
+  prune(dir, folder, keep);
+  return folder;
+} catch (const fs::filesystem_error& error) {
+  throw Error(error.what(), "check that the checkpoint folder is writable and has space");
+} catch (const json::exception& error) {
+  throw Error(dir.string() + ": the sampler's or the model's text is not UTF-8: " + error.what());
+}
+
+std::optional<fs::path> newest_checkpoint(const fs::path& dir) try {
+  for (const auto& [step, path] : step_folders(dir)) {
+    const auto problem = manifest_problem(path, ManifestCheck::kContents);
+    if (!problem) return path;
+    log_warning("skipped checkpoint " + path.string() + ": " + *problem);
+  }
+  return std::nullopt;
+} catch (const fs::filesystem_error& error) {
+  throw Error(error.what(), "check that the checkpoint folder is readable");
+}
+
+TrainState load_checkpoint(const fs::path& folder) {
+  if (const auto problem = manifest_problem(folder, ManifestCheck::kContents)) {
+    refuse(folder, *problem);
+  }
+  auto state = read_scalars(folder / kStateFile);
+  const auto path = folder / kTensorFile;
+  const SafetensorsFile file(path);
+  state.masters = read_vector(path, file, "masters");
+  state.first_moment = read_vector(path, file, "first_moment");
+  state.second_moment = read_vector(path, file, "second_moment");
+  check_lengths(state, path);
+  return state;
+}
+
+}  // namespace rollcall

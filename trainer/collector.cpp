@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/collector.h"
+
+#include "comms/rollout_link.h"
+#include "trainer/journal.h"
+
+namespace rollcall {
+namespace {
+
+// The same work, whichever attempt it was.
+bool same_work(Assignment a, const Assignment& b) {
+  a.attempt = b.attempt;
+  return a == b;
+}
+
+}  // namespace
+
+void Collector::recover(const JournalReader& reader, std::int64_t first_row) {
+  for (std::int64_t row = first_row; row < reader.rows(); ++row) {
+    Trajectory t = reader.read(row);
+    const Key key{t.assignment.group, t.assignment.member};
+    recovered_.insert_or_assign(key, Collected{row, std::move(t)});
+  }
+}
+
+std::vector<Collected> Collector::collect(std::span<const Assignment> assignments,
+                                          const std::function<bool(std::int64_t)>& waiting) {
+  std::vector<Collected> results(assignments.size());
+  std::map<Key, std::size_t> missing;
+  for (std::size_t i = 0; i < assignments.size(); ++i) {
+    const Key key{assignments[i].group, assignments[i].member};
+    const auto found = recovered_.find(key);
+    if (found != recovered_.end() &&
+        same_work(found->second.trajectory.assignment, assignments[i])) {
+      results[i] = std::move(found->second);
+      recovered_.erase(found);
+    } else {
+      missing.emplace(key, i);
+      server_.submit(assignments[i]);
+    }
+  }
+  while (!missing.empty()) {
+    for (Trajectory& t : server_.poll_for(std::chrono::milliseconds(50))) {
+      const auto found = missing.find({t.assignment.group, t.assignment.member});
+      if (found == missing.end()) continue;  // of a step that was given up
+      const std::int64_t row = journal_.append(t);
+      results[found->second] = {row, std::move(t)};
+      missing.erase(found);
+    }
+    if (!waiting(static_cast<std::int64_t>(assignments.size() - missing.size()))) return {};
+  }
+  return results;
+}
+
+}  // namespace rollcall

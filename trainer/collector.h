@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <tuple>
+#include <vector>
+
+#include "comms/trajectory.h"
+
+namespace rollcall {
+
+class Journal;
+class JournalReader;
+class RolloutServer;
+
+// A trajectory and its journal row.
+struct Collected {
+  std::int64_t row = 0;
+  Trajectory trajectory;
+};
+
+// Gets assignments done and journalled. What the journal already holds from before a crash is taken
+// from there instead of being sampled again. Single thread.
+class Collector {
+ public:
+  Collector(RolloutServer& server, Journal& journal) : server_(server), journal_(journal) {}
+
+  // Offers rows [first_row, rows) of a journal left by an earlier life of this run.
+  void recover(const JournalReader&, std::int64_t first_row);
+
+  // Runs every assignment and returns the results in the order given, whatever the order of
+  // arrival. `waiting` is called several times a second; when it returns false collecting stops and
+  // the result is empty. Arrived trajectories are appended to the journal, not committed.
+  std::vector<Collected> collect(std::span<const Assignment> assignments,
+                                 const std::function<bool(std::int64_t arrived)>& waiting);
+
+ private:
+  using Key = std::tuple<std::int64_t, std::int32_t>;  // group, member
+
+  RolloutServer& server_;
+  Journal& journal_;
+  std::map<Key, Collected> recovered_;
+};
+
+}  // namespace rollcall

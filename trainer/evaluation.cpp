@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/evaluation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include "trainer/step_plan.h"
+
+namespace rollcall {
+
+std::vector<Assignment> plan_evaluation(const TrainSetup& setup, std::int64_t step,
+                                        std::int64_t version, std::int64_t first_group) {
+  const std::int64_t wanted = setup.eval.tasks == 0 ? setup.valid_tasks : setup.eval.tasks;
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min(wanted, setup.valid_tasks)));
+  std::iota(rows.begin(), rows.end(), std::int64_t{0});
+  return plan_groups(setup.run.seed, Split::kValid, step, version, rows, setup.eval.samples,
+                     first_group);
+}
+
+Evaluation evaluate_rollouts(std::span<const Collected> collected, double pass_threshold) {
+  struct Count {
+    double passed = 0, graded = 0;
+  };
+  std::map<std::int64_t, Count> tasks;
+  Evaluation result;
+  for (const auto& c : collected) {
+    const Trajectory& t = c.trajectory;
+    ++result.rollouts;
+    if (t.fault != FaultReason::kNone) {
+      ++result.faults;
+      continue;
+    }
+    Count& count = tasks[t.assignment.task_row];
+    count.graded += 1;
+    count.passed += t.grade.score >= pass_threshold ? 1.0 : 0.0;
+  }
+  const auto n = static_cast<double>(tasks.size());
+  if (tasks.empty()) return result;
+  double sum = 0, squares = 0;
+  for (const auto& [row, count] : tasks) {
+    const double rate = count.passed / count.graded;
+    sum += rate;
+    squares += rate * rate;
+  }
+  result.tasks = static_cast<std::int64_t>(tasks.size());
+  result.samples = result.rollouts / result.tasks;
+  result.pass_at_1 = sum / n;
+  const double variance = n > 1 ? std::max(0.0, (squares - sum * sum / n) / (n - 1)) : 0.0;
+  const double half_width = 1.96 * std::sqrt(variance / n);
+  result.low_95 = std::max(0.0, result.pass_at_1 - half_width);
+  result.high_95 = std::min(1.0, result.pass_at_1 + half_width);
+  return result;
+}
+
+}  // namespace rollcall

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/export.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "comms/durable_file.h"
+#include "comms/error.h"
+#include "model/model_spec.h"
+#include "model/weight_files.h"
+#include "trainer/export_files.h"
+
+namespace rollcall {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kConfig = "config.json";
+
+bool is_within(const fs::path& inner, const fs::path& outer) {
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
+fs::path resolved(const fs::path& path) {
+  const auto absolute = fs::weakly_canonical(fs::absolute(path));
+  return absolute.has_filename() ? absolute : absolute.parent_path();
+}
+
+void check_target(const fs::path& source, const fs::path& target) {
+  if (is_within(source, target) || is_within(target, source)) {
+    throw input_error("cannot export to " + target.string() + ": it and " + source.string() +
+                          " lie in one another",
+                      "choose a folder beside it");
+  }
+  if (fs::exists(target) &&
+      !(fs::is_directory(target) && (fs::is_empty(target) || fs::exists(target / kConfig)))) {
+    throw input_error("cannot export to " + target.string() + ": it is there and holds no model",
+                      "choose another folder, or remove it first");
+  }
+}
+
+void check_parameters(const fs::path& source, const NamedTensors& weights) {
+  const auto shapes = parameter_shapes(read_model_spec(source));
+  const bool same =
+      shapes.size() == weights.size() && std::ranges::all_of(shapes, [&](const auto& parameter) {
+        const auto found = weights.find(parameter.first);
+        return found != weights.end() &&
+               found->second.sizes() == c10::IntArrayRef(parameter.second);
+      });
+  if (!same) throw Error("the weights to export are not those of " + source.string());
+}
+
+bool same_tensor(const SafetensorsEntry& entry, const at::Tensor& stored) {
+  return stored.sizes() == c10::IntArrayRef(entry.shape) && stored.nbytes() == entry.data.size() &&
+         std::memcmp(stored.const_data_ptr(), entry.data.data(), entry.data.size()) == 0;
+}
+
+// Builds the whole directory; nobody else sees it yet.
+void write_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
+                 const fs::path& folder, std::int64_t max_shard_bytes) {
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  copy_other_files(source, folder);
+  write_durably(folder / kConfig, with_dtype(read_file(source / kConfig), dtype));
+  save_weights(folder, weights, dtype, max_shard_bytes);
+  compare_export(folder, weights, dtype);
+  sync_directory(folder);
+}
+
+}  // namespace
+
+void compare_export(const fs::path& folder, const NamedTensors& weights, const std::string& dtype) {
+  std::size_t compared = 0;
+  for (const auto& file : open_weight_files(folder)) {
+    for (const auto& entry : file.contents.entries()) {
+      const auto wanted = weights.find(entry.name);
+      if (wanted == weights.end() || !same_tensor(entry, stored_tensor(wanted->second, dtype))) {
+        throw Error(file.path.string() + ": tensor '" + entry.name + "' was not written right",
+                    "check the disk");
+      }
+      ++compared;
+    }
+  }
+  if (compared != weights.size()) throw Error(folder.string() + ": tensors are missing");
+}
+
+void export_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
+                  const fs::path& out, std::int64_t max_shard_bytes) try {
+  const auto target = resolved(out);
+  check_target(resolved(source), target);
+  check_parameters(source, weights);
+  const auto partial = target.parent_path() / (".partial-" + target.filename().string());
+  try {
+    write_model(source, weights, dtype, partial, max_shard_bytes);
+    replace_directory(partial, target);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(partial, ignored);
+    throw;
+  }
+} catch (const fs::filesystem_error& error) {
+  throw Error(error.what(), "check that the folder to export to is writable and has space");
+}
+
+}  // namespace rollcall

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "model/decoder.h"
+#include "model/ops.h"
+#include "model/weights.h"
+#include "trainer/optimizer.h"
+#include "trainer/packing.h"
+
+namespace rollcall {
+
+class Communicator;
+
+struct UpdateStats {
+  double loss = 0;          // of the whole step
+  double grad_norm_l2 = 0;  // before clipping
+  bool skipped = false;     // gradient not finite: nothing changed
+  double action_tokens = 0;
+  double entropy_mean = 0;      // nats per action token
+  double logprob_gap_mean = 0;  // |current - behavior| over action tokens, before the update
+  double logprob_gap_max = 0;
+  double ratio_mean = 0;
+};
+
+// fp32 masters, gradients and AdamW of one data-parallel learner; moments are sharded over the
+// members of the communicator (ZeRO-1). update(), state and restore are collective. Single thread.
+class Learner {
+ public:
+  Learner(const ModelSpec&, FlatWeights weights, std::int64_t valid_ids, Communicator&);
+
+  // This micro-batch's share of the step's loss, differentiable in `current.logprobs` [N].
+  using Loss = std::function<at::Tensor(std::size_t batch, const TokenLogprobs& current)>;
+
+  // One optimizer step: gradients of `batches` (this member's share; may be empty) summed over
+  // members, clipped to `max_grad_norm` (0: not), applied. A non-finite gradient skips the step on
+  // all members. `between` runs after every micro-batch: the lead polls its links there.
+  UpdateStats update(std::span<const PackedBatch> batches, const Loss& loss, const AdamWOptions&,
+                     double max_grad_norm, const std::function<void()>& between);
+
+  const FlatWeights& weights() const { return weights_; }
+
+  // Moments of all shards, gathered; every member gets them.
+  struct OptimizerState {
+    std::int64_t steps = 0;
+    std::vector<float> first_moment, second_moment;
+  };
+  OptimizerState optimizer_state();
+  void restore(std::span<const float> masters, const OptimizerState&);
+
+ private:
+  void accumulate(const PackedBatch&, std::size_t index, const Loss&, UpdateStats&);
+  void reduce_stats(UpdateStats&);
+  double reduced_grad_norm();
+  void apply(double factor, const AdamWOptions&);
+
+  Communicator& communicator_;
+  Decoder decoder_;
+  FlatWeights weights_;
+  std::int64_t valid_ids_, parameters_, shard_;  // shard_: floats per member, padded
+  NamedTensors leaves_;
+  std::vector<float> gradients_;     // padded to size() shards
+  std::vector<std::uint8_t> decay_;  // of this member's shard
+  AdamW optimizer_;
+};
+
+}  // namespace rollcall

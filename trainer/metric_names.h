@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Keys of metrics.jsonl and TensorBoard tags, units in the names. The report reads what the
+// training loop writes by these.
+namespace rollcall::metric {
+
+inline constexpr const char* kRewardMean = "reward_mean";
+inline constexpr const char* kPassRate = "pass_rate";
+inline constexpr const char* kGroups = "groups";
+inline constexpr const char* kGroupsSignal = "groups_signal";
+inline constexpr const char* kGroupsAllZero = "groups_all_zero";
+inline constexpr const char* kGroupsAllOne = "groups_all_one";
+inline constexpr const char* kGroupsDropped = "groups_dropped";
+inline constexpr const char* kRollouts = "rollouts";
+inline constexpr const char* kFaults = "faults";
+inline constexpr const char* kTokensSampled = "tokens_sampled";
+inline constexpr const char* kTokensPerSecond = "tokens_per_second";
+inline constexpr const char* kToolCallsP50 = "tool_calls_p50";
+inline constexpr const char* kToolCallsP95 = "tool_calls_p95";
+inline constexpr const char* kToolErrors = "tool_errors";
+inline constexpr const char* kRolloutSecondsP50 = "rollout_seconds_p50";
+inline constexpr const char* kRolloutSecondsP95 = "rollout_seconds_p95";
+inline constexpr const char* kSecondsStep = "seconds_step";
+inline constexpr const char* kSecondsRollout = "seconds_rollout";
+inline constexpr const char* kSecondsUpdate = "seconds_update";
+inline constexpr const char* kSecondsPublish = "seconds_publish";
+inline constexpr const char* kSecondsJournal = "seconds_journal";
+inline constexpr const char* kLoss = "loss";
+inline constexpr const char* kGradNormL2 = "grad_norm_l2";
+inline constexpr const char* kLearningRate = "learning_rate";
+inline constexpr const char* kLogprobGapMax = "logprob_gap_max";
+inline constexpr const char* kLogprobGapMean = "logprob_gap_mean";
+inline constexpr const char* kRatioMean = "ratio_mean";
+inline constexpr const char* kSkippedUpdates = "skipped_updates";
+inline constexpr const char* kEntropyMean = "entropy_mean";
+inline constexpr const char* kEvalPassAt1 = "eval_pass_at_1";
+inline constexpr const char* kEvalTasks = "eval_tasks";
+inline constexpr const char* kEvalFaults = "eval_faults";
+
+}  // namespace rollcall::metric

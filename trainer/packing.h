@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/ops.h"
+#include "trainer/losses.h"
+
+namespace rollcall {
+
+// One trajectory as the learner trains it. Spans have length T and must outlive the packing.
+struct TrainSequence {
+  std::span<const std::int32_t> tokens;
+  std::span<const std::uint8_t> is_action;
+  std::span<const float> behavior_logprobs;
+  std::int64_t prompt_length = 0;  // leading tokens that all sequences of its prompt share; > 0
+  std::int64_t prompt = 0;         // step-wide prompt number; sequences of a prompt are adjacent
+  double advantage = 0;
+};
+
+// Some sequences as one row of tokens: each prompt once, followed by what its members added to it.
+struct PackedBatch {
+  at::Tensor tokens;  // [T] int64
+  std::vector<Segment> segments;
+  at::Tensor rows;       // [N] int64: the row whose hidden state predicts action token n
+  at::Tensor targets;    // [N] int64: the action tokens
+  ActionTokens actions;  // anchors are the behavior log-probabilities
+  std::vector<std::int64_t> prompts;    // step-wide number of each prompt in this batch, [P]
+  std::vector<std::int64_t> sequences;  // index in the packed span of each sequence, [S]
+};
+
+// Packs into micro-batches of at most `max_tokens` rows (more only if one sequence alone is
+// longer). Sequences without an action token are left out. A prompt whose members do not fit one
+// micro-batch is repeated. The same input gives the same batches.
+std::vector<PackedBatch> pack_sequences(std::span<const TrainSequence> sequences,
+                                        std::int64_t max_tokens);
+
+// Denominators of the sequences' whole step, and per batch the counts its prompts and sequences
+// need. `sequences` is the step's full list on every learner.
+std::vector<LossDenominators> step_denominators(std::span<const TrainSequence> all,
+                                                std::span<const TrainSequence> packed,
+                                                std::span<const PackedBatch> batches);
+
+}  // namespace rollcall

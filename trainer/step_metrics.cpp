@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/step_metrics.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "trainer/metric_names.h"
+
+namespace rollcall {
+namespace {
+
+// Nearest-rank percentile; 0 for no values.
+double percentile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  const auto at = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5);
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
+  return values[at];
+}
+
+double sampled_tokens(std::span<const Collected> collected) {
+  double tokens = 0;
+  for (const auto& c : collected)
+    tokens += static_cast<double>(
+        std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
+  return tokens;
+}
+
+}  // namespace
+
+MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
+                        std::span<const Collected> collected) {
+  std::vector<double> calls, seconds;
+  double errors = 0;
+  for (const auto& c : collected) {
+    calls.push_back(static_cast<double>(c.trajectory.tool_events.size()));
+    seconds.push_back(c.trajectory.wall_time_s);
+    for (const auto& e : c.trajectory.tool_events) errors += e.is_error ? 1 : 0;
+  }
+  const double tokens = sampled_tokens(collected);
+  namespace n = metric;
+  return {{n::kRewardMean, s.reward_mean},
+          {n::kPassRate, s.pass_rate},
+          {n::kGroups, static_cast<double>(s.groups)},
+          {n::kGroupsSignal, static_cast<double>(s.groups_signal)},
+          {n::kGroupsAllZero, static_cast<double>(s.groups_all_zero)},
+          {n::kGroupsAllOne, static_cast<double>(s.groups_all_one)},
+          {n::kGroupsDropped, static_cast<double>(s.groups_dropped)},
+          {n::kRollouts, static_cast<double>(s.rollouts)},
+          {n::kFaults, static_cast<double>(s.faults)},
+          {n::kTokensSampled, tokens},
+          {n::kTokensPerSecond, m.seconds_rollout > 0 ? tokens / m.seconds_rollout : 0},
+          {n::kToolCallsP50, percentile(calls, 0.5)},
+          {n::kToolCallsP95, percentile(calls, 0.95)},
+          {n::kToolErrors, errors},
+          {n::kRolloutSecondsP50, percentile(seconds, 0.5)},
+          {n::kRolloutSecondsP95, percentile(seconds, 0.95)},
+          {n::kSecondsStep, m.seconds_step},
+          {n::kSecondsRollout, m.seconds_rollout},
+          {n::kSecondsUpdate, m.seconds_update},
+          {n::kSecondsPublish, m.seconds_publish},
+          {n::kSecondsJournal, m.seconds_journal},
+          {n::kLoss, m.update.loss},
+          {n::kGradNormL2, m.update.grad_norm_l2},
+          {n::kLearningRate, m.learning_rate},
+          {n::kLogprobGapMax, m.update.logprob_gap_max},
+          {n::kLogprobGapMean, m.update.logprob_gap_mean},
+          {n::kRatioMean, m.update.ratio_mean},
+          {n::kSkippedUpdates, m.update.skipped ? 1.0 : 0.0},
+          {n::kEntropyMean, m.update.entropy_mean}};
+}
+
+MetricList evaluation_metrics(const Evaluation& e) {
+  return {{metric::kEvalPassAt1, e.pass_at_1},
+          {metric::kEvalTasks, static_cast<double>(e.tasks)},
+          {metric::kEvalFaults, static_cast<double>(e.faults)}};
+}
+
+std::string step_line(const StepMetrics& m, const StepSignal& s,
+                      std::span<const Collected> collected) {
+  return fmt::format(
+      "reward {:.3f}  pass@1 {:.1f} %  signal {}/{} groups  {:.0f} tok/s  {:.1f} s{}",
+      s.reward_mean, 100 * s.pass_rate, s.groups_signal, s.groups,
+      m.seconds_rollout > 0 ? sampled_tokens(collected) / m.seconds_rollout : 0, m.seconds_step,
+      m.update.skipped ? "  update skipped: gradient not finite" : "");
+}
+
+}  // namespace rollcall

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <span>
+#include <string>
+
+#include "trainer/collector.h"
+#include "trainer/learner.h"
+#include "trainer/metrics.h"
+#include "trainer/step_plan.h"
+#include "trainer/training_loop.h"
+
+namespace rollcall {
+
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Where a step's time went, and what its update did.
+struct StepMetrics {
+  double seconds_step = 0, seconds_rollout = 0, seconds_journal = 0, seconds_update = 0,
+         seconds_publish = 0;
+  double learning_rate = 0;
+  UpdateStats update;
+};
+
+MetricList step_metrics(const StepMetrics&, const StepSignal&, std::span<const Collected>);
+MetricList evaluation_metrics(const Evaluation&);
+
+// The step in one line for a person.
+std::string step_line(const StepMetrics&, const StepSignal&, std::span<const Collected>);
+
+}  // namespace rollcall

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/training_loop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <optional>
+
+#include "comms/communicator.h"
+#include "comms/durable_file.h"
+#include "comms/error.h"
+#include "comms/log.h"
+#include "comms/rollout_link.h"
+#include "trainer/checkpoint.h"
+#include "trainer/collector.h"
+#include "trainer/evaluation.h"
+#include "trainer/export.h"
+#include "trainer/journal.h"
+#include "trainer/learner.h"
+#include "trainer/metrics.h"
+#include "trainer/progress.h"
+#include "trainer/report.h"
+#include "trainer/step_metrics.h"
+#include "trainer/step_plan.h"
+#include "trainer/task_pool.h"
+#include "trainer/update.h"
+
+namespace rollcall {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TrainingLoop {
+ public:
+  TrainingLoop(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator,
+               RolloutServer& server, std::function<bool()> stop_requested)
+      : setup_(setup),
+        spec_(spec),
+        server_(server),
+        stop_requested_(std::move(stop_requested)),
+        updater_(setup, spec, communicator),
+        pool_(setup.train_tasks, setup.run.seed),
+        progress_(setup.live_progress) {}
+
+  RunResult run() {
+    start_or_resume();
+    publish();
+    if (step_ == 0) evaluate_if(true);
+    while (step_ < setup_.run.steps && !stopping_) {
+      train_step();
+      if (stopping_) break;
+      if (due(setup_.checkpoint.every_steps)) save();
+      evaluate_if(due(setup_.eval.every_steps) && step_ < setup_.run.steps);
+    }
+    return stopping_ ? stop() : finish();
+  }
+
+ private:
+  bool due(std::int64_t every) const { return every > 0 && step_ % every == 0; }
+  fs::path checkpoints() const { return setup_.run_dir / "checkpoints"; }
+  fs::path journal_file() const { return setup_.run_dir / "journal" / "learner-0.h5"; }
+
+  void start_or_resume() {
+    fs::create_directories(journal_file().parent_path());
+    fs::create_directories(checkpoints());
+    write_durably(setup_.run_dir / "config.yaml", setup_.effective_config);
+    const auto newest = newest_checkpoint(checkpoints());
+    TrainState state;
+    if (newest) {
+      state = updater_.restore(*newest);
+      step_ = state.step;
+      next_group_ = state.next_group;
+      pool_.restore(std::stoll(state.sampler));
+    }
+    const bool journalled = fs::exists(journal_file());
+    std::optional<JournalReader> earlier;
+    journal_ = std::make_unique<Journal>(journal_file(), setup_.about);
+    collector_ = std::make_unique<Collector>(server_, *journal_);
+    if (journalled) {
+      journal_->truncate(journal_->rows(),
+                         step_);  // the updates after the checkpoint are done again
+      collector_->recover(JournalReader(journal_file()), state.journal_rows);
+      log_info(
+          fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
+                      "will not be sampled again",
+                      setup_.run.name, step_, journal_->rows() - state.journal_rows));
+    }
+    metrics_ = std::make_unique<MetricsLog>(setup_.run_dir, step_);
+    result_ = read_result(setup_.run_dir).value_or(RunResult{});
+    if (step_ == 0) result_ = RunResult{};
+    result_.status = RunStatus::kRunning;
+    write_result(setup_.run_dir, result_);
+  }
+
+  void publish() { server_.publish(step_, updater_.weights().flat.const_data_ptr<float>()); }
+
+  // Collects while the progress line shows how far it is; empty if the run shall stop.
+  std::vector<Collected> collect(std::span<const Assignment> plan, std::string_view what) {
+    const auto begin = Clock::now();
+    auto collected = collector_->collect(plan, [&](std::int64_t arrived) {
+      progress_.show(fmt::format("step {}/{}  {} {}/{}  in flight {}  waiting for {}  {}", step_,
+                                 setup_.run.steps, what, arrived, plan.size(), server_.in_flight(),
+                                 server_.in_flight() > 0 ? "rollouts" : "workers", last_line_));
+      return !stop_requested_();
+    });
+    stopping_ = collected.empty() && !plan.empty();
+    seconds_collecting_ = seconds_since(begin);
+    return collected;
+  }
+
+  void train_step() {
+    const auto begin = Clock::now();
+    const auto rows = pool_.draw(setup_.batch.prompts);
+    const auto plan = plan_groups(setup_.run.seed, Split::kTrain, step_, step_, rows,
+                                  setup_.batch.group_size, next_group_);
+    const auto collected = collect(plan, "rollouts");
+    if (stopping_) {
+      pool_.restore(pool_.drawn() - setup_.batch.prompts);
+      return;
+    }
+    StepMetrics record;
+    record.seconds_rollout = seconds_collecting_;
+    auto mark = Clock::now();
+    journal_->commit();
+    record.seconds_journal = seconds_since(mark);
+    refuse_if_all_faulted(collected);
+
+    const StepBatch batch = make_step_batch(collected, advantage_kind(setup_.algorithm.advantage),
+                                            setup_.pass_threshold, step_);
+    mark = Clock::now();
+    progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
+    record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });
+    record.learning_rate = updater_.learning_rate(step_);
+    record.seconds_update = seconds_since(mark);
+    journal_->append_uses(batch.uses);
+    next_group_ += static_cast<std::int64_t>(rows.size());
+    ++step_;
+    mark = Clock::now();
+    publish();
+    record.seconds_publish = seconds_since(mark);
+    record.seconds_step = seconds_since(begin);
+    metrics_->append(step_, step_metrics(record, batch.signal, collected));
+    last_line_ = step_line(record, batch.signal, collected);
+    progress_.keep(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
+  }
+
+  // Between micro-batches: heartbeats and the like. Nothing is in flight then, so nothing may
+  // arrive.
+  void keep_links_alive() { server_.poll(); }
+
+  static void refuse_if_all_faulted(std::span<const Collected> collected) {
+    const bool any = std::any_of(collected.begin(), collected.end(), [](const Collected& c) {
+      return c.trajectory.fault == FaultReason::kNone;
+    });
+    if (any) return;
+    const Trajectory& first = collected.front().trajectory;
+    throw Error(
+        fmt::format("every rollout of the step failed in the infrastructure; the first: {} ({})",
+                    to_string(first.fault), first.fault_detail),
+        "check that the tool servers and the grader answer, then start the run again: it resumes",
+        ExitCode::kNoEndpoint);
+  }
+
+  void evaluate_if(bool wanted) {
+    if (!wanted || setup_.valid_tasks == 0 || stopping_) return;
+    const auto plan = plan_evaluation(setup_, step_, step_, next_group_);
+    const auto collected = collect(plan, "held-out");
+    if (stopping_) return;
+    next_group_ = plan.back().group + 1;
+    journal_->commit();
+    refuse_if_all_faulted(collected);
+    const Evaluation e = evaluate_rollouts(collected, setup_.pass_threshold);
+    const EvalScore score{e.pass_at_1, e.low_95, e.high_95, e.tasks, e.samples};
+    (step_ == 0 ? result_.before : result_.after) = score;
+    metrics_->append(step_, evaluation_metrics(e));
+    progress_.keep(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)",
+                               step_, setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95,
+                               100 * e.high_95, e.tasks));
+  }
+
+  void save() {
+    TrainState state;
+    state.step = state.version = step_;
+    state.next_group = next_group_;
+    state.journal_rows = journal_->commit();
+    state.sampler = std::to_string(pool_.drawn());
+    result_.checkpoint =
+        updater_.save(checkpoints(), std::move(state), setup_.checkpoint.keep).string();
+    result_.step = step_;
+    write_result(setup_.run_dir, result_);
+    saved_step_ = step_;
+  }
+
+  // The run stays resumable: whatever of the open step arrived is in the journal.
+  RunResult stop() {
+    if (saved_step_ != step_) save();
+    journal_->commit();
+    result_.status = RunStatus::kStopped;
+    result_.exit_code = static_cast<int>(ExitCode::kStopped);
+    result_.message =
+        fmt::format("stopped on request at step {}; start the run again to go on", step_);
+    conclude();
+    return result_;
+  }
+
+  RunResult finish() {
+    evaluate_if(step_ > 0);
+    if (stopping_) return stop();
+    if (saved_step_ != step_) save();
+    const fs::path out = setup_.run_dir / "export";
+    export_model(setup_.model_dir, updater_.weights().tensors, setup_.export_dtype, out);
+    result_.export_dir = out.string();
+    result_.status = RunStatus::kDone;
+    result_.exit_code = 0;
+    conclude();
+    return result_;
+  }
+
+  void conclude() {
+    progress_.finish();
+    result_.step = step_;
+    result_.report = (setup_.run_dir / "report.html").string();
+    journal_.reset();
+    write_result(setup_.run_dir, result_);
+    write_report(setup_.run_dir);
+    updater_.dismiss();
+  }
+
+  const TrainSetup& setup_;
+  const ModelSpec& spec_;
+  RolloutServer& server_;
+  std::function<bool()> stop_requested_;
+  Updater updater_;
+  TaskPool pool_;
+  Progress progress_;
+  std::unique_ptr<Journal> journal_;
+  std::unique_ptr<Collector> collector_;
+  std::unique_ptr<MetricsLog> metrics_;
+  RunResult result_;
+  std::int64_t step_ = 0, next_group_ = 0, saved_step_ = -1;
+  bool stopping_ = false;
+  double seconds_collecting_ = 0;
+  std::string last_line_;
+};
+
+}  // namespace
+
+RunResult run_lead_learner(const TrainSetup& setup, const ModelSpec& spec,
+                           Communicator& communicator, RolloutServer& server,
+                           const std::function<bool()>& stop_requested) {
+  return TrainingLoop(setup, spec, communicator, server, stop_requested).run();
+}
+
+void run_following_learner(const TrainSetup& setup, const ModelSpec& spec,
+                           Communicator& communicator) {
+  Updater(setup, spec, communicator).follow();
+}
+
+Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, RolloutServer& server,
+                          const fs::path& weights_dir) {
+  FlatWeights weights = make_flat_weights(spec);
+  load_weights(weights_dir, spec, weights);
+  server.publish(0, weights.flat.const_data_ptr<float>());
+  const fs::path folder = setup.run_dir / "eval";
+  fs::create_directories(folder);
+  fs::remove(folder / "journal.h5");
+  Journal journal(folder / "journal.h5", setup.about);
+  Progress progress(setup.live_progress);
+  const auto plan = plan_evaluation(setup, 0, 0, 0);
+  const auto collected = Collector(server, journal).collect(plan, [&](std::int64_t arrived) {
+    progress.show(
+        fmt::format("held-out {}/{}  in flight {}", arrived, plan.size(), server.in_flight()));
+    return true;
+  });
+  journal.commit();
+  return evaluate_rollouts(collected, setup.pass_threshold);
+}
+
+}  // namespace rollcall

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/update.h"
+
+#include <ATen/core/Tensor.h>
+
+#include "comms/bytes.h"
+#include "comms/communicator.h"
+#include "comms/durable_file.h"
+#include "comms/error.h"
+#include "comms/wire.h"
+#include "trainer/losses.h"
+
+namespace rollcall {
+namespace {
+
+namespace fs = std::filesystem;
+
+// First byte of what the lead announces.
+enum class Verb : char { kUpdate, kSave, kRestore, kDismiss };
+
+FlatWeights initial_weights(const ModelSpec& spec, const fs::path& dir) {
+  FlatWeights weights = make_flat_weights(spec);
+  load_weights(dir, spec, weights);
+  return weights;
+}
+
+}  // namespace
+
+Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator)
+    : setup_(setup),
+      communicator_(communicator),
+      model_config_(read_file(setup.model_dir / "config.json")),
+      learner_(spec, initial_weights(spec, setup.model_dir), setup.valid_ids, communicator) {}
+
+double Updater::learning_rate(std::int64_t step) const {
+  return warmup_learning_rate(setup_.algorithm.learning_rate, setup_.algorithm.warmup_steps, step);
+}
+
+void Updater::announce(std::string message) {
+  if (communicator_.size() > 1) communicator_.broadcast(message);
+}
+
+UpdateStats Updater::update(std::span<const Collected> collected, const StepBatch& batch,
+                            std::int64_t step, const std::function<void()>& between) {
+  std::vector<const Trajectory*> trajectories;
+  std::vector<double> advantages;
+  for (const std::size_t i : batch.in_loss) {
+    trajectories.push_back(&collected[i].trajectory);
+    advantages.push_back(batch.uses[i].advantage);
+  }
+  if (communicator_.size() > 1) {
+    ByteWriter message;
+    message.enumerator(Verb::kUpdate);
+    message.number(step);
+    message.number(static_cast<std::uint64_t>(trajectories.size()));
+    for (std::size_t i = 0; i < trajectories.size(); ++i) {
+      message.number(advantages[i]);
+      message.number(batch.prompt[i]);
+      message.text(encode(*trajectories[i]));
+    }
+    announce(message.take());
+  }
+  return train(trajectories, advantages, batch.prompt, step, between);
+}
+
+UpdateStats Updater::train_announced(std::string_view bytes) {
+  ByteReader message(bytes, "update");
+  message.enumerator(Verb::kDismiss);
+  const auto step = message.number<std::int64_t>();
+  const auto count = message.number<std::uint64_t>();
+  std::vector<Trajectory> trajectories;
+  std::vector<double> advantages;
+  std::vector<std::int64_t> prompts;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    advantages.push_back(message.number<double>());
+    prompts.push_back(message.number<std::int64_t>());
+    trajectories.push_back(decode_trajectory(message.text()));
+  }
+  std::vector<const Trajectory*> pointers;
+  for (const auto& t : trajectories) pointers.push_back(&t);
+  return train(pointers, advantages, prompts, step, [] {});
+}
+
+UpdateStats Updater::train(std::span<const Trajectory* const> trajectories,
+                           std::span<const double> advantages,
+                           std::span<const std::int64_t> prompts, std::int64_t step,
+                           const std::function<void()>& between) {
+  const AlgorithmOptions& a = setup_.algorithm;
+  const auto all = train_sequences(trajectories, advantages, prompts);
+  std::vector<TrainSequence> mine;  // prompts are dealt round robin
+  for (const auto& s : all)
+    if (s.prompt % communicator_.size() == communicator_.rank()) mine.push_back(s);
+  const auto batches = pack_sequences(mine, a.microbatch_tokens);
+  const auto denominators = step_denominators(all, mine, batches);
+  LossOptions options;
+  options.kind = loss_kind(a.loss);
+  options.aggregation = aggregation_kind(a.aggregation);
+  options.clip_low = a.clip_low;
+  options.clip_high = a.clip_high;
+  options.dual_clip = a.dual_clip;
+  options.constant = a.aggregation_constant;
+  const auto loss = [&](std::size_t i, const TokenLogprobs& current) {
+    return policy_loss(batches[i].actions, current.logprobs, denominators[i], options).loss;
+  };
+  return learner_.update(batches, loss,
+                         {learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
+                         a.max_grad_norm, between);
+}
+
+fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
+  announce(std::string(1, static_cast<char>(Verb::kSave)));
+  auto optimizer = learner_.optimizer_state();
+  state.optimizer_steps = optimizer.steps;
+  state.spec = model_config_;
+  const auto& flat = weights().flat;
+  state.masters.assign(flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel());
+  state.first_moment = std::move(optimizer.first_moment);
+  state.second_moment = std::move(optimizer.second_moment);
+  return save_checkpoint(dir, state, keep);
+}
+
+TrainState Updater::restore(const fs::path& folder) {
+  announce(static_cast<char>(Verb::kRestore) + folder.string());
+  return load(folder);
+}
+
+TrainState Updater::load(const fs::path& folder) {
+  TrainState state = load_checkpoint(folder);
+  if (state.spec != model_config_ ||
+      state.masters.size() != static_cast<std::size_t>(weights().flat.numel()))
+    throw input_error(
+        "checkpoint " + folder.string() + " was made from another model than " +
+            setup_.model_dir.string(),
+        "set model.path to the model the run began with, or give the run another name");
+  learner_.restore(state.masters, {state.optimizer_steps, state.first_moment, state.second_moment});
+  return state;
+}
+
+void Updater::dismiss() { announce(std::string(1, static_cast<char>(Verb::kDismiss))); }
+
+void Updater::follow() {
+  for (;;) {
+    std::string message;
+    communicator_.broadcast(message);
+    switch (static_cast<Verb>(message.at(0))) {
+      case Verb::kUpdate:
+        train_announced(message);
+        break;
+      case Verb::kSave:
+        learner_.optimizer_state();
+        break;
+      case Verb::kRestore:
+        load(message.substr(1));
+        break;
+      case Verb::kDismiss:
+        return;
+    }
+  }
+}
+
+}  // namespace rollcall
