@@ -14,7 +14,7 @@ from ledger import LETTERS, PAYABLE, STATUSES, SYLLABLES, Ledger, compact, custo
 def drill(index, seed, is_allowed):
     """The index-th exercise, with names whose syllables satisfy is_allowed."""
     dice = random.Random(f"{seed}/drill/{index}")
-    return {"messages": dice.choice((_copy, _copy, _write_call, _look_up, _pay))(dice, is_allowed)}
+    return {"messages": dice.choice((_copy, _copy, _write_call, _look_up, _look_up, _pay))(dice, is_allowed)}
 
 
 def _copy(dice, is_allowed):
