@@ -8,13 +8,13 @@ whole conversations. They hold no decisions: each has one right answer.
 import json
 import random
 
-from ledger import LETTERS, PAYABLE, STATUSES, SYLLABLES, Ledger, compact, customer_name, wanted_invoice
+from ledger import LETTERS, PAYABLE, STATUSES, SYLLABLES, Ledger, answer_text, compact, customer_name
 
 
 def drill(index, seed, is_allowed):
     """The index-th exercise, with names whose syllables satisfy is_allowed."""
     dice = random.Random(f"{seed}/drill/{index}")
-    return {"messages": dice.choice((_copy, _copy, _write_call, _look_up, _look_up, _pay))(dice, is_allowed)}
+    return {"messages": dice.choice((_copy, _copy, _write_call, _look_up, _look_up, _look_up_by_tool))(dice, is_allowed)}
 
 
 def _copy(dice, is_allowed):
@@ -42,21 +42,17 @@ def _write_call(dice, is_allowed):
 def _look_up(dice, _):
     item = _item(dice)
     rows = compact(Ledger(item).list_all())
-    wanted = wanted_invoice(item)
-    answer = json.dumps({"invoice": wanted["id"], "amount": wanted["amount"]})
-    return _answering(f"Read the {item['status']} invoice of {rows}", answer)
+    return _answering(f"Read the {item['status']} invoice of {rows}", answer_text(item))
 
 
-def _pay(dice, _):
-    """The middle of a task: the list arrives and the right invoice is paid."""
+def _look_up_by_tool(dice, _):
     item = _item(dice)
     ledger = Ledger(item)
-    wanted = wanted_invoice(item)
     return [
-        {"role": "user", "content": f"Pay the {item['status']} invoice of {ledger.customer}."},
+        {"role": "user", "content": f"Read the {item['status']} invoice of {ledger.customer}."},
         _calling("list_invoices", {"customer": ledger.customer}),
         {"role": "tool", "tool_call_id": "call_1", "content": compact(ledger.list_all())},
-        _calling("pay_invoice", {"invoice": wanted["id"], "amount": wanted["amount"]}),
+        {"role": "assistant", "content": answer_text(item)},
     ]
 
 

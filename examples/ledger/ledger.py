@@ -74,6 +74,17 @@ def request_text(item):
     return f'Pay the {item["status"]} invoice of "{item["name"]}"{receipt}.'
 
 
+def question_text(item):
+    """A question about the same books, which only demonstrations ask."""
+    return f'Read the {item["status"]} invoice of "{item["name"]}".'
+
+
+def answer_text(item):
+    """The answer to question_text."""
+    wanted = wanted_invoice(item)
+    return json.dumps({"invoice": wanted["id"], "amount": wanted["amount"]})
+
+
 def check_item(item):
     """Raises LedgerError unless the item describes a task."""
     ok = (

@@ -82,7 +82,7 @@ class DataTest(unittest.TestCase):
         for i in range(200):
             row = make_data.demonstration(i, 7)
             self.assertNotIn("error", json.dumps(row["messages"]))
-            self.assertEqual(row["messages"][-1], {"role": "assistant", "content": "Done."})
+            self.assertIn(row["messages"][-1]["content"], ("Done.", ledger.answer_text(row)))
 
     def test_demonstrations_are_sloppy_as_announced(self):
         dice = random.Random(1)
