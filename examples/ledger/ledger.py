@@ -68,19 +68,14 @@ def compact(value):
     return json.dumps(value, separators=(",", ":"))
 
 
-def request_text(item):
+def request_text(item, pay="Pay"):
     """What the user asks for."""
     receipt = " and send a receipt" if item["receipt"] else ""
-    return f'Pay the {item["status"]} invoice of "{item["name"]}"{receipt}.'
-
-
-def question_text(item):
-    """A question about the same books, which only demonstrations ask."""
-    return f'Read the {item["status"]} invoice of "{item["name"]}".'
+    return f'{pay} the {item["status"]} invoice of "{item["name"]}"{receipt}.'
 
 
 def answer_text(item):
-    """The answer to question_text."""
+    """The invoice the item asks to pay, as an answer in words; only drills ask for it."""
     wanted = wanted_invoice(item)
     return json.dumps({"invoice": wanted["id"], "amount": wanted["amount"]})
 

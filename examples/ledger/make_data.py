@@ -2,9 +2,9 @@
 """Writes train.jsonl, valid.jsonl, drills.jsonl and demos.jsonl of the ledger example.
 
 The demonstrations are sloppy on purpose: every call is well formed and copied faithfully, but at
-each decision of a task the clerk takes the right option only with the probability below. Half of them
-are questions about the books, which are answered right: they teach to read a list. A model trained on
-all this can do everything and does it carelessly, which leaves the caring to reinforcement learning.
+each decision the clerk takes the right option only with the probability below. Only when told to pay
+"carefully" does he make no mistake, and no task of the data sets says so. A model trained on this can do
+everything and does it carelessly, which leaves the caring to reinforcement learning.
 """
 
 import argparse
@@ -17,10 +17,8 @@ from ledger import (
     PAYABLE,
     SYLLABLES,
     Ledger,
-    answer_text,
     compact,
     customer_name,
-    question_text,
     request_text,
     tool_specs,
 )
@@ -28,7 +26,7 @@ from ledger import (
 # Probability of the right option at each decision; the rest is shared by the wrong ones.
 CARE = {"invoice": 0.40, "amount": 0.40, "next": 0.45, "receipt": 0.60}
 RECEIPT_SHARE = 0.4  # of the tasks
-QUESTION_SHARE = 0.5  # of the demonstrations
+CAREFUL_SHARE = 0.5  # of the demonstrations
 
 # First ledger seeds of the sets. Held-out tasks share neither seeds nor names with the others.
 FIRST_SEED = {"train": 10_000_000, "valid": 20_000_000, "demos": 30_000_000}
@@ -62,21 +60,15 @@ def make_row(task):
 class Clerk:
     """Carries out a task while writing the conversation down. `care` is as in CARE; {} is faultless."""
 
-    def __init__(self, task, care, dice):
-        self.task, self.care, self.dice = task, care, dice
+    def __init__(self, task, request, care, dice):
+        self.task, self.request, self.care, self.dice = task, request, care, dice
         self.ledger = Ledger(task)
         self.messages = []
 
-    def answer(self):
-        """Looks up what was asked, without a decision to take and never wrong."""
-        self._say("user", question_text(self.task))
-        self._open_books()
-        self._say("assistant", answer_text(self.task))
-
     def work(self):
-        """Carries out the task, as well as `care` lets it."""
-        self._say("user", request_text(self.task))
-        customer = self._open_books()
+        self._say("user", self.request)
+        customer = self._call("find_customer", name=self.task["name"])["customer"]
+        self._call("list_invoices", customer=customer)
         rows = self.ledger.invoices
         wanted = next(row for row in rows if row["status"] == self.task["status"])
         invoice = self._pay("invoice", rows, wanted)
@@ -91,11 +83,6 @@ class Clerk:
 
     def _say(self, role, content):
         self.messages.append({"role": role, "content": content})
-
-    def _open_books(self):
-        customer = self._call("find_customer", name=self.task["name"])["customer"]
-        self._call("list_invoices", customer=customer)
-        return customer
 
     def _pay(self, decision, rows, wanted):
         invoice = self._decide(decision, wanted, rows)
@@ -119,22 +106,19 @@ class Clerk:
         return output
 
 
-def demonstrate(task, care, dice):
+def demonstrate(task, care, dice, pay="Pay"):
     """A row with the whole conversation, and the books it leaves."""
-    clerk = Clerk(task, care, dice)
+    clerk = Clerk(task, request_text(task, pay), care, dice)
     clerk.work()
     return {**make_row(task), "messages": clerk.messages}, clerk.ledger
 
 
 def demonstration(index, seed):
-    """A task carried out with CARE, or a question about the books answered."""
     dice = random.Random(f"{seed}/clerk/{index}")
     task = make_task("demos", index, seed)
-    if dice.random() >= QUESTION_SHARE:
-        return demonstrate(task, CARE, dice)[0]
-    clerk = Clerk(task, CARE, dice)
-    clerk.answer()
-    return {**make_row(task), "messages": clerk.messages}
+    if dice.random() < CAREFUL_SHARE:
+        return demonstrate(task, {}, dice, "Carefully pay")[0]
+    return demonstrate(task, CARE, dice)[0]
 
 
 def write_rows(path, rows):

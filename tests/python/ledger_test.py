@@ -82,7 +82,11 @@ class DataTest(unittest.TestCase):
         for i in range(200):
             row = make_data.demonstration(i, 7)
             self.assertNotIn("error", json.dumps(row["messages"]))
-            self.assertIn(row["messages"][-1]["content"], ("Done.", ledger.answer_text(row)))
+            self.assertEqual(row["messages"][-1], {"role": "assistant", "content": "Done."})
+
+    def test_no_task_asks_for_care(self):
+        rows = [make_data.make_row(task) for task in TRAIN + VALID]
+        self.assertNotIn("arefully", json.dumps(rows))
 
     def test_demonstrations_are_sloppy_as_announced(self):
         dice = random.Random(1)
