@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rollcall/ranks.h"
 
-#include <cstdio>
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 #include "comms/log.h"
 #include "comms/stop_signal.h"
@@ -32,6 +37,22 @@ void require_rank_count(const RunConfig& config, const World& world) {
 }
 
 }  // namespace
+
+void start_ranks(int ranks, const RunArguments& arguments) {
+  // The ranks write into mpirun's pipes: only here can be seen whether a person watches.
+  if (::isatty(STDERR_FILENO) == 1) ::setenv("ROLLCALL_LIVE_PROGRESS", "1", 1);
+  // Ranks share cores: a thread that spins while it waits would take the core another rank needs.
+  ::setenv("OMP_WAIT_POLICY", "passive", 0);
+  exec_under_mpirun(ranks, arguments.argc, arguments.argv);
+}
+
+void use_threads(int threads) { at::set_num_threads(threads); }
+
+int learner_threads(int learners) {
+  if (const char* set = std::getenv("OMP_NUM_THREADS"); set != nullptr && std::atoi(set) > 0)
+    return std::atoi(set);
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / learners);
+}
 
 int run_rank(const RunConfig& config,
              const std::function<ExitCode(World&, const StopSignal&)>& body) {

@@ -53,8 +53,7 @@ Judgement judge_status(const HttpReply& reply, bool resent) {
   return {};
 }
 
-asio::awaitable<Delivery> deliver(HttpClient& http, RetryDelay& backoff, Trace& trace,
-                                  Parcel parcel,
+asio::awaitable<Delivery> deliver(Environment::Impl& environment, Trace& trace, Parcel parcel,
                                   std::function<Judgement(const HttpReply&, bool resent)> judge) {
   HttpRequest request = std::move(parcel.request);
   request.headers.insert(request.headers.end(), trace.headers.begin(), trace.headers.end());
@@ -69,7 +68,8 @@ asio::awaitable<Delivery> deliver(HttpClient& http, RetryDelay& backoff, Trace& 
     request.headers.back().second = std::to_string(delivery.retries);
     request.cookies = trace.cookies.header_for(request.url, std::chrono::system_clock::now());
     HttpRequest copy = request;
-    delivery.reply = co_await http.post(std::move(copy));
+    delivery.reply = co_await environment.http.post(std::move(copy));
+    delivery.reply.body = environment.redact(std::move(delivery.reply.body));
     trace.cookies.store(request.url, delivery.reply.headers, std::chrono::system_clock::now());
     const auto now = Clock::now();
     delivery.latency_s = std::chrono::duration<double>(now - start).count();
@@ -80,11 +80,12 @@ asio::awaitable<Delivery> deliver(HttpClient& http, RetryDelay& backoff, Trace& 
         judgement.verdict == Verdict::kGiveUp || judgement.verdict == Verdict::kConfigure;
     if (hopeless || (!free_wait && budget-- <= 0)) {
       delivery.misconfigured = judgement.verdict == Verdict::kConfigure;
-      delivery.fault = std::move(judgement.reason);
+      delivery.fault = environment.redact(std::move(judgement.reason));
       co_return delivery;
     }
     const auto to_deadline = std::chrono::ceil<milliseconds>(deadline - now);
-    milliseconds wait = wait_before(delivery.reply, backoff, delivery.retries, to_deadline);
+    milliseconds wait =
+        wait_before(delivery.reply, environment.backoff, delivery.retries, to_deadline);
     if (free_wait) wait = std::min(wait, to_deadline);
     co_await sleep_for(wait);
   }

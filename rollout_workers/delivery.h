@@ -6,8 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "rollout_workers/environment.h"
 #include "rollout_workers/http_client.h"
-#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/trace.h"
 
 namespace rollcall {
@@ -47,7 +47,9 @@ struct Delivery {
 
 // Sends until `judge` accepts, its budget is used up, or there is no hope. Every try has the same
 // body and Idempotency-Key. The deadline for waits is the request's timeout after the first send.
-asio::awaitable<Delivery> deliver(HttpClient&, RetryDelay&, Trace&, Parcel,
+// Secrets that a server sends back are redacted from its reply before anyone sees it, and from the
+// fault.
+asio::awaitable<Delivery> deliver(Environment::Impl&, Trace&, Parcel,
                                   std::function<Judgement(const HttpReply&, bool resent)> judge);
 
 }  // namespace rollcall

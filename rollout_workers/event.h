@@ -6,7 +6,7 @@
 #include <asio/steady_timer.hpp>
 #include <chrono>
 #include <cstddef>
-#include <utility>  // asio 1.22 forgets it
+#include <utility>
 #include <vector>
 
 namespace rollcall {

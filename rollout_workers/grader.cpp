@@ -42,12 +42,11 @@ asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trac
   const auto judge = [&parsed](const HttpReply& reply, bool resent) {
     return judge_reply(reply, resent, parsed);
   };
-  const Delivery delivery =
-      co_await deliver(environment.http, environment.backoff, trace, std::move(parcel), judge);
+  const Delivery delivery = co_await deliver(environment, trace, std::move(parcel), judge);
   GradeOutcome outcome;
   if (!delivery.fault.empty()) {
-    outcome.fault = environment.redact("grader after " + std::to_string(delivery.retries) +
-                                       " retries: " + delivery.fault);
+    outcome.fault =
+        "grader after " + std::to_string(delivery.retries) + " retries: " + delivery.fault;
     co_return outcome;
   }
   outcome.grade = std::move(parsed.grade);

@@ -4,7 +4,7 @@
 #include <asio/awaitable.hpp>
 #include <memory>
 #include <string>
-#include <utility>  // asio 1.22 forgets it
+#include <utility>
 #include <vector>
 
 #include "comms/task.h"
@@ -46,7 +46,7 @@ struct RolloutContext {
 };
 
 // One rollout: sample a turn, run its tool calls, feed back the results, until the policy answers
-// or a budget ends it; then grade. Faults are retried (docs/protocol.md) and, after that, run as
+// or a budget ends it; then grade. Faults are retried (delivery.h) and, after that, run as
 // new attempts with a new trace_id (max_attempts in all). Never throws for what the policy, a
 // server or the network does: the trajectory says how it ended. A faulted trajectory keeps its
 // transcript and has no grade. Cancelled (asio::bind_cancellation_slot), it returns what it has

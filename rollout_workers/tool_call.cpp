@@ -91,8 +91,7 @@ asio::awaitable<void> call_tool(Environment::Impl& environment, ToolEndpoint& to
   const auto judge = [&outcome, &parsed](const HttpReply& reply, bool resent) {
     return judge_reply(reply, resent, outcome.event.call_id, parsed);
   };
-  Delivery delivery =
-      co_await deliver(environment.http, environment.backoff, trace, std::move(parcel), judge);
+  Delivery delivery = co_await deliver(environment, trace, std::move(parcel), judge);
   tool.replays = tool.replays || replayed(delivery.reply);
   outcome.event.status = delivery.reply.status;
   outcome.event.retries = delivery.retries;

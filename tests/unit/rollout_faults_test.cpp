@@ -440,6 +440,11 @@ TEST_F(RolloutFaultsTest, SecretsReachNeitherDetailNorLogNorTranscript) {
     return tool_output(r, "echo " + r.header("authorization"));
   };
   EXPECT_EQ(run().tool_events.at(0).output, "echo [redacted]");
+  // Nor does a part of one, where a long reply is cut.
+  grader = [](const LoopbackRequest& r) {
+    return answer(500, std::string(195, 'x') + r.header("x-key"));
+  };
+  EXPECT_THAT(run().fault_detail, Not(HasSubstr("xgra")));
   grader = [](const LoopbackRequest& r) { return answer(500, r.header("x-key")); };
   EXPECT_THAT(run().fault_detail, Not(HasSubstr("gradersecret")));
   log_flush();
