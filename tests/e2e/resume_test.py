@@ -77,15 +77,16 @@ class Resume(Case):
         self.assertEqual(run.digests(STEPS), undisturbed.digests(STEPS))
 
     def test_evaluations_do_not_shift_what_follows(self):
-        valid = {"data": {"valid": str(self.folder / "data" / "valid.jsonl")}, "eval": {"every": 2}}
-        run = self.make_run("evaluated", run={"steps": 4}, checkpoint={"every": 2}, **valid)
+        valid = self.folder / "data" / "valid.jsonl"
+        settings = {"run": {"steps": 4}, "checkpoint": {"every": 2}, "eval": {"every": 2}, "data": {"valid": str(valid)}}
+        run = self.make_run("evaluated", **settings)
         self.endpoints.hold_from(4 + 2 * PER_STEP + 4 + 8)  # in the step after the evaluation after step 2
         with self.running(run):
             self.endpoints.wait_until_held()
         self.endpoints.release()
         code, errors = run.train()
         self.assertEqual(code, 0, errors)
-        undisturbed = self.trained("undisturbed", run={"steps": 4}, **valid)
+        undisturbed = self.trained("undisturbed", **settings)
         self.assertEqual(run.digests(4), undisturbed.digests(4))
         evaluated = [line["step"] for line in run.metrics() if "eval_pass_at_1" in line]
         self.assertEqual(evaluated, [0, 2, 4])

@@ -87,7 +87,7 @@ class WorkerDeath(Case):
         run, process = self.check_death_of("headless", [0])
         code, errors = run.finish(process)
         self.assertNotEqual(code, 0)
-        self.assertIn("log", errors)
+        self.assertIn("one was killed or crashed", errors)
         self.assert_nothing_left(run)
 
 
