@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,8 +17,6 @@
 #include <utility>
 
 #include "comms/error.h"
-
-#include <xxhash.h>
 
 namespace rollcall {
 

@@ -59,19 +59,18 @@ BlockedSegments block_segments(const at::Tensor& k, const at::Tensor& v,
   blocked.keys.resize(static_cast<std::size_t>(blocks * shape.key_block_floats()));
   blocked.values.resize(static_cast<std::size_t>(blocks * kKeyBlock * shape.value_row_floats()));
   const std::int64_t row = shape.kv_heads * shape.head_dim;
-  at::parallel_for(0, static_cast<std::int64_t>(segments.size()), 1,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     for (std::int64_t i = begin; i < end; ++i) {
-                       const auto& s = segments[static_cast<std::size_t>(i)];
-                       const std::int64_t block = blocked.first_block[static_cast<std::size_t>(i)];
-                       float* keys = blocked.keys.data() + block * shape.key_block_floats();
-                       float* values =
-                           blocked.values.data() + block * kKeyBlock * shape.value_row_floats();
-                       for (std::int64_t j = 0; j < s.length; ++j)
-                         store_key_value(shape, j, k.const_data_ptr<float>() + (s.begin + j) * row,
-                                         v.const_data_ptr<float>() + (s.begin + j) * row, keys, values);
-                     }
-                   });
+  at::parallel_for(
+      0, static_cast<std::int64_t>(segments.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+          const auto& s = segments[static_cast<std::size_t>(i)];
+          const std::int64_t block = blocked.first_block[static_cast<std::size_t>(i)];
+          float* keys = blocked.keys.data() + block * shape.key_block_floats();
+          float* values = blocked.values.data() + block * kKeyBlock * shape.value_row_floats();
+          for (std::int64_t j = 0; j < s.length; ++j)
+            store_key_value(shape, j, k.const_data_ptr<float>() + (s.begin + j) * row,
+                            v.const_data_ptr<float>() + (s.begin + j) * row, keys, values);
+        }
+      });
   return blocked;
 }
 
@@ -82,7 +81,9 @@ KeyValueView view_of(const BlockedSegments& blocked, std::size_t segment, std::i
           blocked.values.data() + block * kKeyBlock * shape.value_row_floats(), length};
 }
 
-std::int64_t padded(std::int64_t length) { return (length + kKeyBlock - 1) / kKeyBlock * kKeyBlock; }
+std::int64_t padded(std::int64_t length) {
+  return (length + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
+}
 
 // Kernel forward; lse [T, heads] is filled for the backward.
 at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -117,8 +118,8 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
   return out;
 }
 
-// A prompt with the segments that attend to it, or a segment alone: nothing outside touches the same
-// keys, so groups are independent.
+// A prompt with the segments that attend to it, or a segment alone: nothing outside touches the
+// same keys, so groups are independent.
 std::vector<std::vector<std::size_t>> independent_groups(const std::vector<Segment>& segments) {
   std::vector<std::vector<std::size_t>> groups;
   std::vector<std::size_t> group_of(segments.size());
@@ -139,10 +140,12 @@ struct AttentionGradients {
 };
 
 AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                      const at::Tensor& dout, const at::Tensor& lse, const at::Tensor& delta,
-                                      const std::vector<Segment>& segments, double scale) {
+                                      const at::Tensor& dout, const at::Tensor& lse,
+                                      const at::Tensor& delta, const std::vector<Segment>& segments,
+                                      double scale) {
   const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
-  const BlockedSegments keys = block_segments(k, v, segments, shape), values = block_segments(v, k, segments, shape);
+  const BlockedSegments keys = block_segments(k, v, segments, shape),
+                        values = block_segments(v, k, segments, shape);
   AttentionGradients g{at::zeros_like(q), at::zeros_like(k), at::zeros_like(v)};
   const std::int64_t row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
   const auto gradient_row = [&](std::int64_t t, std::size_t stretch, std::int64_t length) {
@@ -248,8 +251,7 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
   std::vector<at::Tensor> parts;
   for (const auto& s : segments) {
     if (s.length == 0) continue;
-    const Segment* prefix =
-        s.prefix < 0 ? nullptr : &segments[static_cast<std::size_t>(s.prefix)];
+    const Segment* prefix = s.prefix < 0 ? nullptr : &segments[static_cast<std::size_t>(s.prefix)];
     parts.push_back(segment_attention(q, k, v, s, prefix, scale));
   }
   return at::cat(parts, 0);

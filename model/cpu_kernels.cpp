@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compiled once per instruction set with ROLLCALL_ISA and ROLLCALL_LINEAR_ROWS set (CMakeLists.txt). No
-// standard library templates here: an inline copy of one, compiled for AVX-512, could be linked into code
-// that runs on a CPU without it.
+// Compiled once per instruction set with ROLLCALL_ISA and ROLLCALL_LINEAR_ROWS set
+// (CMakeLists.txt). No standard library templates here: an inline copy of one, compiled for
+// AVX-512, could be linked into code that runs on a CPU without it.
 #include "model/cpu_kernels.h"
 
 #include <math.h>
@@ -42,8 +42,8 @@ inline float horizontal_max(Vec v) {
 
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
-// e^x by range reduction to [-ln2/2, ln2/2] and a degree-6 polynomial (Cephes expf); inputs below -87
-// give 0 to within 1e-38, which softmax and silu cannot tell apart.
+// e^x by range reduction to [-ln2/2, ln2/2] and a degree-6 polynomial (Cephes expf); inputs below
+// -87 give 0 to within 1e-38, which softmax and silu cannot tell apart.
 inline Vec exp(Vec x) {
   const Vec low = splat(-87.0f), high = splat(88.0f);
   x = x < low ? low : x;
@@ -155,13 +155,16 @@ inline Vec silu(Vec x) { return x / (1.0f + exp(-x)); }
 
 void silu_mul(const float* gate, const float* up, std::int64_t n, float* y) {
   const std::int64_t whole = n / kLanes * kLanes;
-  for (std::int64_t i = 0; i < whole; i += kLanes) store(y + i, silu(load(gate + i)) * load(up + i));
+  for (std::int64_t i = 0; i < whole; i += kLanes)
+    store(y + i, silu(load(gate + i)) * load(up + i));
   const std::int64_t left = n - whole;
   store_partial(y + whole, silu(load_partial(gate + whole, left)) * load_partial(up + whole, left),
                 left);
 }
 
-inline IntVec lane_numbers() { return IntVec{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+inline IntVec lane_numbers() {
+  return IntVec{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+}
 
 constexpr float kMinusInfinity = -__builtin_inff();
 
@@ -353,7 +356,7 @@ void softmax(const float* logits, std::int64_t n, float lse, float* p) {
 
 extern const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA);
 const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {
-    ROLLCALL_TEXT(ROLLCALL_ISA), linear, rms_norm, rope, silu_mul, attention, attention_gradient, logsumexp,
-    softmax};
+    ROLLCALL_TEXT(ROLLCALL_ISA), linear,    rms_norm, rope, silu_mul, attention,
+    attention_gradient,          logsumexp, softmax};
 
 }  // namespace rollcall

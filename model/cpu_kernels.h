@@ -5,9 +5,10 @@
 
 namespace rollcall {
 
-// Keys and values of one stretch of consecutive positions, one layer. Keys are blocked by 16 positions
-// so that a score needs no horizontal sum: keys [ceil(length/16)][kv_heads][head_dim][16], values
-// [length][kv_heads][padded_head_dim], padding zero.
+// Keys and values of one stretch of consecutive positions, one layer. Keys are blocked by 16
+// positions so that a score needs no horizontal sum: keys
+// [ceil(length/16)][kv_heads][head_dim][16], values [length][kv_heads][padded_head_dim], padding
+// zero.
 struct KeyValueView {
   const float* keys = nullptr;
   const float* values = nullptr;
@@ -49,10 +50,10 @@ struct AttentionShape {
 inline constexpr std::int64_t kKeyBlock = 16;    // positions in a block of keys
 inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
 
-// float32 kernels of one instruction set. Every output row depends on its own input row alone, with a
-// fixed order of additions: results do not change with the number of rows, their place, or how rows are
-// spread over calls and threads. That is what makes sampling batch-invariant, and the learner's forward
-// bit-equal to the sampler's. Single-threaded; callers split rows or panels.
+// float32 kernels of one instruction set. Every output row depends on its own input row alone, with
+// a fixed order of additions: results do not change with the number of rows, their place, or how
+// rows are spread over calls and threads. That is what makes sampling batch-invariant, and the
+// learner's forward bit-equal to the sampler's. Single-threaded; callers split rows or panels.
 struct CpuKernels {
   const char* isa;
 

@@ -4,8 +4,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -91,10 +91,13 @@ void Decoder::grow_rope_table(std::int64_t positions) const {
   sine_ = at::empty({positions, half}, at::kFloat);
   for (std::int64_t p = 0; p < positions; ++p) {
     for (std::int64_t i = 0; i < half; ++i) {
-      // The angle is rounded to float32 as in transformers; its sine and cosine are exact to float32.
+      // The angle is rounded to float32 as in transformers; its sine and cosine are exact to
+      // float32.
       const float angle = static_cast<float>(p) * frequencies[static_cast<std::size_t>(i)];
-      cosine_.data_ptr<float>()[p * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      sine_.data_ptr<float>()[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      cosine_.data_ptr<float>()[p * half + i] =
+          static_cast<float>(std::cos(static_cast<double>(angle)));
+      sine_.data_ptr<float>()[p * half + i] =
+          static_cast<float>(std::sin(static_cast<double>(angle)));
     }
   }
 }
@@ -137,7 +140,8 @@ at::Tensor Decoder::packed_hidden(const at::Tensor& tokens,
                                   const std::vector<Segment>& segments) const {
   at::Tensor positions = at::empty({tokens.size(0)}, at::kLong);
   for (const auto& s : segments) {
-    const std::int64_t first = s.prefix < 0 ? 0 : segments[static_cast<std::size_t>(s.prefix)].length;
+    const std::int64_t first =
+        s.prefix < 0 ? 0 : segments[static_cast<std::size_t>(s.prefix)].length;
     auto* to = positions.data_ptr<std::int64_t>() + s.begin;
     for (std::int64_t j = 0; j < s.length; ++j) to[j] = first + j;
   }

@@ -13,18 +13,20 @@
 
 namespace rollcall {
 
-// The forward pass of a pre-norm decoder (Qwen3, Llama layouts): the only one, for prefill, decode and
-// training alike. They differ in `Attend` alone, i.e. in where keys and values lie. Single thread.
+// The forward pass of a pre-norm decoder (Qwen3, Llama layouts): the only one, for prefill, decode
+// and training alike. They differ in `Attend` alone, i.e. in where keys and values lie. Single
+// thread.
 class Decoder {
  public:
   explicit Decoder(const ModelSpec&);
 
-  // Takes the parameters (shared storage, no copy) and packs them. Call again after their values change.
+  // Takes the parameters (shared storage, no copy) and packs them. Call again after their values
+  // change.
   void bind(const NamedTensors&);
 
   // Attention of one layer: q [T, heads, d], k and v [T, kv_heads, d], rotated -> [T, heads, d].
-  using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
-                                          const at::Tensor& v)>;
+  using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& q,
+                                          const at::Tensor& k, const at::Tensor& v)>;
 
   // tokens, positions [T] int64 -> final hidden states [T, hidden] after the last norm.
   at::Tensor hidden(const at::Tensor& tokens, const at::Tensor& positions, const Attend&) const;

@@ -33,7 +33,7 @@ struct Sequence {
   std::vector<std::int32_t> pending;  // tokens not in the cache yet
   std::uint64_t seed = 0;
   std::uint64_t draws = 0;
-  bool running = false;               // a turn is wanted
+  bool running = false;  // a turn is wanted
   SamplingOptions options;
   Completion completion;
 
@@ -61,7 +61,8 @@ struct Engine::Impl {
         options(options_in),
         weights(make_flat_weights(spec_in)),
         decoder(spec_in),
-        shape{spec.heads, spec.kv_heads, spec.head_dim, static_cast<float>(decoder.attention_scale())} {}
+        shape{spec.heads, spec.kv_heads, spec.head_dim,
+              static_cast<float>(decoder.attention_scale())} {}
 
   Sequence& at(SequenceId id) {
     const auto found = sequences.find(id);
@@ -73,8 +74,9 @@ struct Engine::Impl {
   struct Batch {
     std::vector<std::int64_t> tokens, positions;
     std::vector<Stretch> stretches;
-    std::vector<std::pair<Prompt*, std::int64_t>> finished_prompts;  // and the row of their last token
-    std::vector<std::pair<Sequence*, std::int64_t>> sampling;        // row -1: from the prompt's end
+    std::vector<std::pair<Prompt*, std::int64_t>>
+        finished_prompts;                                      // and the row of their last token
+    std::vector<std::pair<Sequence*, std::int64_t>> sampling;  // row -1: from the prompt's end
   };
 
   void add_stretch(Batch& batch, KvSegment& target, const KvSegment* prefix,
@@ -98,10 +100,12 @@ struct Engine::Impl {
     const std::int64_t count = std::min(left, room);
     if (count <= 0) return;
     add_stretch(batch, prompt.cache, nullptr,
-                std::span(prompt.tokens).subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)));
+                std::span(prompt.tokens)
+                    .subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)));
     stats.prefill_tokens += count;
     if (count == left)
-      batch.finished_prompts.emplace_back(&prompt, static_cast<std::int64_t>(batch.tokens.size()) - 1);
+      batch.finished_prompts.emplace_back(&prompt,
+                                          static_cast<std::int64_t>(batch.tokens.size()) - 1);
   }
 
   void add_sequence(Batch& batch, Sequence& s) {
@@ -113,10 +117,12 @@ struct Engine::Impl {
     const auto pending = static_cast<std::int64_t>(s.pending.size());
     const std::int64_t count = pending == 1 ? 1 : std::min(pending, room);
     if (count <= 0) return;
-    add_stretch(batch, s.cache, &s.prompt->cache, std::span(s.pending).first(static_cast<std::size_t>(count)));
+    add_stretch(batch, s.cache, &s.prompt->cache,
+                std::span(s.pending).first(static_cast<std::size_t>(count)));
     (pending == 1 ? stats.decode_tokens : stats.prefill_tokens) += count;
     s.pending.erase(s.pending.begin(), s.pending.begin() + count);
-    if (count == pending) batch.sampling.emplace_back(&s, static_cast<std::int64_t>(batch.tokens.size()) - 1);
+    if (count == pending)
+      batch.sampling.emplace_back(&s, static_cast<std::int64_t>(batch.tokens.size()) - 1);
   }
 
   Batch gather() {
@@ -137,10 +143,11 @@ struct Engine::Impl {
     return batch;
   }
 
-  at::Tensor attend(const Batch& batch, std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
-                    const at::Tensor& v) const {
+  at::Tensor attend(const Batch& batch, std::int64_t layer, const at::Tensor& q,
+                    const at::Tensor& k, const at::Tensor& v) const {
     at::Tensor out = at::empty_like(q);
-    const std::int64_t kv_row = shape.kv_heads * shape.head_dim, q_row = shape.heads * shape.head_dim;
+    const std::int64_t kv_row = shape.kv_heads * shape.head_dim,
+                       q_row = shape.heads * shape.head_dim;
     std::vector<AttentionRow> rows;
     rows.reserve(batch.tokens.size());
     std::int64_t longest = 0;
@@ -156,10 +163,12 @@ struct Engine::Impl {
                         s.target->view(layer, s.first + i + 1)});
       longest = std::max(longest, prefix.length + s.first + s.count + 2 * kKeyBlock);
     }
-    at::parallel_for(0, static_cast<std::int64_t>(rows.size()), 16, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * longest));
-      cpu_kernels().attention(rows.data() + begin, end - begin, shape, scratch.data());
-    });
+    at::parallel_for(
+        0, static_cast<std::int64_t>(rows.size()), 16, [&](std::int64_t begin, std::int64_t end) {
+          std::vector<float> scratch(
+              static_cast<std::size_t>(shape.heads / shape.kv_heads * longest));
+          cpu_kernels().attention(rows.data() + begin, end - begin, shape, scratch.data());
+        });
     return out;
   }
 
@@ -191,8 +200,9 @@ struct Engine::Impl {
       for (std::int64_t i = begin; i < end; ++i) {
         Sequence& s = *batch.sampling[static_cast<std::size_t>(i)].first;
         const std::int64_t ids = s.options.sampled_ids > 0 ? s.options.sampled_ids : vocabulary;
-        const auto token = sample_token({logits.const_data_ptr<float>() + i * vocabulary, static_cast<std::size_t>(ids)},
-                                        uniform_draw(s.seed, s.draws++));
+        const auto token = sample_token(
+            {logits.const_data_ptr<float>() + i * vocabulary, static_cast<std::size_t>(ids)},
+            uniform_draw(s.seed, s.draws++));
         s.completion.tokens.push_back(token.id);
         s.completion.logprobs.push_back(token.logprob);
         s.completion.versions.push_back(static_cast<std::int32_t>(version));
@@ -205,7 +215,8 @@ struct Engine::Impl {
   bool turn_over(Sequence& s) const {
     auto& c = s.completion;
     const auto& stops = s.options.stop_ids;
-    if (!c.tokens.empty() && std::find(stops.begin(), stops.end(), c.tokens.back()) != stops.end()) {
+    if (!c.tokens.empty() &&
+        std::find(stops.begin(), stops.end(), c.tokens.back()) != stops.end()) {
       c.stop = StopReason::kStopToken;
     } else if (static_cast<std::int32_t>(c.tokens.size()) >= s.options.max_new_tokens) {
       c.stop = StopReason::kMaxNewTokens;
@@ -244,7 +255,8 @@ Engine::Engine(const ModelSpec& spec, const EngineOptions& options)
 Engine::~Engine() = default;
 
 std::span<float> Engine::weight_buffer() {
-  return {impl_->weights.flat.data_ptr<float>(), static_cast<std::size_t>(impl_->weights.flat.numel())};
+  return {impl_->weights.flat.data_ptr<float>(),
+          static_cast<std::size_t>(impl_->weights.flat.numel())};
 }
 
 void Engine::commit_weights(std::int64_t version) {
@@ -260,27 +272,35 @@ SequenceId Engine::open(std::span<const std::int32_t> prompt, std::uint64_t seed
   std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
   for (const std::int32_t id : tokens) {
     if (id < 0 || id >= impl_->spec.vocab_size)
-      throw input_error("engine: token id " + std::to_string(id) + " is outside the vocabulary of " +
-                        std::to_string(impl_->spec.vocab_size));
+      throw input_error("engine: token id " + std::to_string(id) +
+                        " is outside the vocabulary of " + std::to_string(impl_->spec.vocab_size));
   }
   auto& slot = impl_->prompts[tokens];
   std::shared_ptr<Prompt> shared = slot.lock();
   if (shared == nullptr) {
-    shared = std::make_shared<Prompt>(Prompt{tokens, KvSegment(impl_->shape, impl_->spec.layers), {}});
+    shared =
+        std::make_shared<Prompt>(Prompt{tokens, KvSegment(impl_->shape, impl_->spec.layers), {}});
     slot = shared;
   } else {
     impl_->stats.shared_prefill_tokens += static_cast<std::int64_t>(tokens.size());
   }
   const SequenceId id = impl_->next_id++;
-  impl_->sequences.emplace(id, Sequence{std::move(shared), KvSegment(impl_->shape, impl_->spec.layers), {},
-                                        seed, 0, false, {}, {}});
+  impl_->sequences.emplace(id, Sequence{std::move(shared),
+                                        KvSegment(impl_->shape, impl_->spec.layers),
+                                        {},
+                                        seed,
+                                        0,
+                                        false,
+                                        {},
+                                        {}});
   return id;
 }
 
 void Engine::request_turn(SequenceId id, std::span<const std::int32_t> delta,
                           const SamplingOptions& options) {
   Sequence& s = impl_->at(id);
-  if (s.running) throw Error("engine: sequence " + std::to_string(id) + " already has a turn running");
+  if (s.running)
+    throw Error("engine: sequence " + std::to_string(id) + " already has a turn running");
   s.pending.insert(s.pending.end(), delta.begin(), delta.end());
   s.options = options;
   s.completion = {};
@@ -291,7 +311,8 @@ void Engine::close(SequenceId id) {
   auto node = impl_->sequences.extract(id);
   if (node.empty() || node.mapped().prompt.use_count() > 1) return;
   const auto found = impl_->prompts.find(node.mapped().prompt->tokens);
-  if (found != impl_->prompts.end() && found->second.lock() == node.mapped().prompt) impl_->prompts.erase(found);
+  if (found != impl_->prompts.end() && found->second.lock() == node.mapped().prompt)
+    impl_->prompts.erase(found);
 }
 
 bool Engine::has_work() const {
@@ -302,7 +323,8 @@ bool Engine::has_work() const {
 std::vector<Engine::Finished> Engine::step() {
   const at::NoGradGuard no_grad;
   if (impl_->version < 0) throw Error("engine: no weights committed");
-  std::vector<Finished> finished = impl_->collect();  // turns that end without a token: no room left
+  std::vector<Finished> finished =
+      impl_->collect();  // turns that end without a token: no room left
   const Impl::Batch batch = impl_->gather();
   const at::Tensor hidden = impl_->compute(batch);
   for (const auto& [prompt, row] : batch.finished_prompts) {

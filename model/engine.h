@@ -32,22 +32,22 @@ struct Completion {
 using SequenceId = std::int64_t;
 
 struct EngineOptions {
-  std::int64_t max_context = 8192;   // tokens a sequence may hold, prompt included
-  std::int64_t max_batch = 256;      // sequences decoded together
+  std::int64_t max_context = 8192;  // tokens a sequence may hold, prompt included
+  std::int64_t max_batch = 256;     // sequences decoded together
 };
 
 struct EngineStats {
-  std::int64_t prefill_tokens = 0;   // computed
+  std::int64_t prefill_tokens = 0;         // computed
   std::int64_t shared_prefill_tokens = 0;  // not computed, because a group's prompt was shared
   std::int64_t decode_tokens = 0;
   std::int64_t decode_steps = 0;
 };
 
-// Samples from the policy with continuous batching: any sequence may start, stop or wait for a tool at
-// any step. A prompt is prefilled once for all sequences that share it; the KV cache of a sequence is
-// kept until close(), so a tool result costs only its own tokens.
-// Batch-invariant: a sequence's tokens and log-probabilities depend on its prompt, deltas, seed and the
-// weights alone, not on what else runs or on its place in the batch. Single thread.
+// Samples from the policy with continuous batching: any sequence may start, stop or wait for a tool
+// at any step. A prompt is prefilled once for all sequences that share it; the KV cache of a
+// sequence is kept until close(), so a tool result costs only its own tokens. Batch-invariant: a
+// sequence's tokens and log-probabilities depend on its prompt, deltas, seed and the weights alone,
+// not on what else runs or on its place in the batch. Single thread.
 class Engine {
  public:
   Engine(const ModelSpec&, const EngineOptions&);
@@ -66,15 +66,15 @@ class Engine {
   SequenceId open(std::span<const std::int32_t> prompt, std::uint64_t seed);
   // Appends `delta` (may be empty) and asks for one turn. One turn at a time per sequence.
   void request_turn(SequenceId, std::span<const std::int32_t> delta, const SamplingOptions&);
-  void close(SequenceId);   // abandons a running turn
+  void close(SequenceId);  // abandons a running turn
 
   struct Finished {
     SequenceId sequence;
     Completion completion;
   };
   bool has_work() const;
-  // One round: prefill what waits, then one decode step for all running sequences. Returns the turns
-  // that ended.
+  // One round: prefill what waits, then one decode step for all running sequences. Returns the
+  // turns that ended.
   std::vector<Finished> step();
 
   std::int64_t length(SequenceId) const;  // tokens in the cache or about to be

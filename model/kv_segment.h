@@ -8,8 +8,8 @@
 
 namespace rollcall {
 
-// Keys and values of consecutive positions in all layers, growing at the end: a group's prompt, or what
-// one rollout added to it.
+// Keys and values of consecutive positions in all layers, growing at the end: a group's prompt, or
+// what one rollout added to it.
 class KvSegment {
  public:
   KvSegment(const AttentionShape& shape, std::int64_t layers)

@@ -14,20 +14,20 @@ enum class RopeType { kDefault, kLinear, kLlama3 };
 
 // What config.json means, with every default of its model_type filled in.
 struct ModelSpec {
-  std::string model_type;             // "qwen3", "llama"
+  std::string model_type;  // "qwen3", "llama"
   std::int64_t hidden_size = 0;
   std::int64_t intermediate_size = 0;
   std::int64_t layers = 0;
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
-  std::int64_t vocab_size = 0;        // embedding rows, padding included
+  std::int64_t vocab_size = 0;  // embedding rows, padding included
   double rms_norm_eps = 1e-6;
-  double initializer_range = 0.02;    // standard deviation of fresh weights
-  bool attention_bias = false;        // on q, k, v and o
+  double initializer_range = 0.02;  // standard deviation of fresh weights
+  bool attention_bias = false;      // on q, k, v and o
   bool mlp_bias = false;
-  bool qk_norm = false;               // RMSNorm over head_dim on q and k before RoPE (Qwen3)
-  bool tied = false;                  // lm_head.weight is model.embed_tokens.weight
+  bool qk_norm = false;  // RMSNorm over head_dim on q and k before RoPE (Qwen3)
+  bool tied = false;     // lm_head.weight is model.embed_tokens.weight
   std::int64_t max_position_embeddings = 0;
   RopeType rope_type = RopeType::kDefault;
   double rope_theta = 10000.0;
@@ -39,8 +39,8 @@ struct ModelSpec {
 };
 
 // Reads DIR/config.json (transformers v4 and v5 spelling) and generation_config.json's eos ids.
-// Throws an input Error naming file and key: unknown model_type, quantised weights, unsupported rope
-// type or activation, missing or non-positive sizes, heads not divisible by kv_heads.
+// Throws an input Error naming file and key: unknown model_type, quantised weights, unsupported
+// rope type or activation, missing or non-positive sizes, heads not divisible by kv_heads.
 ModelSpec read_model_spec(const std::filesystem::path& dir);
 
 // Every parameter of the model in Hugging Face names and [out, in] shapes, in a fixed order

@@ -34,7 +34,8 @@ constexpr std::int64_t kGrainFlops = 1 << 18;  // work worth waking a thread for
 // Runs body(begin, end) over [0, n) in parallel, each item costing `flops`.
 template <class Body>
 void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
-  at::parallel_for(0, n, std::max<std::int64_t>(1, kGrainFlops / std::max<std::int64_t>(1, flops)), body);
+  at::parallel_for(0, n, std::max<std::int64_t>(1, kGrainFlops / std::max<std::int64_t>(1, flops)),
+                   body);
 }
 
 void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
@@ -77,7 +78,8 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   }
 };
 
-at::Tensor norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps, at::Tensor* rstd) {
+at::Tensor norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps,
+                        at::Tensor* rstd) {
   const std::int64_t n = x.size(-1), rows = x.numel() / n;
   at::Tensor y = at::empty_like(x);
   if (rstd != nullptr) *rstd = at::empty({rows, 1}, x.options());
@@ -97,7 +99,8 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
     context->save_for_backward({x, weight, rstd});
     return y;
   }
-  // With n = x * rstd: dweight = sum over rows of dy * n; dx = rstd * (g - n * mean(g * n)), g = dy * weight.
+  // With n = x * rstd: dweight = sum over rows of dy * n; dx = rstd * (g - n * mean(g * n)), g = dy
+  // * weight.
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const std::int64_t n = saved[0].size(-1);
@@ -135,17 +138,20 @@ struct RopeFunction : torch::autograd::Function<RopeFunction> {
 
 at::Tensor silu_mul_kernel(const at::Tensor& gate, const at::Tensor& up) {
   at::Tensor y = at::empty_like(gate);
-  const std::int64_t row = gate.size(-1);  // split by rows, so that lanes do not depend on the split
+  const std::int64_t row =
+      gate.size(-1);  // split by rows, so that lanes do not depend on the split
   parallel(gate.numel() / row, 16 * row, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r)
-      cpu_kernels().silu_mul(gate.const_data_ptr<float>() + r * row, up.const_data_ptr<float>() + r * row,
-                             row, y.data_ptr<float>() + r * row);
+      cpu_kernels().silu_mul(gate.const_data_ptr<float>() + r * row,
+                             up.const_data_ptr<float>() + r * row, row,
+                             y.data_ptr<float>() + r * row);
   });
   return y;
 }
 
 struct SiluMulFunction : torch::autograd::Function<SiluMulFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate,
+                            const at::Tensor& up) {
     context->save_for_backward({gate, up});
     return silu_mul_kernel(gate, up);
   }
@@ -187,7 +193,8 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
           const float total = cpu_kernels().logsumexp(row, valid_ids);
           cpu_kernels().softmax(row, valid_ids, total, p.data());
           double expected = 0;
-          for (std::int64_t i = 0; i < valid_ids; ++i) expected += static_cast<double>(p[i]) * row[i];
+          for (std::int64_t i = 0; i < valid_ids; ++i)
+            expected += static_cast<double>(p[i]) * row[i];
           lse.data_ptr<float>()[begin + r] = total;
           logprobs.data_ptr<float>()[begin + r] = row[target[begin + r]] - total;
           entropy.data_ptr<float>()[begin + r] = static_cast<float>(total - expected);
@@ -252,8 +259,7 @@ at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  if (!has_kernel(x))
-    return x * at::rsqrt((x * x).mean(-1, /*keepdim=*/true) + eps) * weight;
+  if (!has_kernel(x)) return x * at::rsqrt((x * x).mean(-1, /*keepdim=*/true) + eps) * weight;
   if (at::GradMode::is_enabled()) return NormFunction::apply(x, weight, eps);
   return norm_forward(x, weight, eps, nullptr);
 }
@@ -278,7 +284,8 @@ at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up) {
 TokenLogprobs token_logprobs(const at::Tensor& hidden, const LinearWeight& head,
                              const at::Tensor& targets, std::int64_t valid_ids) {
   if (has_kernel(hidden)) {
-    const auto both = TokenLogprobFunction::apply(hidden, head.weight, head.packed, targets, valid_ids);
+    const auto both =
+        TokenLogprobFunction::apply(hidden, head.weight, head.packed, targets, valid_ids);
     return {both[0], both[1]};
   }
   const at::Tensor all =

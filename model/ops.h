@@ -8,11 +8,12 @@
 
 namespace rollcall {
 
-// The operators of the decoder, with gradients. float32 tensors on the CPU go through the kernels of
-// cpu_kernels.h, forward bits independent of batching; anything else (CUDA, float64) through ATen, which
-// is also the reference that the kernels are tested against.
+// The operators of the decoder, with gradients. float32 tensors on the CPU go through the kernels
+// of cpu_kernels.h, forward bits independent of batching; anything else (CUDA, float64) through
+// ATen, which is also the reference that the kernels are tested against.
 
-// A linear layer's parameters. `packed` belongs to `weight`'s present values: pack() again after a change.
+// A linear layer's parameters. `packed` belongs to `weight`'s present values: pack() again after a
+// change.
 struct LinearWeight {
   at::Tensor weight;  // [out, in]
   at::Tensor bias;    // [out], or undefined
@@ -30,12 +31,14 @@ at::Tensor rope(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor&
 
 at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up);  // silu(gate) * up
 
-// Consecutive rows of a packed tensor that are one stretch of one sequence. Its rows attend to all of
-// segment `prefix` (a group's prompt, computed once for all members) and causally to the segment itself.
+// Consecutive rows of a packed tensor that are one stretch of one sequence. Its rows attend to all
+// of segment `prefix` (a group's prompt, computed once for all members) and causally to the segment
+// itself.
 struct Segment {
   std::int64_t begin = 0;
   std::int64_t length = 0;
-  std::int64_t prefix = -1;  // index of another, earlier segment without a prefix of its own; -1: none
+  std::int64_t prefix =
+      -1;  // index of another, earlier segment without a prefix of its own; -1: none
 };
 
 // Attention inside a packed row: q [T, heads, d], k and v [T, kv_heads, d] -> [T, heads, d].
@@ -47,8 +50,8 @@ struct TokenLogprobs {
   at::Tensor entropy;   // [N] nats, no gradient
 };
 
-// log softmax(hidden @ head^T)[target] over the first `valid_ids` ids. The [N, vocabulary] logits exist
-// one chunk of rows at a time, in forward and in backward.
+// log softmax(hidden @ head^T)[target] over the first `valid_ids` ids. The [N, vocabulary] logits
+// exist one chunk of rows at a time, in forward and in backward.
 TokenLogprobs token_logprobs(const at::Tensor& hidden, const LinearWeight& head,
                              const at::Tensor& targets, std::int64_t valid_ids);
 

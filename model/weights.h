@@ -30,8 +30,8 @@ FlatWeights make_flat_weights(const ModelSpec&);  // zero-filled, CPU
 // accepts a redundant lm_head.weight of a tied model if it equals the embedding.
 void load_weights(const std::filesystem::path& dir, const ModelSpec&, FlatWeights& weights);
 
-// Random initialisation (normal, std initializer_range, output projections scaled by 1/sqrt(2 layers); norms 1),
-// the same for the same seed. For sft from scratch.
+// Random initialisation (normal, std initializer_range, output projections scaled by 1/sqrt(2
+// layers); norms 1), the same for the same seed. For sft from scratch.
 void init_weights(const ModelSpec&, std::uint64_t seed, FlatWeights& weights);
 
 // Writes DIR/model.safetensors (metadata {"format":"pt"}), in `dtype` "float32" or "bfloat16"

@@ -7,8 +7,8 @@
 
 namespace rollcall {
 
-// What every command that reads a run file is given. argc and argv are the process's own, for starting
-// its ranks.
+// What every command that reads a run file is given. argc and argv are the process's own, for
+// starting its ranks.
 struct RunArguments {
   std::filesystem::path run_file;
   std::vector<std::string> overrides;  // a.b.c=value
@@ -19,9 +19,11 @@ struct RunArguments {
 // Each returns the process's exit code; errors are thrown.
 int train_command(const RunArguments&);
 int roles_command(const RunArguments&);  // train --roles: prints which rank does what
-int eval_command(const RunArguments&, const std::filesystem::path& checkpoint);  // empty: model.path
+int eval_command(const RunArguments&,
+                 const std::filesystem::path& checkpoint);  // empty: model.path
 int sft_command(const RunArguments&);
-int export_command(const std::filesystem::path& source, const std::filesystem::path& out, const std::string& dtype);
+int export_command(const std::filesystem::path& source, const std::filesystem::path& out,
+                   const std::string& dtype);
 int doctor_command();
 
 struct LogitsArguments {

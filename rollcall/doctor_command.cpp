@@ -39,12 +39,15 @@ void check_library(const char* what, const char* library, const char* how) {
 }  // namespace
 
 int doctor_command() {
-  std::printf("rollcall %s, torch %s, CPU kernels %s\n", kVersion, kTorchVersion, cpu_kernels().isa);
+  std::printf("rollcall %s, torch %s, CPU kernels %s\n", kVersion, kTorchVersion,
+              cpu_kernels().isa);
   const std::string mpirun = find_program("mpirun"), sbatch = find_program("sbatch");
   line("MPI launcher", !mpirun.empty(), mpirun.empty() ? "apt-get install openmpi-bin" : mpirun);
-  line("Slurm", !sbatch.empty(), sbatch.empty() ? "not on this machine; runs start under mpirun" : sbatch);
+  line("Slurm", !sbatch.empty(),
+       sbatch.empty() ? "not on this machine; runs start under mpirun" : sbatch);
   check_library("NVIDIA driver", "libcuda.so.1", "no GPU driver here; runs use the CPU");
-  check_library("CUDA plugin", "librollcall_cuda.so", "needed on GPUs only; built when CMake finds a CUDA toolkit (ROLLCALL_CUDA=ON)");
+  check_library("CUDA plugin", "librollcall_cuda.so",
+                "needed on GPUs only; built when CMake finds a CUDA toolkit (ROLLCALL_CUDA=ON)");
   return mpirun.empty() ? 1 : 0;
 }
 

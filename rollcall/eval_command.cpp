@@ -8,7 +8,6 @@
 #include "comms/world.h"
 #include "model/model_spec.h"
 #include "rollcall/commands.h"
-#include "rollcall/launch.h"
 #include "rollcall/ranks.h"
 #include "rollcall/run_setup.h"
 
@@ -17,7 +16,9 @@ namespace {
 
 ExitCode eval_rank(const RunConfig& config, World& world) {
   const ModelSpec spec = read_model_spec(config.model.path);
-  const std::size_t parameter_bytes = static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
+  const std::size_t parameter_bytes =
+      static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
+  use_threads(1);
   if (world.rank() > 0) {
     RolloutClient client(world, config.cluster, parameter_bytes);
     run_worker(make_worker_setup(config, world.rank()), client);
@@ -46,9 +47,10 @@ int eval_command(const RunArguments& arguments, const std::filesystem::path& che
     throw input_error("rollcall eval needs data.valid", "name a held-out dataset in the run file");
   if (!under_launcher()) {
     check_inputs(config);
-    return run_ranks(1 + config.cluster.workers, arguments.argc, arguments.argv);
+    start_ranks(1 + config.cluster.workers, arguments);
   }
-  return run_rank(config, [&](World& world, const StopSignal&) { return eval_rank(config, world); });
+  return run_rank(config,
+                  [&](World& world, const StopSignal&) { return eval_rank(config, world); });
 }
 
 }  // namespace rollcall

@@ -30,11 +30,13 @@ Source from_run(const fs::path& run_dir) {
   const auto newest = newest_checkpoint(run_dir / "checkpoints");
   if (!newest) throw input_error(run_dir.string() + " has no complete checkpoint to export");
   // Secrets are not needed here, so any value will do for them.
-  const RunConfig config = read_run_config(run_dir / "config.yaml", {}, [](const std::string& name) { return std::optional(name); });
+  const RunConfig config = read_run_config(
+      run_dir / "config.yaml", {}, [](const std::string& name) { return std::optional(name); });
   Source source{config.model.path, make_flat_weights(read_model_spec(config.model.path))};
   const TrainState state = load_checkpoint(*newest);
   if (static_cast<std::int64_t>(state.masters.size()) != source.weights.flat.numel())
-    throw input_error(newest->string() + " was made from another model than " + source.dir.string());
+    throw input_error(newest->string() + " was made from another model than " +
+                      source.dir.string());
   std::copy(state.masters.begin(), state.masters.end(), source.weights.flat.data_ptr<float>());
   return source;
 }

@@ -19,28 +19,35 @@ namespace {
 using Action = std::function<int()>;
 
 // A subcommand that reads a run file.
-CLI::App* add_run_command(CLI::App& app, const std::string& name, const std::string& help, RunArguments& run) {
+CLI::App* add_run_command(CLI::App& app, const std::string& name, const std::string& help,
+                          RunArguments& run) {
   CLI::App* command = app.add_subcommand(name, help);
   command->add_option("RUN.yaml", run.run_file, "the run file")->required();
-  command->add_option("--set", run.overrides, "override a key: batch.group_size=32")->allow_extra_args(false);
+  command->add_option("--set", run.overrides, "override a key: batch.group_size=32")
+      ->allow_extra_args(false);
   return command;
 }
 
 void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
   static bool roles = false;
   static std::string checkpoint, source, out, dtype = "float32";
-  CLI::App* train = add_run_command(app, "train", "train; resumes by itself if the run directory holds a checkpoint", run);
+  CLI::App* train = add_run_command(
+      app, "train", "train; resumes by itself if the run directory holds a checkpoint", run);
   train->add_flag("--roles", roles, "print which rank does what and stop");
-  train->callback([&] { action = [&] { return roles ? roles_command(run) : train_command(run); }; });
+  train->callback(
+      [&] { action = [&] { return roles ? roles_command(run) : train_command(run); }; });
   CLI::App* eval = add_run_command(app, "eval", "pass@1 on the held-out set, one JSON line", run);
-  eval->add_option("--checkpoint", checkpoint, "Hugging Face directory to evaluate instead of model.path");
+  eval->add_option("--checkpoint", checkpoint,
+                   "Hugging Face directory to evaluate instead of model.path");
   eval->callback([&] { action = [&] { return eval_command(run, checkpoint); }; });
   CLI::App* sft = add_run_command(app, "sft", "warm start from demonstrations", run);
   sft->callback([&] { action = [&] { return sft_command(run); }; });
-  CLI::App* exporter = app.add_subcommand("export", "a model directory or a run becomes a serving directory; re-opened and compared");
+  CLI::App* exporter = app.add_subcommand(
+      "export", "a model directory or a run becomes a serving directory; re-opened and compared");
   exporter->add_option("SOURCE", source, "Hugging Face directory, or runs/<name>")->required();
   exporter->add_option("--out", out, "directory to write")->required();
-  exporter->add_option("--dtype", dtype, "float32 or bfloat16")->check(CLI::IsMember({"float32", "bfloat16"}));
+  exporter->add_option("--dtype", dtype, "float32 or bfloat16")
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
   exporter->callback([&] { action = [&] { return export_command(source, out, dtype); }; });
 }
 
@@ -59,7 +66,9 @@ void add_run_reading_commands(CLI::App& app, Action& action) {
   inspect->add_option("RUN", run_dir, "runs/<name>")->required();
   inspect->add_option("--row", row, "show one trajectory in full");
   inspect->callback([&] {
-    action = [&] { return run_inspect(run_dir, row < 0 ? std::nullopt : std::optional(row), std::cout); };
+    action = [&] {
+      return run_inspect(run_dir, row < 0 ? std::nullopt : std::optional(row), std::cout);
+    };
   });
 }
 
@@ -68,13 +77,16 @@ void add_model_commands(CLI::App& app, Action& action) {
   static LogitsArguments logits;
   CLI::App* model = app.add_subcommand("model", "what the model code computes, as JSON lines");
   model->require_subcommand(1);
-  CLI::App* command = model->add_subcommand("logits", "logits, log-probabilities, entropies, gradients");
+  CLI::App* command =
+      model->add_subcommand("logits", "logits, log-probabilities, entropies, gradients");
   command->add_option("DIR", logits.dir)->required();
   command->add_option("--ids", logits.ids, "1,2,3")->delimiter(',')->required();
   command->add_option("--temperature", logits.temperature)->check(CLI::PositiveNumber);
-  command->add_flag("--mask-padding", logits.mask_padding, "rows past the tokenizer's last id get -inf");
+  command->add_flag("--mask-padding", logits.mask_padding,
+                    "rows past the tokenizer's last id get -inf");
   command->add_option("--grad", logits.gradients, "NAME,NAME")->delimiter(',');
-  command->add_option("--greedy", logits.greedy, "ids of the arg-max continuation")->check(CLI::NonNegativeNumber);
+  command->add_option("--greedy", logits.greedy, "ids of the arg-max continuation")
+      ->check(CLI::NonNegativeNumber);
   command->callback([&] { action = [&] { return model_logits_command(logits); }; });
   const auto add_text_command = [&](const char* name, const char* help, auto run) {
     CLI::App* text = model->add_subcommand(name, help);
@@ -88,7 +100,8 @@ void add_model_commands(CLI::App& app, Action& action) {
   CLI::App* check = model->add_subcommand("check", "validate safetensors files");
   check->add_option("PATH", path)->required();
   check->callback([&] { action = [&] { return run_model_check(path, std::cout); }; });
-  CLI::App* objective = app.add_subcommand("objective", "what the loss code computes, as JSON lines");
+  CLI::App* objective =
+      app.add_subcommand("objective", "what the loss code computes, as JSON lines");
   objective->add_option("--jsonl", jsonl, "one request a line")->required();
   objective->callback([&] { action = [&] { return run_objective(jsonl, std::cout); }; });
 }
@@ -104,7 +117,8 @@ int run(int argc, char** argv) {
   add_training_commands(app, arguments, action);
   add_run_reading_commands(app, action);
   add_model_commands(app, action);
-  app.add_subcommand("doctor", "what works on this machine, what is missing, how to get it")->callback([&] { action = doctor_command; });
+  app.add_subcommand("doctor", "what works on this machine, what is missing, how to get it")
+      ->callback([&] { action = doctor_command; });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -121,10 +135,13 @@ int main(int argc, char** argv) {
     return rollcall::run(argc, argv);
   } catch (const rollcall::Error& error) {
     std::fprintf(stderr, "rollcall: %s\n", error.what());
-    if (!error.what_to_do().empty()) std::fprintf(stderr, "  what to do: %s\n", error.what_to_do().c_str());
+    if (!error.what_to_do().empty())
+      std::fprintf(stderr, "  what to do: %s\n", error.what_to_do().c_str());
     return static_cast<int>(error.exit_code());
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "rollcall: unexpected: %s\n  this is a bug in rollcall: please report it\n", error.what());
+    std::fprintf(stderr,
+                 "rollcall: unexpected: %s\n  this is a bug in rollcall: please report it\n",
+                 error.what());
     return static_cast<int>(rollcall::ExitCode::kFailure);
   }
 }

@@ -25,13 +25,15 @@ std::vector<double> to_doubles(const at::Tensor& t) {
 }
 
 // The arg-max continuation, every step through the decoder again with all tokens before it.
-std::vector<std::int64_t> greedy_continuation(const Decoder& decoder, std::vector<std::int64_t> ids, std::int64_t count) {
+std::vector<std::int64_t> greedy_continuation(const Decoder& decoder, std::vector<std::int64_t> ids,
+                                              std::int64_t count) {
   const at::NoGradGuard no_grad;
   const std::size_t given = ids.size();
   for (; count > 0; --count) {
     const auto length = static_cast<std::int64_t>(ids.size());
     const at::Tensor hidden = decoder.packed_hidden(at::tensor(ids), {{0, length, -1}});
-    ids.push_back(linear(hidden.narrow(0, length - 1, 1), decoder.head()).argmax().item<std::int64_t>());
+    ids.push_back(
+        linear(hidden.narrow(0, length - 1, 1), decoder.head()).argmax().item<std::int64_t>());
   }
   return {ids.begin() + static_cast<std::ptrdiff_t>(given), ids.end()};
 }
@@ -42,7 +44,8 @@ int model_logits_command(const LogitsArguments& a) {
   const ModelSpec spec = read_model_spec(a.dir);
   for (const auto id : a.ids)
     if (id < 0 || id >= spec.vocab_size)
-      throw input_error("--ids: " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(spec.vocab_size));
+      throw input_error("--ids: " + std::to_string(id) + " is outside the vocabulary of " +
+                        std::to_string(spec.vocab_size));
   FlatWeights weights = make_flat_weights(spec);
   load_weights(a.dir, spec, weights);
   NamedTensors leaves;
@@ -58,7 +61,10 @@ int model_logits_command(const LogitsArguments& a) {
   const at::Tensor logits = linear(hidden, decoder.head());
   for (std::int64_t t = 0; t < length; ++t) rows.push_back(to_doubles(logits[t]));
 
-  const std::int64_t valid = a.mask_padding ? std::min<std::int64_t>(spec.vocab_size, Tokenizer(a.dir / "tokenizer.json").size()) : spec.vocab_size;
+  const std::int64_t valid =
+      a.mask_padding
+          ? std::min<std::int64_t>(spec.vocab_size, Tokenizer(a.dir / "tokenizer.json").size())
+          : spec.vocab_size;
   const at::Tensor next = ids.roll(-1);
   const TokenLogprobs scored = token_logprobs(hidden / a.temperature, decoder.head(), next, valid);
   const at::Tensor logprobs = scored.logprobs.narrow(0, 0, length - 1);
@@ -71,8 +77,10 @@ int model_logits_command(const LogitsArguments& a) {
     out["nll"] = nll.item<double>();
     for (const auto& name : a.gradients) {
       const auto found = leaves.find(name);
-      if (found == leaves.end()) throw input_error("--grad: the model has no parameter '" + name + "'");
-      out["grads"][name] = {{"shape", found->second.sizes().vec()}, {"values", to_doubles(found->second.grad())}};
+      if (found == leaves.end())
+        throw input_error("--grad: the model has no parameter '" + name + "'");
+      out["grads"][name] = {{"shape", found->second.sizes().vec()},
+                            {"values", to_doubles(found->second.grad())}};
     }
   }
   if (a.greedy > 0) out["greedy"] = greedy_continuation(decoder, a.ids, a.greedy);

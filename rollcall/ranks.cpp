@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rollcall/ranks.h"
 
-#include <cstdio>
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 #include "comms/log.h"
 #include "comms/stop_signal.h"
@@ -17,9 +22,10 @@ namespace {
 void require_rank_count(const RunConfig& config, const World& world) {
   const int wanted = config.cluster.learners + config.cluster.workers;
   if (world.size() == wanted) return;
-  throw input_error("the launcher started " + std::to_string(world.size()) + " ranks, the run file asks for " + std::to_string(wanted) +
-                        " (cluster.learners + cluster.workers)",
-                    "start as many ranks as the run file asks for, or change cluster.workers with --set");
+  throw input_error(
+      "the launcher started " + std::to_string(world.size()) + " ranks, the run file asks for " +
+          std::to_string(wanted) + " (cluster.learners + cluster.workers)",
+      "start as many ranks as the run file asks for, or change cluster.workers with --set");
 }
 
 // Ends the job because of an error on this rank.
@@ -32,7 +38,24 @@ void require_rank_count(const RunConfig& config, const World& world) {
 
 }  // namespace
 
-int run_rank(const RunConfig& config, const std::function<ExitCode(World&, const StopSignal&)>& body) {
+void start_ranks(int ranks, const RunArguments& arguments) {
+  // The ranks write into mpirun's pipes: only here can be seen whether a person watches.
+  if (::isatty(STDERR_FILENO) == 1) ::setenv("ROLLCALL_LIVE_PROGRESS", "1", 1);
+  // Ranks share cores: a thread that spins while it waits would take the core another rank needs.
+  ::setenv("OMP_WAIT_POLICY", "passive", 0);
+  exec_under_mpirun(ranks, arguments.argc, arguments.argv);
+}
+
+void use_threads(int threads) { at::set_num_threads(threads); }
+
+int learner_threads(int learners) {
+  if (const char* set = std::getenv("OMP_NUM_THREADS"); set != nullptr && std::atoi(set) > 0)
+    return std::atoi(set);
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / learners);
+}
+
+int run_rank(const RunConfig& config,
+             const std::function<ExitCode(World&, const StopSignal&)>& body) {
   int argc = 0;
   char** argv = nullptr;
   World world(&argc, &argv);
@@ -41,14 +64,16 @@ int run_rank(const RunConfig& config, const std::function<ExitCode(World&, const
     require_rank_count(config, world);
     const auto logs = run_directory(config) / "log";
     std::filesystem::create_directories(logs);
-    log_open(world.rank(), logs / ("rank-" + std::to_string(world.rank()) + ".log"), world.rank() == 0);
+    log_open(world.rank(), logs / ("rank-" + std::to_string(world.rank()) + ".log"),
+             world.rank() == 0);
     const ExitCode code = body(world, stop);
     log_flush();
     world.finish(code);
   } catch (const Error& error) {
     fail(world, error);
   } catch (const std::exception& error) {
-    fail(world, Error(std::string("unexpected: ") + error.what(), "this is a bug in rollcall: please report it with the log"));
+    fail(world, Error(std::string("unexpected: ") + error.what(),
+                      "this is a bug in rollcall: please report it with the log"));
   }
 }
 

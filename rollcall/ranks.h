@@ -5,14 +5,25 @@
 
 #include "comms/error.h"
 #include "configs/run_config.h"
+#include "rollcall/commands.h"
 
 namespace rollcall {
 
 class StopSignal;
 class World;
 
-// The frame of every rank: joins MPI, checks that the number of ranks is the configured one, opens the
-// rank's log, runs `body`, and leaves. An error is logged and ends all ranks. Does not return.
-[[noreturn]] int run_rank(const RunConfig&, const std::function<ExitCode(World&, const StopSignal&)>& body);
+// Becomes mpirun with that many ranks of this program and its arguments; does not return.
+[[noreturn]] void start_ranks(int ranks, const RunArguments&);
+
+// Threads that this rank's tensor operations use.
+void use_threads(int threads);
+// OMP_NUM_THREADS if it is set, else an equal share of this host's cores; workers idle while learners
+// update.
+int learner_threads(int learners);
+
+// The frame of every rank: joins MPI, checks that the number of ranks is the configured one, opens
+// the rank's log, runs `body`, and leaves. An error is logged and ends all ranks. Does not return.
+[[noreturn]] int run_rank(const RunConfig&,
+                          const std::function<ExitCode(World&, const StopSignal&)>& body);
 
 }  // namespace rollcall

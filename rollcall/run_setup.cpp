@@ -49,7 +49,9 @@ RunConfig load_run_config(const RunArguments& arguments, Purpose purpose) {
   return read_run_config(arguments.run_file, arguments.overrides, environment, purpose);
 }
 
-fs::path run_directory(const RunConfig& config) { return fs::absolute(fs::path(config.run.dir) / config.run.name); }
+fs::path run_directory(const RunConfig& config) {
+  return fs::absolute(fs::path(config.run.dir) / config.run.name);
+}
 
 TrainSetup make_train_setup(const RunConfig& config) {
   TrainSetup setup;
@@ -67,13 +69,21 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.effective_config = effective_yaml(config);
   setup.about = about_run(config);
   setup.valid_ids = Tokenizer(setup.model_dir / "tokenizer.json").size();
-  setup.live_progress = environment("ROLLCALL_LIVE_PROGRESS").has_value() || ::isatty(STDERR_FILENO) == 1;
+  setup.live_progress =
+      environment("ROLLCALL_LIVE_PROGRESS").has_value() || ::isatty(STDERR_FILENO) == 1;
   return setup;
 }
 
 WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
-  return {config.model.path, config.tools, config.grader, config.rollout, tasks_of(config.data.train, "data.train"),
-          tasks_of(config.data.valid, "data.valid"), config.run.name, rank, config.cluster.rollouts_per_worker};
+  return {config.model.path,
+          config.tools,
+          config.grader,
+          config.rollout,
+          tasks_of(config.data.train, "data.train"),
+          tasks_of(config.data.valid, "data.valid"),
+          config.run.name,
+          rank,
+          config.cluster.rollouts_per_worker};
 }
 
 void check_inputs(const RunConfig& config) {
@@ -82,15 +92,18 @@ void check_inputs(const RunConfig& config) {
   const Tokenizer tokenizer(model / "tokenizer.json");
   make_chat_format(model, tokenizer);
   if (tokenizer.size() > spec.vocab_size)
-    throw input_error("model.path: " + model.string() + ": the tokenizer has " + std::to_string(tokenizer.size()) +
-                          " ids, the model " + std::to_string(spec.vocab_size) + " embedding rows",
+    throw input_error("model.path: " + model.string() + ": the tokenizer has " +
+                          std::to_string(tokenizer.size()) + " ids, the model " +
+                          std::to_string(spec.vocab_size) + " embedding rows",
                       "this tokenizer.json belongs to another model");
   tasks_of(config.data.train, "data.train");
   tasks_of(config.data.valid, "data.valid");
   std::error_code error;
   fs::create_directories(run_directory(config) / "log", error);
-  if (error) throw input_error("run.dir: cannot create " + run_directory(config).string() + ": " + error.message(),
-                               "choose a folder you may write to, on a file system that all learners see");
+  if (error)
+    throw input_error(
+        "run.dir: cannot create " + run_directory(config).string() + ": " + error.message(),
+        "choose a folder you may write to, on a file system that all learners see");
   wait_for_endpoints(config.tools, config.grader, std::chrono::seconds(15));
 }
 

@@ -26,17 +26,18 @@ int sft_command(const RunArguments& arguments) {
   } else {
     load_weights(dir, spec, weights);
   }
-  std::fprintf(stderr, "%zu demonstrations, %lld parameters, %lld steps of %lld\n", demonstrations.size(),
-               static_cast<long long>(parameter_count(spec)), static_cast<long long>(config.sft.steps),
-               static_cast<long long>(config.sft.batch));
+  std::fprintf(stderr, "%zu demonstrations, %lld parameters, %lld steps of %lld\n",
+               demonstrations.size(), static_cast<long long>(parameter_count(spec)),
+               static_cast<long long>(config.sft.steps), static_cast<long long>(config.sft.batch));
   const auto alone = make_single_communicator();
-  supervised_fine_tuning(config.sft, config.algorithm, spec, weights, demonstrations, tokenizer.size(), *alone,
-                         [&](const SftProgress& p) {
-                           if (p.step % 10 == 0 || p.step == config.sft.steps)
-                             std::fprintf(stderr, "step %lld/%lld  loss %.4f nats/token  %.0f tok/s\n",
-                                          static_cast<long long>(p.step), static_cast<long long>(config.sft.steps), p.loss,
-                                          p.tokens_per_second);
-                         });
+  supervised_fine_tuning(
+      config.sft, config.algorithm, spec, weights, demonstrations, tokenizer.size(), *alone,
+      [&](const SftProgress& p) {
+        if (p.step % 10 == 0 || p.step == config.sft.steps)
+          std::fprintf(stderr, "step %lld/%lld  loss %.4f nats/token  %.0f tok/s\n",
+                       static_cast<long long>(p.step), static_cast<long long>(config.sft.steps),
+                       p.loss, p.tokens_per_second);
+      });
   export_model(dir, weights.tensors, config.model.dtype, config.sft.out);
   std::fprintf(stderr, "wrote %s\n", config.sft.out.c_str());
   return 0;

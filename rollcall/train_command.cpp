@@ -10,7 +10,6 @@
 #include "comms/world.h"
 #include "model/model_spec.h"
 #include "rollcall/commands.h"
-#include "rollcall/launch.h"
 #include "rollcall/ranks.h"
 #include "rollcall/run_setup.h"
 #include "trainer/result.h"
@@ -21,10 +20,11 @@ namespace {
 namespace fs = std::filesystem;
 
 // The lead learner's errors end in result.json too: the only proof of how a run ended.
-RunResult lead(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator, RolloutServer& server,
-               const StopSignal& stop) {
+RunResult lead(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator,
+               RolloutServer& server, const StopSignal& stop) {
   try {
-    return run_lead_learner(setup, spec, communicator, server, [&] { return stop.stop_requested(); });
+    return run_lead_learner(setup, spec, communicator, server,
+                            [&] { return stop.stop_requested(); });
   } catch (const Error& error) {
     RunResult result = read_result(setup.run_dir).value_or(RunResult{});
     result.status = RunStatus::kFailed;
@@ -35,14 +35,28 @@ RunResult lead(const TrainSetup& setup, const ModelSpec& spec, Communicator& com
   }
 }
 
+// What the run left, for the person who started it.
+void conclude(const RunResult& result) {
+  if (!result.message.empty()) std::fprintf(stderr, "rollcall: %s\n", result.message.c_str());
+  if (result.before && result.after)
+    std::fprintf(stderr, "held-out pass@1: %.1f %% before, %.1f %% after\n",
+                 100 * result.before->pass_at_1, 100 * result.after->pass_at_1);
+  std::fprintf(stderr, "report: %s\n", result.report.c_str());
+  if (!result.export_dir.empty())
+    std::fprintf(stderr, "exported checkpoint: %s\n", result.export_dir.c_str());
+}
+
 ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& stop) {
   const ModelSpec spec = read_model_spec(config.model.path);
-  const std::size_t parameter_bytes = static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
+  const std::size_t parameter_bytes =
+      static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
   if (world.rank() >= config.cluster.learners) {
+    use_threads(1);  // workers share a node: each decodes on one core
     RolloutClient client(world, config.cluster, parameter_bytes);
     run_worker(make_worker_setup(config, world.rank()), client);
     return ExitCode::kDone;
   }
+  use_threads(learner_threads(config.cluster.learners));
   const TrainSetup setup = make_train_setup(config);
   const auto communicator = make_mpi_communicator(world, config.cluster.learners);
   if (world.rank() > 0) {
@@ -52,24 +66,8 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
   RolloutServer server(world, config.cluster, parameter_bytes);
   const RunResult result = lead(setup, spec, *communicator, server, stop);
   server.shut_down(std::chrono::seconds(5));
+  conclude(result);
   return static_cast<ExitCode>(result.exit_code);
-}
-
-// What the run left, for the person who started it.
-int conclude(const fs::path& run_dir, int launcher_status) {
-  const auto result = read_result(run_dir);
-  if (!result || result->status == RunStatus::kRunning) {
-    std::fprintf(stderr, "rollcall: the run ended without a result; the last lines of %s say more\n",
-                 (run_dir / "log" / "rank-0.log").c_str());
-    return launcher_status == 0 ? static_cast<int>(ExitCode::kFailure) : launcher_status;
-  }
-  if (!result->message.empty()) std::fprintf(stderr, "rollcall: %s\n", result->message.c_str());
-  if (result->before && result->after)
-    std::fprintf(stderr, "held-out pass@1: %.1f %% before, %.1f %% after\n", 100 * result->before->pass_at_1,
-                 100 * result->after->pass_at_1);
-  if (!result->report.empty()) std::fprintf(stderr, "report: %s\n", result->report.c_str());
-  if (!result->export_dir.empty()) std::fprintf(stderr, "exported checkpoint: %s\n", result->export_dir.c_str());
-  return result->exit_code;
 }
 
 }  // namespace
@@ -80,16 +78,20 @@ int train_command(const RunArguments& arguments) {
   if (!under_launcher()) {
     check_inputs(config);
     mark_result_running(run_dir);
-    return conclude(run_dir, run_ranks(config.cluster.learners + config.cluster.workers, arguments.argc, arguments.argv));
+    start_ranks(config.cluster.learners + config.cluster.workers, arguments);
   }
-  return run_rank(config, [&](World& world, const StopSignal& stop) { return train_rank(config, world, stop); });
+  return run_rank(config, [&](World& world, const StopSignal& stop) {
+    return train_rank(config, world, stop);
+  });
 }
 
 int roles_command(const RunArguments& arguments) {
   const RunConfig config = load_run_config(arguments, Purpose::kTrain);
   for (int rank = 0; rank < config.cluster.learners + config.cluster.workers; ++rank)
     std::printf("rank %d: %s\n", rank,
-                rank == 0 ? "lead learner" : rank < config.cluster.learners ? "learner" : "rollout worker");
+                rank == 0                        ? "lead learner"
+                : rank < config.cluster.learners ? "learner"
+                                                 : "rollout worker");
   return 0;
 }
 

@@ -28,7 +28,8 @@ HostPort host_and_port(const std::string& url) {
   if (const auto at = authority.rfind('@'); at != std::string::npos) authority.erase(0, at + 1);
   const std::string usual = url.rfind("https", 0) == 0 ? "443" : "80";
   const std::size_t colon = authority.rfind(':');
-  const bool has_port = colon != std::string::npos && authority.find(']', colon) == std::string::npos;
+  const bool has_port =
+      colon != std::string::npos && authority.find(']', colon) == std::string::npos;
   std::string host = has_port ? authority.substr(0, colon) : authority;
   if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
   return {host, has_port ? authority.substr(colon + 1) : usual};
@@ -50,7 +51,8 @@ class Socket {
 
 // Empty if a connection came about within a second, else why not.
 std::string try_address(const addrinfo& address) {
-  const Socket socket(::socket(address.ai_family, address.ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, address.ai_protocol));
+  const Socket socket(::socket(
+      address.ai_family, address.ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, address.ai_protocol));
   if (socket.fd() < 0) return std::strerror(errno);
   if (::connect(socket.fd(), address.ai_addr, address.ai_addrlen) == 0) return {};
   if (errno != EINPROGRESS) return std::strerror(errno);
@@ -66,7 +68,8 @@ std::string try_connect(const HostPort& target) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  if (const int code = ::getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &found); code != 0)
+  if (const int code = ::getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &found);
+      code != 0)
     return ::gai_strerror(code);
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
   std::string reason = "no address";
@@ -77,14 +80,16 @@ std::string try_connect(const HostPort& target) {
   return reason;
 }
 
-void wait_for(const std::string& what, const std::string& url, std::chrono::steady_clock::time_point deadline) {
+void wait_for(const std::string& what, const std::string& url,
+              std::chrono::steady_clock::time_point deadline) {
   const HostPort target = host_and_port(url);
   for (;;) {
     const std::string reason = try_connect(target);
     if (reason.empty()) return;
     if (std::chrono::steady_clock::now() >= deadline)
       throw Error("cannot reach " + what + " at " + url + ": " + reason,
-                  "start the server, or correct the url in the run file, and start again", ExitCode::kNoEndpoint);
+                  "start the server, or correct the url in the run file, and start again",
+                  ExitCode::kNoEndpoint);
     std::this_thread::sleep_for(std::chrono::milliseconds(250));
   }
 }

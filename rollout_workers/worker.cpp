@@ -51,7 +51,8 @@ class Worker {
   }
 
  private:
-  // Starts what may run with the policy at hand; a newer policy is loaded once nothing runs on the old.
+  // Starts what may run with the policy at hand; a newer policy is loaded once nothing runs on the
+  // old.
   void start_waiting() {
     while (!waiting_.empty()) {
       const Assignment& next = waiting_.front();
@@ -59,8 +60,8 @@ class Worker {
         if (running_ > 0 || client_.newest_version() < next.version) return;
         engine_.commit_weights(client_.load_weights(engine_.weight_buffer().data()));
         if (next.version != engine_.version())
-          throw Error("worker: an assignment wants policy version " + std::to_string(next.version) + ", published is " +
-                      std::to_string(engine_.version()));
+          throw Error("worker: an assignment wants policy version " + std::to_string(next.version) +
+                      ", published is " + std::to_string(engine_.version()));
       }
       start(next);
       waiting_.pop_front();
@@ -71,8 +72,9 @@ class Worker {
     const auto& tasks = assignment.split == Split::kTrain ? setup_.train : setup_.valid;
     const auto row = static_cast<std::size_t>(assignment.task_row);
     if (row >= tasks.size())
-      throw input_error("worker: task row " + std::to_string(row) + " of split " + to_string(assignment.split) +
-                            " is not in its dataset of " + std::to_string(tasks.size()) + " rows",
+      throw input_error("worker: task row " + std::to_string(row) + " of split " +
+                            to_string(assignment.split) + " is not in its dataset of " +
+                            std::to_string(tasks.size()) + " rows",
                         "every node must see the same dataset files");
     ++running_;
     asio::co_spawn(loop_, run_rollout(assignment, tasks[row], context_),

@@ -25,7 +25,8 @@ struct TrainState {
 // Writes DIR/step-<6 digits>/ aside (state.json, state.safetensors), syncs, writes MANIFEST.json
 // (size and xxh3 of every file) last, renames, then deletes all but the newest `keep` (manifest
 // first). A crash at any point leaves either a complete checkpoint or none. Returns the folder.
-std::filesystem::path save_checkpoint(const std::filesystem::path& dir, const TrainState&, int keep);
+std::filesystem::path save_checkpoint(const std::filesystem::path& dir, const TrainState&,
+                                      int keep);
 
 // The newest complete checkpoint under `dir`, if any. Folders without a manifest, or whose files do
 // not match it, are skipped with a warning that names the file.

@@ -30,7 +30,8 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
   for (std::size_t i = 0; i < assignments.size(); ++i) {
     const Key key{assignments[i].group, assignments[i].member};
     const auto found = recovered_.find(key);
-    if (found != recovered_.end() && same_work(found->second.trajectory.assignment, assignments[i])) {
+    if (found != recovered_.end() &&
+        same_work(found->second.trajectory.assignment, assignments[i])) {
       results[i] = std::move(found->second);
       recovered_.erase(found);
     } else {

@@ -23,8 +23,8 @@ struct Collected {
   Trajectory trajectory;
 };
 
-// Gets assignments done and journalled. What the journal already holds from before a crash is taken from
-// there instead of being sampled again. Single thread.
+// Gets assignments done and journalled. What the journal already holds from before a crash is taken
+// from there instead of being sampled again. Single thread.
 class Collector {
  public:
   Collector(RolloutServer& server, Journal& journal) : server_(server), journal_(journal) {}
@@ -32,9 +32,9 @@ class Collector {
   // Offers rows [first_row, rows) of a journal left by an earlier life of this run.
   void recover(const JournalReader&, std::int64_t first_row);
 
-  // Runs every assignment and returns the results in the order given, whatever the order of arrival.
-  // `waiting` is called several times a second; when it returns false collecting stops and the result
-  // is empty. Arrived trajectories are appended to the journal, not committed.
+  // Runs every assignment and returns the results in the order given, whatever the order of
+  // arrival. `waiting` is called several times a second; when it returns false collecting stops and
+  // the result is empty. Arrived trajectories are appended to the journal, not committed.
   std::vector<Collected> collect(std::span<const Assignment> assignments,
                                  const std::function<bool(std::int64_t arrived)>& waiting);
 

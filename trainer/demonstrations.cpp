@@ -39,7 +39,8 @@ Demonstration render_demonstration(std::string_view row, const ChatFormat& forma
     const ordered_json tools = json.value("tools", ordered_json::array());
     std::size_t i = 0;
     ordered_json opening = ordered_json::array();
-    for (; i < messages.size() && role_of(messages[i]) != "assistant"; ++i) opening.push_back(messages[i]);
+    for (; i < messages.size() && role_of(messages[i]) != "assistant"; ++i)
+      opening.push_back(messages[i]);
     if (i == 0 || i == messages.size())
       throw input_error("a demonstration needs a user message followed by an assistant message");
     Demonstration d;
@@ -47,11 +48,14 @@ Demonstration render_demonstration(std::string_view row, const ChatFormat& forma
     d.prompt_length = static_cast<std::int64_t>(d.tokens.size());
     while (i < messages.size()) {
       if (role_of(messages[i]) != "assistant")
-        throw input_error("message " + std::to_string(i) + " of a demonstration has the role '" + role_of(messages[i]) +
-                          "'; after the first assistant message come only tool results and assistant messages");
+        throw input_error(
+            "message " + std::to_string(i) + " of a demonstration has the role '" +
+            role_of(messages[i]) +
+            "'; after the first assistant message come only tool results and assistant messages");
       append(d, format.render_assistant(messages[i++]), true);
       const auto outputs = take_tool_results(messages, i);
-      if (!outputs.empty()) append(d, format.render_tool_results(outputs, /*end_turn=*/false), false);
+      if (!outputs.empty())
+        append(d, format.render_tool_results(outputs, /*end_turn=*/false), false);
     }
     return d;
   } catch (const nlohmann::json::exception& error) {
@@ -59,9 +63,12 @@ Demonstration render_demonstration(std::string_view row, const ChatFormat& forma
   }
 }
 
-std::vector<Demonstration> read_demonstrations(const std::filesystem::path& file, const ChatFormat& format) {
+std::vector<Demonstration> read_demonstrations(const std::filesystem::path& file,
+                                               const ChatFormat& format) {
   std::ifstream in(file);
-  if (!in) throw input_error("cannot read sft.demonstrations: " + file.string(), "check the path; it is relative to the run file");
+  if (!in)
+    throw input_error("cannot read sft.demonstrations: " + file.string(),
+                      "check the path; it is relative to the run file");
   std::vector<Demonstration> demonstrations;
   std::string line;
   for (std::int64_t number = 1; std::getline(in, line); ++number) {
@@ -69,7 +76,8 @@ std::vector<Demonstration> read_demonstrations(const std::filesystem::path& file
     try {
       demonstrations.push_back(render_demonstration(line, format));
     } catch (const Error& error) {
-      throw input_error(file.string() + ":" + std::to_string(number) + ": " + error.what(), error.what_to_do());
+      throw input_error(file.string() + ":" + std::to_string(number) + ": " + error.what(),
+                        error.what_to_do());
     }
   }
   if (demonstrations.empty()) throw input_error(file.string() + " holds no demonstrations");

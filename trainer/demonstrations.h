@@ -19,11 +19,12 @@ struct Demonstration {
   std::int64_t prompt_length = 0;
 };
 
-// Renders one dataset row: `messages` with at least one assistant turn (tool calls in OpenAI form) and its
-// tool results, optional `tools`. Throws an input Error that says what the row lacks.
+// Renders one dataset row: `messages` with at least one assistant turn (tool calls in OpenAI form)
+// and its tool results, optional `tools`. Throws an input Error that says what the row lacks.
 Demonstration render_demonstration(std::string_view row, const ChatFormat&);
 
 // Reads a JSONL file of such rows; errors name file and line.
-std::vector<Demonstration> read_demonstrations(const std::filesystem::path& file, const ChatFormat&);
+std::vector<Demonstration> read_demonstrations(const std::filesystem::path& file,
+                                               const ChatFormat&);
 
 }  // namespace rollcall

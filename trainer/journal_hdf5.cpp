@@ -21,8 +21,9 @@ namespace {
 static_assert(sizeof(hid_t) == sizeof(std::int64_t));
 
 constexpr const char* kAdvice =
-    "check free space, quota and permissions of that folder (on a file system without locks set "
-    "HDF5_USE_FILE_LOCKING=FALSE); committed rows are safe, start the run again to resume";
+    "check free space, quota and permissions of that folder; committed rows are safe, start the "
+    "run "
+    "again to resume";
 
 // The innermost entry of HDF5's error stack: it holds the system's reason, if there was one.
 std::string innermost_reason() {
@@ -54,8 +55,9 @@ std::string about_file(const std::filesystem::path& path) { return "journal " + 
 Hdf5Id file_access() {
   Hdf5Id access(check(H5Pcreate(H5P_FILE_ACCESS), "journal"));
   H5Pset_libver_bounds(access.get(), H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
-  // Locks are taken where the file system has them. HDF5_USE_FILE_LOCKING overrides this.
-  H5Pset_file_locking(access.get(), true, true);
+  // HDF5's locks would only do harm: a reader that just opens the file would stop a run from
+  // starting. The journal has a lock of its own against a second writer.
+  H5Pset_file_locking(access.get(), false, true);
   // Without these pools the file is as long at a clean close as at the last commit.
   H5Pset_meta_block_size(access.get(), 0);
   H5Pset_small_data_block_size(access.get(), 0);

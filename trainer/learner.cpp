@@ -19,7 +19,8 @@ std::int64_t shard_floats(std::int64_t parameters, int members) {
 
 }  // namespace
 
-Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_ids, Communicator& communicator)
+Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_ids,
+                 Communicator& communicator)
     : communicator_(communicator),
       decoder_(spec),
       weights_(std::move(weights)),
@@ -40,11 +41,13 @@ Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_
     // Norm weights and biases are vectors; they are not decayed.
     const std::int64_t begin = std::max(offset - shard_begin, std::int64_t{0});
     const std::int64_t end = std::min(offset + tensor.numel() - shard_begin, shard_);
-    if (tensor.dim() >= 2 && begin < end) std::fill(decay_.begin() + begin, decay_.begin() + end, std::uint8_t{1});
+    if (tensor.dim() >= 2 && begin < end)
+      std::fill(decay_.begin() + begin, decay_.begin() + end, std::uint8_t{1});
   }
 }
 
-void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss& loss, UpdateStats& stats) {
+void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss& loss,
+                         UpdateStats& stats) {
   const at::Tensor hidden =
       decoder_.packed_hidden(batch.tokens, batch.segments).index_select(0, batch.rows);
   const TokenLogprobs current = token_logprobs(hidden, decoder_.head(), batch.targets, valid_ids_);
@@ -75,12 +78,14 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
   reduce_stats(stats);
   stats.grad_norm_l2 = reduced_grad_norm();
   stats.skipped = !std::isfinite(stats.grad_norm_l2) || !std::isfinite(stats.loss);
-  if (!stats.skipped && stats.action_tokens > 0) apply(clip_factor(stats.grad_norm_l2, max_grad_norm), options);
+  if (!stats.skipped && stats.action_tokens > 0)
+    apply(clip_factor(stats.grad_norm_l2, max_grad_norm), options);
   return stats;
 }
 
 void Learner::reduce_stats(UpdateStats& stats) {
-  double sums[] = {stats.loss, stats.action_tokens, stats.entropy_mean, stats.logprob_gap_mean, stats.ratio_mean};
+  double sums[] = {stats.loss, stats.action_tokens, stats.entropy_mean, stats.logprob_gap_mean,
+                   stats.ratio_mean};
   communicator_.all_sum_host(sums);
   // A maximum by sums: every member puts its own in a slot of its own.
   std::vector<double> highest(static_cast<std::size_t>(communicator_.size()));
@@ -95,7 +100,8 @@ void Learner::reduce_stats(UpdateStats& stats) {
   stats.logprob_gap_max = *std::max_element(highest.begin(), highest.end());
 }
 
-// The norm is the same number on every member, so they agree on clipping and skipping without a vote.
+// The norm is the same number on every member, so they agree on clipping and skipping without a
+// vote.
 double Learner::reduced_grad_norm() {
   const auto* shard = gradients_.data() + communicator_.rank() * shard_;
   double squares[] = {0};
@@ -116,7 +122,8 @@ void Learner::apply(double factor, const AdamWOptions& options) {
   }
   std::vector<float> padded(gradients_.size());
   std::copy_n(masters, parameters_, padded.begin());
-  optimizer_.step({padded.data() + begin, static_cast<std::size_t>(shard_)}, gradient, decay_, options);
+  optimizer_.step({padded.data() + begin, static_cast<std::size_t>(shard_)}, gradient, decay_,
+                  options);
   communicator_.all_gather(padded);
   std::copy_n(padded.begin(), parameters_, masters);
 }
@@ -129,7 +136,8 @@ Learner::OptimizerState Learner::optimizer_state() {
     all.resize(static_cast<std::size_t>(parameters_));
     return all;
   };
-  return {optimizer_.steps(), gather(optimizer_.first_moment()), gather(optimizer_.second_moment())};
+  return {optimizer_.steps(), gather(optimizer_.first_moment()),
+          gather(optimizer_.second_moment())};
 }
 
 void Learner::restore(std::span<const float> masters, const OptimizerState& state) {

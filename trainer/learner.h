@@ -19,9 +19,9 @@ namespace rollcall {
 class Communicator;
 
 struct UpdateStats {
-  double loss = 0;              // of the whole step
-  double grad_norm_l2 = 0;      // before clipping
-  bool skipped = false;         // gradient not finite: nothing changed
+  double loss = 0;          // of the whole step
+  double grad_norm_l2 = 0;  // before clipping
+  bool skipped = false;     // gradient not finite: nothing changed
   double action_tokens = 0;
   double entropy_mean = 0;      // nats per action token
   double logprob_gap_mean = 0;  // |current - behavior| over action tokens, before the update
@@ -29,8 +29,8 @@ struct UpdateStats {
   double ratio_mean = 0;
 };
 
-// fp32 masters, gradients and AdamW of one data-parallel learner; moments are sharded over the members of
-// the communicator (ZeRO-1). update(), state and restore are collective. Single thread.
+// fp32 masters, gradients and AdamW of one data-parallel learner; moments are sharded over the
+// members of the communicator (ZeRO-1). update(), state and restore are collective. Single thread.
 class Learner {
  public:
   Learner(const ModelSpec&, FlatWeights weights, std::int64_t valid_ids, Communicator&);
@@ -38,9 +38,9 @@ class Learner {
   // This micro-batch's share of the step's loss, differentiable in `current.logprobs` [N].
   using Loss = std::function<at::Tensor(std::size_t batch, const TokenLogprobs& current)>;
 
-  // One optimizer step: gradients of `batches` (this member's share; may be empty) summed over members,
-  // clipped to `max_grad_norm` (0: not), applied. A non-finite gradient skips the step on all members.
-  // `between` runs after every micro-batch: the lead polls its links there.
+  // One optimizer step: gradients of `batches` (this member's share; may be empty) summed over
+  // members, clipped to `max_grad_norm` (0: not), applied. A non-finite gradient skips the step on
+  // all members. `between` runs after every micro-batch: the lead polls its links there.
   UpdateStats update(std::span<const PackedBatch> batches, const Loss& loss, const AdamWOptions&,
                      double max_grad_norm, const std::function<void()>& between);
 
@@ -65,8 +65,8 @@ class Learner {
   FlatWeights weights_;
   std::int64_t valid_ids_, parameters_, shard_;  // shard_: floats per member, padded
   NamedTensors leaves_;
-  std::vector<float> gradients_;                 // padded to size() shards
-  std::vector<std::uint8_t> decay_;              // of this member's shard
+  std::vector<float> gradients_;     // padded to size() shards
+  std::vector<std::uint8_t> decay_;  // of this member's shard
   AdamW optimizer_;
 };
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Keys of metrics.jsonl and TensorBoard tags, units in the names. The report reads what the training loop writes by these.
+// Keys of metrics.jsonl and TensorBoard tags, units in the names. The report reads what the
+// training loop writes by these.
 namespace rollcall::metric {
 
 inline constexpr const char* kRewardMean = "reward_mean";

@@ -15,7 +15,8 @@ std::int64_t action_count(const TrainSequence& s) {
   return std::count(s.is_action.begin(), s.is_action.end(), std::uint8_t{1});
 }
 
-// Tokens behind the prompt that predict something: all up to the last action token, itself excluded.
+// Tokens behind the prompt that predict something: all up to the last action token, itself
+// excluded.
 std::int64_t own_length(const TrainSequence& s) {
   for (auto i = static_cast<std::int64_t>(s.is_action.size()) - 1; i >= s.prompt_length; --i)
     if (s.is_action[static_cast<std::size_t>(i)] != 0) return i - s.prompt_length;
@@ -30,7 +31,8 @@ class Packer {
     check(s);
     const std::int64_t own = own_length(s);
     const bool new_prompt = prompts_.empty() || prompts_.back() != s.prompt;
-    if (!tokens_.empty() && rows() + own + (new_prompt ? s.prompt_length : 0) > max_tokens_) flush();
+    if (!tokens_.empty() && rows() + own + (new_prompt ? s.prompt_length : 0) > max_tokens_)
+      flush();
     if (prompts_.empty() || prompts_.back() != s.prompt) add_prompt(s);
     add_own(s, own, index);
   }
@@ -76,17 +78,22 @@ class Packer {
   }
 
   void flush() {
-    batches_.push_back({at::tensor(tokens_), std::move(segments_), at::tensor(predicting_),
+    batches_.push_back({at::tensor(tokens_),
+                        std::move(segments_),
+                        at::tensor(predicting_),
                         at::tensor(targets_),
                         {at::tensor(anchors_), at::tensor(advantages_), at::tensor(sequence_of_),
                          at::tensor(prompt_of_)},
-                        std::move(prompts_), std::move(sequences_)});
+                        std::move(prompts_),
+                        std::move(sequences_)});
     tokens_.clear(), segments_.clear(), predicting_.clear(), targets_.clear(), anchors_.clear();
-    advantages_.clear(), sequence_of_.clear(), prompt_of_.clear(), prompts_.clear(), sequences_.clear();
+    advantages_.clear(), sequence_of_.clear(), prompt_of_.clear(), prompts_.clear(),
+        sequences_.clear();
   }
 
   std::int64_t max_tokens_, prompt_segment_ = -1;
-  std::vector<std::int64_t> tokens_, predicting_, targets_, sequence_of_, prompt_of_, prompts_, sequences_;
+  std::vector<std::int64_t> tokens_, predicting_, targets_, sequence_of_, prompt_of_, prompts_,
+      sequences_;
   std::vector<float> anchors_, advantages_;
   std::vector<Segment> segments_;
   std::vector<PackedBatch> batches_;
@@ -118,9 +125,11 @@ std::vector<LossDenominators> step_denominators(std::span<const TrainSequence> a
   std::vector<LossDenominators> result;
   for (const auto& batch : batches) {
     auto& one = result.emplace_back(step);
-    for (const auto prompt : batch.prompts) one.tokens_of_prompt.push_back(tokens_of_prompt.at(prompt));
+    for (const auto prompt : batch.prompts)
+      one.tokens_of_prompt.push_back(tokens_of_prompt.at(prompt));
     for (const auto index : batch.sequences)
-      one.tokens_of_sequence.push_back(static_cast<double>(action_count(packed[static_cast<std::size_t>(index)])));
+      one.tokens_of_sequence.push_back(
+          static_cast<double>(action_count(packed[static_cast<std::size_t>(index)])));
   }
   return result;
 }

@@ -24,23 +24,23 @@ struct TrainSequence {
 
 // Some sequences as one row of tokens: each prompt once, followed by what its members added to it.
 struct PackedBatch {
-  at::Tensor tokens;               // [T] int64
+  at::Tensor tokens;  // [T] int64
   std::vector<Segment> segments;
-  at::Tensor rows;                 // [N] int64: the row whose hidden state predicts action token n
-  at::Tensor targets;              // [N] int64: the action tokens
-  ActionTokens actions;            // anchors are the behavior log-probabilities
+  at::Tensor rows;       // [N] int64: the row whose hidden state predicts action token n
+  at::Tensor targets;    // [N] int64: the action tokens
+  ActionTokens actions;  // anchors are the behavior log-probabilities
   std::vector<std::int64_t> prompts;    // step-wide number of each prompt in this batch, [P]
   std::vector<std::int64_t> sequences;  // index in the packed span of each sequence, [S]
 };
 
-// Packs into micro-batches of at most `max_tokens` rows (more only if one sequence alone is longer).
-// Sequences without an action token are left out. A prompt whose members do not fit one micro-batch is
-// repeated. The same input gives the same batches.
+// Packs into micro-batches of at most `max_tokens` rows (more only if one sequence alone is
+// longer). Sequences without an action token are left out. A prompt whose members do not fit one
+// micro-batch is repeated. The same input gives the same batches.
 std::vector<PackedBatch> pack_sequences(std::span<const TrainSequence> sequences,
                                         std::int64_t max_tokens);
 
-// Denominators of the sequences' whole step, and per batch the counts its prompts and sequences need.
-// `sequences` is the step's full list on every learner.
+// Denominators of the sequences' whole step, and per batch the counts its prompts and sequences
+// need. `sequences` is the step's full list on every learner.
 std::vector<LossDenominators> step_denominators(std::span<const TrainSequence> all,
                                                 std::span<const TrainSequence> packed,
                                                 std::span<const PackedBatch> batches);

@@ -14,16 +14,19 @@ constexpr const char* kClearLine = "\r\033[K";
 
 void Progress::show(std::string_view line) {
   const auto now = std::chrono::steady_clock::now();
-  if (now - shown_ < (live_ ? std::chrono::milliseconds(kLiveInterval) : std::chrono::milliseconds(kPlainInterval)))
+  if (now - shown_ < (live_ ? std::chrono::milliseconds(kLiveInterval)
+                            : std::chrono::milliseconds(kPlainInterval)))
     return;
   shown_ = now;
-  std::fprintf(stderr, live_ ? "%s%.*s" : "%.0s%.*s\n", kClearLine, static_cast<int>(line.size()), line.data());
+  std::fprintf(stderr, live_ ? "%s%.*s" : "%.0s%.*s\n", kClearLine, static_cast<int>(line.size()),
+               line.data());
   std::fflush(stderr);
   open_ = live_;
 }
 
 void Progress::keep(std::string_view line) {
-  std::fprintf(stderr, "%s%.*s\n", live_ ? kClearLine : "", static_cast<int>(line.size()), line.data());
+  std::fprintf(stderr, "%s%.*s\n", live_ ? kClearLine : "", static_cast<int>(line.size()),
+               line.data());
   std::fflush(stderr);
   open_ = false;
   shown_ = std::chrono::steady_clock::now();

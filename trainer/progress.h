@@ -7,8 +7,8 @@
 
 namespace rollcall {
 
-// What a person watching a run sees on standard error: one line redrawn in place on a terminal; without
-// one, the same line at most every ten seconds. Single thread.
+// What a person watching a run sees on standard error: one line redrawn in place on a terminal;
+// without one, the same line at most every ten seconds. Single thread.
 class Progress {
  public:
   explicit Progress(bool live) : live_(live) {}
@@ -16,9 +16,9 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void show(std::string_view line);   // replaces the line shown
-  void keep(std::string_view line);   // stays on the screen; a new line begins
-  void finish();                      // ends a line left open
+  void show(std::string_view line);  // replaces the line shown
+  void keep(std::string_view line);  // stays on the screen; a new line begins
+  void finish();                     // ends a line left open
 
  private:
   bool live_;

@@ -13,7 +13,9 @@ using nlohmann::ordered_json;
 
 constexpr const char* kStatusNames[] = {"running", "done", "stopped", "failed"};
 
-std::filesystem::path result_file(const std::filesystem::path& run_dir) { return run_dir / "result.json"; }
+std::filesystem::path result_file(const std::filesystem::path& run_dir) {
+  return run_dir / "result.json";
+}
 
 RunStatus status_of(const std::string& name) {
   for (int i = 0; i < 4; ++i)
@@ -23,13 +25,17 @@ RunStatus status_of(const std::string& name) {
 
 ordered_json to_json(const std::optional<EvalScore>& score) {
   if (!score) return nullptr;
-  return {{"pass_at_1", score->pass_at_1}, {"low_95", score->low_95}, {"high_95", score->high_95},
-          {"tasks", score->tasks},         {"samples", score->samples}};
+  return {{"pass_at_1", score->pass_at_1},
+          {"low_95", score->low_95},
+          {"high_95", score->high_95},
+          {"tasks", score->tasks},
+          {"samples", score->samples}};
 }
 
 std::optional<EvalScore> score_of(const ordered_json& json) {
   if (json.is_null()) return std::nullopt;
-  return EvalScore{json.at("pass_at_1"), json.at("low_95"), json.at("high_95"), json.at("tasks"), json.at("samples")};
+  return EvalScore{json.at("pass_at_1"), json.at("low_95"), json.at("high_95"), json.at("tasks"),
+                   json.at("samples")};
 }
 
 }  // namespace
@@ -62,7 +68,8 @@ std::optional<RunResult> read_result(const std::filesystem::path& run_dir) {
     r.message = json.at("message");
     return r;
   } catch (const nlohmann::json::exception& error) {
-    throw Error(result_file(run_dir).string() + " cannot be read: " + error.what(), "delete it: it is written anew");
+    throw Error(result_file(run_dir).string() + " cannot be read: " + error.what(),
+                "delete it: it is written anew");
   }
 }
 

@@ -22,10 +22,10 @@ struct EvalScore {
 struct RunResult {
   RunStatus status = RunStatus::kRunning;
   int exit_code = 0;
-  std::int64_t step = 0;                 // optimizer steps done
+  std::int64_t step = 0;  // optimizer steps done
   std::optional<EvalScore> before, after;
   std::string checkpoint, export_dir, report;  // paths; empty if there is none
-  std::string message;                   // one line for a person; empty if all went well
+  std::string message;                         // one line for a person; empty if all went well
 };
 
 // Written aside and renamed: complete or absent.

@@ -17,28 +17,35 @@ namespace {
 constexpr double kFinalShare = 0.1;  // of the learning rate, at the last step
 
 double sft_learning_rate(const SftOptions& options, std::int64_t step) {
-  if (step < options.warmup_steps) return warmup_learning_rate(options.learning_rate, options.warmup_steps, step);
-  const double done = static_cast<double>(step - options.warmup_steps) /
-                      static_cast<double>(std::max<std::int64_t>(1, options.steps - options.warmup_steps));
+  if (step < options.warmup_steps)
+    return warmup_learning_rate(options.learning_rate, options.warmup_steps, step);
+  const double done =
+      static_cast<double>(step - options.warmup_steps) /
+      static_cast<double>(std::max<std::int64_t>(1, options.steps - options.warmup_steps));
   return options.learning_rate * (1 - (1 - kFinalShare) * done);
 }
 
 // This member's rows of a step's batch, each demonstration a prompt of its own.
-std::vector<TrainSequence> member_sequences(std::span<const Demonstration> demonstrations, std::span<const std::int64_t> rows,
-                                            std::span<const float> zeros, const Communicator& communicator) {
+std::vector<TrainSequence> member_sequences(std::span<const Demonstration> demonstrations,
+                                            std::span<const std::int64_t> rows,
+                                            std::span<const float> zeros,
+                                            const Communicator& communicator) {
   std::vector<TrainSequence> sequences;
-  for (std::size_t i = static_cast<std::size_t>(communicator.rank()); i < rows.size(); i += static_cast<std::size_t>(communicator.size())) {
+  for (std::size_t i = static_cast<std::size_t>(communicator.rank()); i < rows.size();
+       i += static_cast<std::size_t>(communicator.size())) {
     const Demonstration& d = demonstrations[static_cast<std::size_t>(rows[i])];
-    sequences.push_back({d.tokens, d.is_action, zeros.first(d.tokens.size()), d.prompt_length, static_cast<std::int64_t>(i), 1.0});
+    sequences.push_back({d.tokens, d.is_action, zeros.first(d.tokens.size()), d.prompt_length,
+                         static_cast<std::int64_t>(i), 1.0});
   }
   return sequences;
 }
 
 }  // namespace
 
-void supervised_fine_tuning(const SftOptions& options, const AlgorithmOptions& algorithm, const ModelSpec& spec,
-                            FlatWeights& weights, std::span<const Demonstration> demonstrations,
-                            std::int64_t valid_ids, Communicator& communicator,
+void supervised_fine_tuning(const SftOptions& options, const AlgorithmOptions& algorithm,
+                            const ModelSpec& spec, FlatWeights& weights,
+                            std::span<const Demonstration> demonstrations, std::int64_t valid_ids,
+                            Communicator& communicator,
                             const std::function<void(const SftProgress&)>& report) {
   Learner learner(spec, weights, valid_ids, communicator);  // shares the storage of `weights`
   TaskPool pool(static_cast<std::int64_t>(demonstrations.size()), options.seed);
@@ -54,10 +61,14 @@ void supervised_fine_tuning(const SftOptions& options, const AlgorithmOptions& a
       action_tokens += static_cast<double>(std::count(d.is_action.begin(), d.is_action.end(), 1));
       tokens += static_cast<double>(d.tokens.size());
     }
-    const auto batches = pack_sequences(member_sequences(demonstrations, rows, zeros, communicator), algorithm.microbatch_tokens);
-    const auto loss = [&](std::size_t, const TokenLogprobs& current) { return -current.logprobs.sum() / action_tokens; };
+    const auto batches = pack_sequences(member_sequences(demonstrations, rows, zeros, communicator),
+                                        algorithm.microbatch_tokens);
+    const auto loss = [&](std::size_t, const TokenLogprobs& current) {
+      return -current.logprobs.sum() / action_tokens;
+    };
     const auto stats = learner.update(batches, loss,
-                                      {sft_learning_rate(options, step), algorithm.beta1, algorithm.beta2, algorithm.epsilon, options.weight_decay},
+                                      {sft_learning_rate(options, step), algorithm.beta1,
+                                       algorithm.beta2, algorithm.epsilon, options.weight_decay},
                                       algorithm.max_grad_norm, [] {});
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     report({step + 1, stats.loss, tokens / seconds.count()});

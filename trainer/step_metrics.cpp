@@ -22,13 +22,15 @@ double percentile(std::vector<double> values, double share) {
 double sampled_tokens(std::span<const Collected> collected) {
   double tokens = 0;
   for (const auto& c : collected)
-    tokens += static_cast<double>(std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
+    tokens += static_cast<double>(
+        std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
   return tokens;
 }
 
 }  // namespace
 
-MetricList step_metrics(const StepMetrics& m, const StepSignal& s, std::span<const Collected> collected) {
+MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
+                        std::span<const Collected> collected) {
   std::vector<double> calls, seconds;
   double errors = 0;
   for (const auto& c : collected) {
@@ -75,11 +77,13 @@ MetricList evaluation_metrics(const Evaluation& e) {
           {metric::kEvalFaults, static_cast<double>(e.faults)}};
 }
 
-std::string step_line(const StepMetrics& m, const StepSignal& s, std::span<const Collected> collected) {
-  return fmt::format("reward {:.3f}  pass@1 {:.1f} %  signal {}/{} groups  {:.0f} tok/s  {:.1f} s{}", s.reward_mean,
-                     100 * s.pass_rate, s.groups_signal, s.groups,
-                     m.seconds_rollout > 0 ? sampled_tokens(collected) / m.seconds_rollout : 0, m.seconds_step,
-                     m.update.skipped ? "  update skipped: gradient not finite" : "");
+std::string step_line(const StepMetrics& m, const StepSignal& s,
+                      std::span<const Collected> collected) {
+  return fmt::format(
+      "reward {:.3f}  pass@1 {:.1f} %  signal {}/{} groups  {:.0f} tok/s  {:.1f} s{}",
+      s.reward_mean, 100 * s.pass_rate, s.groups_signal, s.groups,
+      m.seconds_rollout > 0 ? sampled_tokens(collected) / m.seconds_rollout : 0, m.seconds_step,
+      m.update.skipped ? "  update skipped: gradient not finite" : "");
 }
 
 }  // namespace rollcall

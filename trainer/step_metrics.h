@@ -20,7 +20,8 @@ inline double seconds_since(Clock::time_point begin) {
 
 // Where a step's time went, and what its update did.
 struct StepMetrics {
-  double seconds_step = 0, seconds_rollout = 0, seconds_journal = 0, seconds_update = 0, seconds_publish = 0;
+  double seconds_step = 0, seconds_rollout = 0, seconds_journal = 0, seconds_update = 0,
+         seconds_publish = 0;
   double learning_rate = 0;
   UpdateStats update;
 };

@@ -80,14 +80,17 @@ StepBatch make_step_batch(std::span<const Collected> collected, AdvantageKind ki
     batch.signal.reward_mean += valid(t) ? t.grade.reward : 0.0;
     batch.signal.pass_rate += valid(t) && t.grade.score >= pass_threshold ? 1.0 : 0.0;
   }
-  const auto graded = static_cast<double>(std::max<std::int64_t>(1, batch.signal.rollouts - batch.signal.faults));
+  const auto graded =
+      static_cast<double>(std::max<std::int64_t>(1, batch.signal.rollouts - batch.signal.faults));
   batch.signal.reward_mean /= graded;
   batch.signal.pass_rate /= graded;
 
   std::vector<Group> groups = valid_groups(collected);
   batch.signal.groups = static_cast<std::int64_t>(groups.size());
   std::erase_if(groups, [&](const Group& g) {
-    if (g.mixed) log_warning("a group was sampled by more than one policy version; it is left out of the update");
+    if (g.mixed)
+      log_warning(
+          "a group was sampled by more than one policy version; it is left out of the update");
     return g.mixed || g.members.size() < 2;
   });
   batch.signal.groups_dropped = batch.signal.groups - static_cast<std::int64_t>(groups.size());
@@ -120,7 +123,8 @@ std::vector<TrainSequence> train_sequences(std::span<const Trajectory* const> tr
   std::vector<TrainSequence> sequences;
   for (std::size_t i = 0; i < trajectories.size(); ++i) {
     const Trajectory& t = *trajectories[i];
-    sequences.push_back({t.tokens, t.is_action, t.behavior_logprobs, t.prompt_length, prompts[i], advantages[i]});
+    sequences.push_back(
+        {t.tokens, t.is_action, t.behavior_logprobs, t.prompt_length, prompts[i], advantages[i]});
   }
   return sequences;
 }

@@ -14,17 +14,17 @@
 
 namespace rollcall {
 
-// Assignments of one step: `group_size` members for each task row, groups numbered from `first_group`,
-// seeds from (run seed, split, step or row, group member). Evaluation seeds do not depend on the step, so
-// that two policies meet the same draws.
+// Assignments of one step: `group_size` members for each task row, groups numbered from
+// `first_group`, seeds from (run seed, split, step or row, group member). Evaluation seeds do not
+// depend on the step, so that two policies meet the same draws.
 std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::int64_t step,
                                     std::int64_t version, std::span<const std::int64_t> task_rows,
                                     std::int64_t group_size, std::int64_t first_group);
 
 // What a step's rewards say, before any gradient.
 struct StepSignal {
-  std::int64_t groups = 0;        // planned
-  std::int64_t groups_signal = 0; // rewards differ
+  std::int64_t groups = 0;         // planned
+  std::int64_t groups_signal = 0;  // rewards differ
   std::int64_t groups_all_zero = 0, groups_all_one = 0;
   std::int64_t groups_dropped = 0;  // fewer than two valid members, or versions mixed
   std::int64_t rollouts = 0, faults = 0;
@@ -32,16 +32,16 @@ struct StepSignal {
 };
 
 struct StepBatch {
-  std::vector<UpdateUse> uses;          // one per collected trajectory
-  std::vector<std::size_t> in_loss;     // indices into the collected list
-  std::vector<std::int64_t> prompt;     // step-wide prompt number of each entry of in_loss
+  std::vector<UpdateUse> uses;       // one per collected trajectory
+  std::vector<std::size_t> in_loss;  // indices into the collected list
+  std::vector<std::int64_t> prompt;  // step-wide prompt number of each entry of in_loss
   StepSignal signal;
 };
 
 // Groups by id, members by launch index (the order of `collected`): rewards, advantages, and which
-// trajectories carry gradient. A fault leaves loss and baseline; a group without two valid members is
-// dropped; a group without variance stays in the statistics and leaves the loss; a group whose members
-// were sampled by different policy versions is dropped and counted.
+// trajectories carry gradient. A fault leaves loss and baseline; a group without two valid members
+// is dropped; a group without variance stays in the statistics and leaves the loss; a group whose
+// members were sampled by different policy versions is dropped and counted.
 StepBatch make_step_batch(std::span<const Collected> collected, AdvantageKind kind,
                           double pass_threshold, std::int64_t step);
 

@@ -10,7 +10,8 @@
 namespace rollcall {
 
 TaskPool::TaskPool(std::int64_t tasks, std::uint64_t seed) : tasks_(tasks), seed_(seed) {
-  if (tasks <= 0) throw input_error("data.train has no tasks", "give a dataset with at least one row");
+  if (tasks <= 0)
+    throw input_error("data.train has no tasks", "give a dataset with at least one row");
 }
 
 const std::vector<std::int64_t>& TaskPool::permutation(std::int64_t epoch) {

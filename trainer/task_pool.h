@@ -6,8 +6,8 @@
 
 namespace rollcall {
 
-// Hands out training tasks: every epoch a new permutation, derived from seed and epoch alone. Its whole
-// state is how many tasks were drawn.
+// Hands out training tasks: every epoch a new permutation, derived from seed and epoch alone. Its
+// whole state is how many tasks were drawn.
 class TaskPool {
  public:
   TaskPool(std::int64_t tasks, std::uint64_t seed);  // tasks > 0

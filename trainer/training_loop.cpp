@@ -79,10 +79,13 @@ class TrainingLoop {
     journal_ = std::make_unique<Journal>(journal_file(), setup_.about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
     if (journalled) {
-      journal_->truncate(journal_->rows(), step_);  // the updates after the checkpoint are done again
+      journal_->truncate(journal_->rows(),
+                         step_);  // the updates after the checkpoint are done again
       collector_->recover(JournalReader(journal_file()), state.journal_rows);
-      log_info(fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and will not be sampled again",
-                           setup_.run.name, step_, journal_->rows() - state.journal_rows));
+      log_info(
+          fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
+                      "will not be sampled again",
+                      setup_.run.name, step_, journal_->rows() - state.journal_rows));
     }
     metrics_ = std::make_unique<MetricsLog>(setup_.run_dir, step_);
     result_ = read_result(setup_.run_dir).value_or(RunResult{});
@@ -97,8 +100,8 @@ class TrainingLoop {
   std::vector<Collected> collect(std::span<const Assignment> plan, std::string_view what) {
     const auto begin = Clock::now();
     auto collected = collector_->collect(plan, [&](std::int64_t arrived) {
-      progress_.show(fmt::format("step {}/{}  {} {}/{}  in flight {}  waiting for {}  {}", step_, setup_.run.steps,
-                                 what, arrived, plan.size(), server_.in_flight(),
+      progress_.show(fmt::format("step {}/{}  {} {}/{}  in flight {}  waiting for {}  {}", step_,
+                                 setup_.run.steps, what, arrived, plan.size(), server_.in_flight(),
                                  server_.in_flight() > 0 ? "rollouts" : "workers", last_line_));
       return !stop_requested_();
     });
@@ -110,7 +113,8 @@ class TrainingLoop {
   void train_step() {
     const auto begin = Clock::now();
     const auto rows = pool_.draw(setup_.batch.prompts);
-    const auto plan = plan_groups(setup_.run.seed, Split::kTrain, step_, step_, rows, setup_.batch.group_size, next_group_);
+    const auto plan = plan_groups(setup_.run.seed, Split::kTrain, step_, step_, rows,
+                                  setup_.batch.group_size, next_group_);
     const auto collected = collect(plan, "rollouts");
     if (stopping_) {
       pool_.restore(pool_.drawn() - setup_.batch.prompts);
@@ -123,7 +127,8 @@ class TrainingLoop {
     record.seconds_journal = seconds_since(mark);
     refuse_if_all_faulted(collected);
 
-    const StepBatch batch = make_step_batch(collected, advantage_kind(setup_.algorithm.advantage), setup_.pass_threshold, step_);
+    const StepBatch batch = make_step_batch(collected, advantage_kind(setup_.algorithm.advantage),
+                                            setup_.pass_threshold, step_);
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });
@@ -141,18 +146,21 @@ class TrainingLoop {
     progress_.keep(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
   }
 
-  // Between micro-batches: heartbeats and the like. Nothing is in flight then, so nothing may arrive.
+  // Between micro-batches: heartbeats and the like. Nothing is in flight then, so nothing may
+  // arrive.
   void keep_links_alive() { server_.poll(); }
 
   static void refuse_if_all_faulted(std::span<const Collected> collected) {
-    const bool any = std::any_of(collected.begin(), collected.end(),
-                                 [](const Collected& c) { return c.trajectory.fault == FaultReason::kNone; });
+    const bool any = std::any_of(collected.begin(), collected.end(), [](const Collected& c) {
+      return c.trajectory.fault == FaultReason::kNone;
+    });
     if (any) return;
     const Trajectory& first = collected.front().trajectory;
-    throw Error(fmt::format("every rollout of the step failed in the infrastructure; the first: {} ({})",
-                            to_string(first.fault), first.fault_detail),
-                "check that the tool servers and the grader answer, then start the run again: it resumes",
-                ExitCode::kNoEndpoint);
+    throw Error(
+        fmt::format("every rollout of the step failed in the infrastructure; the first: {} ({})",
+                    to_string(first.fault), first.fault_detail),
+        "check that the tool servers and the grader answer, then start the run again: it resumes",
+        ExitCode::kNoEndpoint);
   }
 
   void evaluate_if(bool wanted) {
@@ -167,8 +175,9 @@ class TrainingLoop {
     const EvalScore score{e.pass_at_1, e.low_95, e.high_95, e.tasks, e.samples};
     (step_ == 0 ? result_.before : result_.after) = score;
     metrics_->append(step_, evaluation_metrics(e));
-    progress_.keep(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)", step_, setup_.run.steps,
-                               100 * e.pass_at_1, 100 * e.low_95, 100 * e.high_95, e.tasks));
+    progress_.keep(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)",
+                               step_, setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95,
+                               100 * e.high_95, e.tasks));
   }
 
   void save() {
@@ -177,7 +186,8 @@ class TrainingLoop {
     state.next_group = next_group_;
     state.journal_rows = journal_->commit();
     state.sampler = std::to_string(pool_.drawn());
-    result_.checkpoint = updater_.save(checkpoints(), std::move(state), setup_.checkpoint.keep).string();
+    result_.checkpoint =
+        updater_.save(checkpoints(), std::move(state), setup_.checkpoint.keep).string();
     result_.step = step_;
     write_result(setup_.run_dir, result_);
     saved_step_ = step_;
@@ -189,7 +199,8 @@ class TrainingLoop {
     journal_->commit();
     result_.status = RunStatus::kStopped;
     result_.exit_code = static_cast<int>(ExitCode::kStopped);
-    result_.message = fmt::format("stopped on request at step {}; start the run again to go on", step_);
+    result_.message =
+        fmt::format("stopped on request at step {}; start the run again to go on", step_);
     conclude();
     return result_;
   }
@@ -236,12 +247,14 @@ class TrainingLoop {
 
 }  // namespace
 
-RunResult run_lead_learner(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator,
-                           RolloutServer& server, const std::function<bool()>& stop_requested) {
+RunResult run_lead_learner(const TrainSetup& setup, const ModelSpec& spec,
+                           Communicator& communicator, RolloutServer& server,
+                           const std::function<bool()>& stop_requested) {
   return TrainingLoop(setup, spec, communicator, server, stop_requested).run();
 }
 
-void run_following_learner(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator) {
+void run_following_learner(const TrainSetup& setup, const ModelSpec& spec,
+                           Communicator& communicator) {
   Updater(setup, spec, communicator).follow();
 }
 
@@ -257,7 +270,8 @@ Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, Rollou
   Progress progress(setup.live_progress);
   const auto plan = plan_evaluation(setup, 0, 0, 0);
   const auto collected = Collector(server, journal).collect(plan, [&](std::int64_t arrived) {
-    progress.show(fmt::format("held-out {}/{}  in flight {}", arrived, plan.size(), server.in_flight()));
+    progress.show(
+        fmt::format("held-out {}/{}  in flight {}", arrived, plan.size(), server.in_flight()));
     return true;
   });
   journal.commit();

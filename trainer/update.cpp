@@ -82,8 +82,9 @@ UpdateStats Updater::train_announced(std::string_view bytes) {
 }
 
 UpdateStats Updater::train(std::span<const Trajectory* const> trajectories,
-                           std::span<const double> advantages, std::span<const std::int64_t> prompts,
-                           std::int64_t step, const std::function<void()>& between) {
+                           std::span<const double> advantages,
+                           std::span<const std::int64_t> prompts, std::int64_t step,
+                           const std::function<void()>& between) {
   const AlgorithmOptions& a = setup_.algorithm;
   const auto all = train_sequences(trajectories, advantages, prompts);
   std::vector<TrainSequence> mine;  // prompts are dealt round robin
@@ -101,7 +102,8 @@ UpdateStats Updater::train(std::span<const Trajectory* const> trajectories,
   const auto loss = [&](std::size_t i, const TokenLogprobs& current) {
     return policy_loss(batches[i].actions, current.logprobs, denominators[i], options).loss;
   };
-  return learner_.update(batches, loss, {learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
+  return learner_.update(batches, loss,
+                         {learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
                          a.max_grad_norm, between);
 }
 
@@ -124,9 +126,12 @@ TrainState Updater::restore(const fs::path& folder) {
 
 TrainState Updater::load(const fs::path& folder) {
   TrainState state = load_checkpoint(folder);
-  if (state.spec != model_config_ || state.masters.size() != static_cast<std::size_t>(weights().flat.numel()))
-    throw input_error("checkpoint " + folder.string() + " was made from another model than " + setup_.model_dir.string(),
-                      "set model.path to the model the run began with, or give the run another name");
+  if (state.spec != model_config_ ||
+      state.masters.size() != static_cast<std::size_t>(weights().flat.numel()))
+    throw input_error(
+        "checkpoint " + folder.string() + " was made from another model than " +
+            setup_.model_dir.string(),
+        "set model.path to the model the run began with, or give the run another name");
   learner_.restore(state.masters, {state.optimizer_steps, state.first_moment, state.second_moment});
   return state;
 }

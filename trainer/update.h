@@ -12,8 +12,8 @@
 
 namespace rollcall {
 
-// The learners' joint work. The lead calls the verbs; each is announced to the other learners, who run
-// follow() and take their part in the same order. Single thread.
+// The learners' joint work. The lead calls the verbs; each is announced to the other learners, who
+// run follow() and take their part in the same order. Single thread.
 class Updater {
  public:
   Updater(const TrainSetup&, const ModelSpec&, Communicator&);

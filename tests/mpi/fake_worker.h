@@ -19,7 +19,7 @@ inline ClusterOptions test_options(const World& world, const std::string& weight
   options.rollouts_per_worker = 8;
   options.heartbeat_every = std::chrono::milliseconds(50);
   options.worker_timeout = std::chrono::milliseconds(1500);
-  options.learner_timeout = std::chrono::milliseconds(1500);
+  options.learner_timeout = std::chrono::minutes(1);
   options.weights_via = weights_via;
   return options;
 }

@@ -50,11 +50,18 @@ TEST_P(GoldenModel, GivesTheReferenceLogitsAndGradients) {
     const at::Tensor ids = golden(file, "input_ids" + suffix).view({-1});
     const at::Tensor hidden = decoder.packed_hidden(ids, {{0, ids.numel(), -1}});
     const at::Tensor want = golden(file, "logits" + suffix);
-    EXPECT_TRUE(at::allclose(linear(hidden, decoder.head()), want.view({ids.numel(), -1}), 1e-4, 1e-4)) << "sequence " << k;
+    EXPECT_TRUE(
+        at::allclose(linear(hidden, decoder.head()), want.view({ids.numel(), -1}), 1e-4, 1e-4))
+        << "sequence " << k;
     if (ids.numel() < 2) continue;
-    const auto got = token_logprobs(hidden.narrow(0, 0, ids.numel() - 1), decoder.head(), ids.narrow(0, 1, ids.numel() - 1).contiguous(), spec.vocab_size);
-    EXPECT_TRUE(at::allclose(got.logprobs, golden(file, "logprobs" + suffix).view({-1}), 1e-4, 1e-4));
-    EXPECT_TRUE(at::allclose(got.entropy, golden(file, "entropy" + suffix).view({-1}).narrow(0, 0, ids.numel() - 1), 1e-4, 1e-4));
+    const auto got =
+        token_logprobs(hidden.narrow(0, 0, ids.numel() - 1), decoder.head(),
+                       ids.narrow(0, 1, ids.numel() - 1).contiguous(), spec.vocab_size);
+    EXPECT_TRUE(
+        at::allclose(got.logprobs, golden(file, "logprobs" + suffix).view({-1}), 1e-4, 1e-4));
+    EXPECT_TRUE(at::allclose(
+        got.entropy, golden(file, "entropy" + suffix).view({-1}).narrow(0, 0, ids.numel() - 1),
+        1e-4, 1e-4));
     if (k > 0) continue;
     (-got.logprobs.mean()).backward();
     for (const auto& e : file.entries()) {
@@ -68,7 +75,8 @@ TEST_P(GoldenModel, GivesTheReferenceLogitsAndGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, GoldenModel,
-                         testing::Values("qwen3-tied", "qwen3-untied-sharded", "llama-tied-bf16", "llama3-scaled-sharded", "llama-bias-v5"),
+                         testing::Values("qwen3-tied", "qwen3-untied-sharded", "llama-tied-bf16",
+                                         "llama3-scaled-sharded", "llama-bias-v5"),
                          [](const auto& test) {
                            std::string name = test.param;
                            for (auto& c : name) c = c == '-' ? '_' : c;
@@ -80,8 +88,10 @@ TEST(Decoder, GivesAPackedSequenceTheBitsItHasAlone) {
   const at::NoGradGuard no_grad;
   const at::Tensor prompt = at::tensor({5, 6, 7, 8, 9, 10, 11}, at::kLong);
   const at::Tensor a = at::tensor({1, 2, 3}, at::kLong), b = at::tensor({4, 3, 2, 1, 0}, at::kLong);
-  const at::Tensor packed = model.decoder.packed_hidden(at::cat({prompt, a, b}, 0), {{0, 7, -1}, {7, 3, 0}, {10, 5, 0}});
-  const at::Tensor alone = model.decoder.packed_hidden(at::cat({prompt, b}, 0), {{0, 7, -1}, {7, 5, 0}});
+  const at::Tensor packed =
+      model.decoder.packed_hidden(at::cat({prompt, a, b}, 0), {{0, 7, -1}, {7, 3, 0}, {10, 5, 0}});
+  const at::Tensor alone =
+      model.decoder.packed_hidden(at::cat({prompt, b}, 0), {{0, 7, -1}, {7, 5, 0}});
   EXPECT_TRUE(packed.narrow(0, 10, 5).equal(alone.narrow(0, 7, 5)));
   EXPECT_TRUE(packed.narrow(0, 0, 7).equal(alone.narrow(0, 0, 7)));
 }
@@ -104,20 +114,26 @@ TEST(Decoder, AgreesWithTheDoublePrecisionReferenceOnSharedPrompts) {
   }
   const std::vector<Segment> segments{{0, 5, -1}, {5, 4, 0}, {9, 17, 0}, {26, 3, -1}, {29, 0, 3}};
   at::Tensor tokens = at::empty({29}, at::kLong);
-  for (int i = 0; i < 29; ++i) tokens.data_ptr<std::int64_t>()[i] = (i * 7 + 3) % model.spec.vocab_size;
-  const at::Tensor rows = at::tensor({4, 5, 6, 20, 28}, at::kLong), targets = at::tensor({1, 2, 3, 4, 5}, at::kLong);
+  for (int i = 0; i < 29; ++i)
+    tokens.data_ptr<std::int64_t>()[i] = (i * 7 + 3) % model.spec.vocab_size;
+  const at::Tensor rows = at::tensor({4, 5, 6, 20, 28}, at::kLong),
+                   targets = at::tensor({1, 2, 3, 4, 5}, at::kLong);
   const auto run = [&](const NamedTensors& parameters) {
     Decoder decoder(model.spec);
     decoder.bind(parameters);
     const auto hidden = decoder.packed_hidden(tokens, segments).index_select(0, rows);
     const auto result = token_logprobs(hidden, decoder.head(), targets, model.spec.vocab_size - 3);
-    (result.logprobs * at::tensor({1.0, -2.0, 0.5, 1.5, 3.0}).to(result.logprobs.scalar_type())).sum().backward();
+    (result.logprobs * at::tensor({1.0, -2.0, 0.5, 1.5, 3.0}).to(result.logprobs.scalar_type()))
+        .sum()
+        .backward();
     return result.logprobs.detach().to(at::kDouble);
   };
   EXPECT_TRUE(at::allclose(run(floats), run(doubles), 1e-5, 1e-5));
   for (const auto& [name, t] : doubles) {
     const double largest = t.grad().abs().max().item<double>();
-    EXPECT_TRUE(at::allclose(floats.at(name).grad().to(at::kDouble), t.grad(), 1e-3, 1e-5 * largest + 1e-9)) << name;
+    EXPECT_TRUE(
+        at::allclose(floats.at(name).grad().to(at::kDouble), t.grad(), 1e-3, 1e-5 * largest + 1e-9))
+        << name;
   }
 }
 

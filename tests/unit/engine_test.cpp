@@ -23,7 +23,8 @@ class EngineTest : public testing::Test {
 
   std::unique_ptr<Engine> make(std::int64_t max_context = 400, std::int64_t max_batch = 64) const {
     auto engine = std::make_unique<Engine>(model_.spec, EngineOptions{max_context, max_batch});
-    std::copy_n(model_.weights.flat.const_data_ptr<float>(), model_.weights.flat.numel(), engine->weight_buffer().data());
+    std::copy_n(model_.weights.flat.const_data_ptr<float>(), model_.weights.flat.numel(),
+                engine->weight_buffer().data());
     engine->commit_weights(3);
     return engine;
   }
@@ -67,7 +68,8 @@ TEST_F(EngineTest, SamplesTheSameTokensAloneAndInACrowd) {
 
 TEST_F(EngineTest, PrefillsAGroupsPromptOnce) {
   const Ids prompt(50, 9);
-  for (std::uint64_t seed = 0; seed < 8; ++seed) engine_->request_turn(engine_->open(prompt, seed), {}, turn(4));
+  for (std::uint64_t seed = 0; seed < 8; ++seed)
+    engine_->request_turn(engine_->open(prompt, seed), {}, turn(4));
   run(*engine_);
   EXPECT_EQ(engine_->stats().prefill_tokens, 50);
   EXPECT_EQ(engine_->stats().shared_prefill_tokens, 7 * 50);
@@ -92,7 +94,8 @@ TEST_F(EngineTest, KeepsTheCacheAcrossTurns) {
 }
 
 TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
-  const Ids prompt{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28}, delta{7, 8, 9, 10, 11};
+  const Ids prompt{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28},
+      delta{7, 8, 9, 10, 11};
   const SequenceId id = engine_->open(prompt, 77);
   engine_->request_turn(id, {}, turn(21));
   const auto first = run(*engine_).at(id);
@@ -103,10 +106,13 @@ TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
   tokens.insert(tokens.end(), first.tokens.begin(), first.tokens.end());
   tokens.insert(tokens.end(), delta.begin(), delta.end());
   tokens.insert(tokens.end(), second.tokens.begin(), second.tokens.end());
-  const auto p = static_cast<std::int64_t>(prompt.size()), n = static_cast<std::int64_t>(tokens.size());
+  const auto p = static_cast<std::int64_t>(prompt.size()),
+             n = static_cast<std::int64_t>(tokens.size());
   const at::Tensor all = at::tensor(tokens);
   const at::Tensor hidden = model_.decoder.packed_hidden(all, {{0, p, -1}, {p, n - p, 0}});
-  const auto learner = token_logprobs(hidden.narrow(0, p - 1, n - p), model_.decoder.head(), all.narrow(0, p, n - p).contiguous(), model_.spec.vocab_size).logprobs;
+  const auto learner = token_logprobs(hidden.narrow(0, p - 1, n - p), model_.decoder.head(),
+                                      all.narrow(0, p, n - p).contiguous(), model_.spec.vocab_size)
+                           .logprobs;
   const float* got = learner.const_data_ptr<float>();
   for (std::size_t i = 0; i < 21; ++i) EXPECT_EQ(first.logprobs[i], got[i]) << i;
   for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(second.logprobs[i], got[21 + 5 + i]) << i;

@@ -92,7 +92,7 @@ void expect_rows(const std::filesystem::path& file, std::int64_t at_least) {
 
 TEST(JournalCrash, KeepsCommittedRowsWhenKilledAnywhere) {
   std::mt19937_64 random(11);
-  for (int seed = 0; seed < 6; ++seed) {
+  for (int seed = 0; seed < 4; ++seed) {
     const TempFolder folder;
     const std::filesystem::path file = folder.path() / "j.h5";
     std::int64_t committed = 0;
@@ -159,7 +159,7 @@ void write_until_full(const std::filesystem::path& file, rlim_t limit, int repor
 
 TEST(JournalCrash, KeepsCommittedRowsWhenTheDiskIsFull) {
   std::mt19937_64 random(7);
-  for (int seed = 0; seed < 4; ++seed) {
+  for (int seed = 0; seed < 2; ++seed) {
     const TempFolder folder;
     const std::filesystem::path file = folder.path() / "j.h5";
     const rlim_t limit = 2500000 + random() % 3000000;

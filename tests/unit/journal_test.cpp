@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/journal.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <fstream>
@@ -216,6 +219,14 @@ TEST_F(JournalTest, FlushesAfterAWhileWithoutACommit) {
   while (reader.rows() == 0) std::this_thread::yield();
   EXPECT_EQ(difference(reader.read(0), sample_trajectory(0)), "");
   EXPECT_EQ(reader.committed_rows(), 0);
+}
+
+TEST_F(JournalTest, OpensForWritingWhileSomebodyReads) {
+  { Journal(file(), kAbout).append(sample_trajectory(0)); }
+  const int lock = ::open(file().c_str(), O_RDONLY | O_CLOEXEC);  // as h5py locks what it reads
+  ASSERT_EQ(::flock(lock, LOCK_SH), 0);
+  EXPECT_EQ(open_for_writing(file()), "");
+  ::close(lock);
 }
 
 TEST_F(JournalTest, RefusesASecondWriter) {

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/cpu_kernels.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <random>
 #include <vector>
 
+#include "model/cpu_kernels.h"
 #include "model/sampling.h"
 
 namespace rollcall {
@@ -20,14 +19,18 @@ std::vector<float> random_values(std::size_t n, std::uint64_t seed) {
 
 TEST(LinearKernel, MatchesADoubleReferenceForOddSizes) {
   const std::int64_t rows = 29, in = 37, out = 51;
-  const auto x = random_values(rows * in, 1), w = random_values(out * in, 2), bias = random_values(out, 3);
-  std::vector<float> packed(static_cast<std::size_t>(panel_count(out) * in * kPanelWidth)), y(rows * out);
+  const auto x = random_values(rows * in, 1), w = random_values(out * in, 2),
+             bias = random_values(out, 3);
+  std::vector<float> packed(static_cast<std::size_t>(panel_count(out) * in * kPanelWidth)),
+      y(rows * out);
   pack_weights(w.data(), out, in, packed.data());
-  cpu_kernels().linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), bias.data(), y.data(), out);
+  cpu_kernels().linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), bias.data(),
+                       y.data(), out);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t o = 0; o < out; ++o) {
       double sum = bias[o];
-      for (std::int64_t k = 0; k < in; ++k) sum += static_cast<double>(x[r * in + k]) * w[o * in + k];
+      for (std::int64_t k = 0; k < in; ++k)
+        sum += static_cast<double>(x[r * in + k]) * w[o * in + k];
       ASSERT_NEAR(y[r * out + o], sum, 1e-5);
     }
   }
@@ -39,10 +42,13 @@ TEST(LinearKernel, GivesARowTheSameBitsInAnyBatch) {
   std::vector<float> packed(static_cast<std::size_t>(panel_count(out) * in * kPanelWidth));
   pack_weights(w.data(), out, in, packed.data());
   std::vector<float> all(rows * out), one(out);
-  cpu_kernels().linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), nullptr, all.data(), out);
+  cpu_kernels().linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), nullptr,
+                       all.data(), out);
   for (std::int64_t r = 0; r < rows; ++r) {
-    cpu_kernels().linear(x.data() + r * in, in, 1, packed.data(), in, out, 0, panel_count(out), nullptr, one.data(), out);
-    for (std::int64_t o = 0; o < out; ++o) ASSERT_EQ(all[r * out + o], one[o]) << "row " << r << " column " << o;
+    cpu_kernels().linear(x.data() + r * in, in, 1, packed.data(), in, out, 0, panel_count(out),
+                         nullptr, one.data(), out);
+    for (std::int64_t o = 0; o < out; ++o)
+      ASSERT_EQ(all[r * out + o], one[o]) << "row " << r << " column " << o;
   }
 }
 
@@ -58,7 +64,8 @@ TEST(RmsNormKernel, MatchesItsFormulaWithATail) {
 }
 
 TEST(SiluKernel, MatchesItsFormulaFarOutToo) {
-  const std::vector<float> gate{-200, -90, -20, -1, -1e-6f, 0, 1e-6f, 0.5f, 3, 20, 89, 200, 1, 2, 3, 4, 5};
+  const std::vector<float> gate{-200, -90, -20, -1, -1e-6f, 0, 1e-6f, 0.5f, 3,
+                                20,   89,  200, 1,  2,      3, 4,     5};
   std::vector<float> up(gate.size(), 2.0f), y(gate.size());
   cpu_kernels().silu_mul(gate.data(), up.data(), static_cast<std::int64_t>(gate.size()), y.data());
   for (std::size_t i = 0; i < gate.size(); ++i) {
@@ -85,7 +92,8 @@ struct Blocked {
         keys(static_cast<std::size_t>((n + 15) / 16 * shape.key_block_floats()), std::nanf("")),
         values(static_cast<std::size_t>((n + 15) / 16 * 16 * shape.value_row_floats())) {
     const std::int64_t row = shape.kv_heads * shape.head_dim;
-    for (std::int64_t i = 0; i < n; ++i) store_key_value(shape, i, &k[i * row], &v[i * row], keys.data(), values.data());
+    for (std::int64_t i = 0; i < n; ++i)
+      store_key_value(shape, i, &k[i * row], &v[i * row], keys.data(), values.data());
   }
   std::vector<float> k, v, keys, values;
 };
@@ -97,8 +105,12 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
   const std::int64_t before = 21, own = 18, d = shape.head_dim, row = shape.kv_heads * d;
   const Blocked prefix(shape, before, 10), rest(shape, own, 20);
   const auto q = random_values(static_cast<std::size_t>(shape.heads * d), 30);
-  std::vector<float> out(q.size()), scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * 64));
-  const AttentionRow task{q.data(), out.data(), nullptr, {prefix.keys.data(), prefix.values.data(), before},
+  std::vector<float> out(q.size()),
+      scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * 64));
+  const AttentionRow task{q.data(),
+                          out.data(),
+                          nullptr,
+                          {prefix.keys.data(), prefix.values.data(), before},
                           {rest.keys.data(), rest.values.data(), own}};
   cpu_kernels().attention(&task, 1, shape, scratch.data());
   for (std::int64_t h = 0; h < shape.heads; ++h) {
@@ -120,15 +132,20 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionKernel,
-                         testing::Values(AttentionShape{4, 2, 32, 0.2f}, AttentionShape{6, 1, 24, 0.3f},
-                                         AttentionShape{3, 3, 40, 0.1f}, AttentionShape{8, 1, 16, 0.25f}));
+                         testing::Values(AttentionShape{4, 2, 32, 0.2f},
+                                         AttentionShape{6, 1, 24, 0.3f},
+                                         AttentionShape{3, 3, 40, 0.1f},
+                                         AttentionShape{8, 1, 16, 0.25f}));
 
 TEST(SampleToken, FollowsTheDistribution) {
-  const std::vector<float> logits{std::log(0.5f), std::log(0.25f), std::log(0.125f), std::log(0.125f)};
+  const std::vector<float> logits{std::log(0.5f), std::log(0.25f), std::log(0.125f),
+                                  std::log(0.125f)};
   std::vector<int> counts(4);
-  for (std::uint64_t n = 0; n < 20000; ++n) ++counts[static_cast<std::size_t>(sample_token(logits, uniform_draw(9, n)).id)];
+  for (std::uint64_t n = 0; n < 20000; ++n)
+    ++counts[static_cast<std::size_t>(sample_token(logits, uniform_draw(9, n)).id)];
   const double expected[] = {10000, 5000, 2500, 2500};
-  for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(counts[i], expected[i], 5 * std::sqrt(expected[i]));
+  for (std::size_t i = 0; i < 4; ++i)
+    EXPECT_NEAR(counts[i], expected[i], 5 * std::sqrt(expected[i]));
 }
 
 TEST(SampleToken, ReturnsTheLogProbabilityOfWhatItDrew) {
@@ -140,7 +157,8 @@ TEST(SampleToken, ReturnsTheLogProbabilityOfWhatItDrew) {
 
 TEST(SampleToken, NeverDrawsAnImpossibleToken) {
   const std::vector<float> logits{0, -1000, 0, -1000};
-  for (std::uint64_t n = 0; n < 1000; ++n) EXPECT_EQ(sample_token(logits, uniform_draw(3, n)).id % 2, 0);
+  for (std::uint64_t n = 0; n < 1000; ++n)
+    EXPECT_EQ(sample_token(logits, uniform_draw(3, n)).id % 2, 0);
   EXPECT_EQ(sample_token(logits, 0x1.fffffffffffffp-1).id, 2);
 }
 

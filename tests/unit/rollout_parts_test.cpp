@@ -4,11 +4,11 @@
 
 #include <set>
 
-#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/cookie_jar.h"
 #include "rollout_workers/http_date.h"
 #include "rollout_workers/ids.h"
 #include "rollout_workers/redact.h"
+#include "rollout_workers/retry_delay.h"
 #include "rollout_workers/tool_reply.h"
 #include "rollout_workers/url.h"
 #include "rollout_workers/utf8.h"

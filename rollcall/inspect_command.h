@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <iosfwd>
+#include <optional>
+
+namespace rollcall {
+
+// `rollcall inspect RUN`: a summary of the journals of a run for a person, or with `row` one
+// trajectory of the first learner's journal in full. Returns the exit code; throws Error if there
+// is no journal or no such row.
+int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row,
+                std::ostream& out);
+
+}  // namespace rollcall
