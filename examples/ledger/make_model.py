@@ -23,12 +23,12 @@ SAMPLE = {"demos.jsonl": 4000, "drills.jsonl": 400}  # rows of each file the tok
 CONTEXT = 768  # tokens
 
 ARCHITECTURE = {
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
     "num_key_value_heads": 2,
-    "head_dim": 32,
+    "head_dim": 64,
 }
 
 
@@ -92,7 +92,7 @@ def write_model(folder, tokenizer, template):
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_turn,
         "hidden_act": "silu",
-        "initializer_range": 0.02,
+        "initializer_range": 0.08,
         "max_position_embeddings": CONTEXT,
         "rms_norm_eps": 1e-06,
         "rope_scaling": None,
