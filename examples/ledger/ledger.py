@@ -119,11 +119,9 @@ class Ledger:
 
     def list_invoices(self, customer):
         self._check_customer(customer)
-        return self.list_all()
-
-    def list_all(self):
-        """The rows as list_invoices shows them: status, id, amount."""
-        return [[self._status(row), row["id"], row["amount"]] for row in self.invoices]
+        return [
+            {"status": self._status(row), "id": row["id"], "amount": row["amount"]} for row in self.invoices
+        ]
 
     def pay_invoice(self, invoice, amount):
         self._check_invoice(invoice)

@@ -57,8 +57,7 @@ class Clerk:
 
     def work(self):
         customer = self._call("find_customer", name=self.task["name"])["customer"]
-        self._call("list_invoices", customer=customer)
-        rows = self.ledger.invoices
+        rows = self._call("list_invoices", customer=customer)
         wanted = next(row for row in rows if row["status"] == self.task["status"])
         invoice = self._pay("invoice", rows, wanted)
         after = self._decide("next", "receipt" if self.task["receipt"] else "stop", ["stop", "receipt", "pay"])

@@ -61,7 +61,7 @@ TEST_F(LearnerTest, ComputesTheSameUpdateHoweverItIsPacked) {
   EXPECT_EQ(batches_, 1u);
   const double loss = stats_.loss, norm = stats_.grad_norm_l2;
   updated(20);
-  EXPECT_GT(batches_, 2u);
+  EXPECT_GE(batches_, 2u);
   EXPECT_NEAR(stats_.loss, loss, 1e-5 * std::abs(loss));
   EXPECT_NEAR(stats_.grad_norm_l2, norm, 1e-4 * norm);
 }
