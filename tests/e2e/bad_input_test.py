@@ -164,9 +164,9 @@ class BadInput(Case):
         code, errors = run.train()
         self.assertEqual(code, 0, errors)
         self.assert_learnt(run)
-        undisturbed = self.trained("undisturbed")
+        undisturbed = self.undisturbed_digests()
         for name in ("state.safetensors", "model.safetensors"):
-            self.assertEqual(run.digests(3)[name], undisturbed.digests(3)[name])
+            self.assertEqual(run.digests(3)[name], undisturbed[name])
 
 
 if __name__ == "__main__":

@@ -102,6 +102,8 @@ class Run:
 
 
 class Case(unittest.TestCase):
+    _undisturbed = {}
+
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="rollcall-e2e-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
@@ -141,6 +143,14 @@ class Case(unittest.TestCase):
         self.assertEqual(code, 0, errors)
         self.assertEqual(run.result()["status"], "done")
         return run
+
+    def undisturbed_digests(self, steps=3):
+        """Checksums of a run of the usual settings, made once for all tests of a file."""
+        if steps not in Case._undisturbed:
+            run = self.trained("undisturbed", run={"steps": steps}, cluster={"workers": 2})
+            self.assert_learnt(run)
+            Case._undisturbed[steps] = run.digests(steps)
+        return Case._undisturbed[steps]
 
     def assert_learnt(self, run):
         """Guards the comparisons of checkpoints: there was something to learn in every step."""

@@ -25,7 +25,7 @@ class ToolFaults(Case):
         self.assertIn(1, rows["attempt"])
 
         self.endpoints.tool_fails = lambda headers: False
-        self.assertEqual(run.digests(3), self.trained("undisturbed").digests(3))
+        self.assertEqual(run.digests(3), self.undisturbed_digests())
 
     def test_a_rollout_that_cannot_be_helped_is_left_out(self):
         self.endpoints.tool_fails = chosen

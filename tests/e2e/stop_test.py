@@ -30,7 +30,7 @@ class Stop(Case):
         self.assertEqual(code, 0, errors)
         self.assertEqual(run.result()["status"], "done")
         self.assertLess(self.endpoints.requests["/grade"] - asked, 2 * 16, "rollouts in the journal were made again")
-        self.assertEqual(run.digests(3), self.trained("undisturbed").digests(3))
+        self.assertEqual(run.digests(3), self.undisturbed_digests())
 
     def test_sigint_to_the_parent_stops_too(self):
         run = self.make_run("interrupted")
@@ -70,7 +70,7 @@ class WorkerDeath(Case):
         self.assertEqual(code, 0, errors)
         self.assertEqual(run.result()["status"], "done")
         self.assert_learnt(run)
-        self.assertEqual(run.digests(3), self.trained("undisturbed").digests(3))
+        self.assertEqual(run.digests(3), self.undisturbed_digests())
         self.assert_nothing_left(run)
 
     def test_without_any_worker_the_run_ends_resumable(self):
@@ -81,7 +81,7 @@ class WorkerDeath(Case):
         self.assert_nothing_left(run)
         code, errors = run.train()
         self.assertEqual(code, 0, errors)
-        self.assertEqual(run.digests(3), self.trained("undisturbed").digests(3))
+        self.assertEqual(run.digests(3), self.undisturbed_digests())
 
     def test_a_dead_lead_learner_ends_the_run(self):
         run, process = self.check_death_of("headless", [0])
