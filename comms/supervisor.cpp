@@ -45,7 +45,7 @@ class Descriptor {
   int value_;
 };
 
-// Memory that rank 0 leaves its exit code in. Ranks of this host reach it by a path under /proc; it
+// Memory that a rank leaves the exit code in. Ranks of this host reach it by a path under /proc; it
 // has no other name, so nothing is left behind.
 class ExitNote {
  public:

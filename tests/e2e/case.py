@@ -60,6 +60,7 @@ class Run:
         self.dir = pathlib.Path(settings["run"]["dir"]) / self.name
         self.file = folder / f"{self.name}.yaml"
         self.file.write_text(run_text(settings))
+        self.shared_files = set()  # under /dev/shm, seen in use while a process was waited for
 
     def start(self, *arguments):
         command = [ROLLCALL, "train", str(self.file), *arguments]
@@ -67,13 +68,17 @@ class Run:
 
     def finish(self, process, seconds=60):
         """Waits for the process; the exit code and what it wrote to stderr."""
-        try:
-            _, errors = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            processes.kill_all(self.file)
-            _, errors = process.communicate(timeout=20)
-            raise AssertionError(f"{self.name} did not end within {seconds} s; stderr:\n{errors}") from None
-        return process.returncode, errors
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                _, errors = process.communicate(timeout=0.2)
+                return process.returncode, errors
+            except subprocess.TimeoutExpired:
+                self.shared_files |= processes.shared_files(self.file)
+            if time.monotonic() > deadline:
+                processes.kill_all(self.file)
+                _, errors = process.communicate(timeout=20)
+                raise AssertionError(f"{self.name} did not end within {seconds} s; stderr:\n{errors}")
 
     def train(self, *arguments, seconds=60):
         return self.finish(self.start(*arguments), seconds)
@@ -160,12 +165,12 @@ class Case(unittest.TestCase):
             self.assertGreater(line["groups_signal"], 0, line)
             self.assertGreater(line["grad_norm_l2"], 0, line)
 
-    def assert_nothing_left(self, run, shared_files=()):
+    def assert_nothing_left(self, run):
         deadline = time.monotonic() + 5
         while processes.of_run(run.file) and time.monotonic() < deadline:
             time.sleep(0.02)
         self.assertEqual(processes.of_run(run.file), [], "processes are left over")
-        self.assertEqual([file for file in shared_files if file.exists()], [], "shared memory is left over")
+        self.assertEqual([file for file in run.shared_files if file.exists()], [], "shared memory is left over")
 
     @contextlib.contextmanager
     def running(self, run):

@@ -15,13 +15,13 @@ class Stop(Case):
         self.endpoints.hold_from(16 + 8)  # in the second step
         process = run.start()
         self.endpoints.wait_until_held()
-        shared_files = processes.shared_files(run.file)
         process.send_signal(signal.SIGTERM)
         code, errors = run.finish(process, seconds=20)  # endpoints that never answer do not keep it
         self.assertEqual(code, 3, errors)
         self.assertEqual(run.result()["status"], "stopped")
         self.assertEqual(run.result()["exit_code"], 3)
-        self.assert_nothing_left(run, shared_files)
+        self.assertTrue(run.shared_files, "none were seen")
+        self.assert_nothing_left(run)
         self.assertFalse((run.dir / "export").exists())
 
         self.endpoints.release()
