@@ -2,6 +2,7 @@
 """What a run reports follows from its journal, which a reader may open at any time."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -76,7 +77,11 @@ class LedgerExample(Case):
     def test_trains_for_two_steps(self):
         address = self.serve_example()
         make_data(self.folder / "example", train=16, valid=6)
+        run_file = self.folder / "example.yaml"
+        shutil.copy(LEDGER / "run.yaml", run_file)
+        self.addCleanup(processes.kill_all, run_file)
         changes = {
+            "model.path": LEDGER / "model",
             "run.dir": self.folder / "runs",
             "run.name": "example",
             "run.steps": 2,
@@ -89,8 +94,7 @@ class LedgerExample(Case):
             "eval.tasks": 4,
         }
         arguments = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
-        self.addCleanup(processes.kill_all, LEDGER / "run.yaml")
-        command = [ROLLCALL, "train", LEDGER / "run.yaml", *arguments]
+        command = [ROLLCALL, "train", run_file, *arguments]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
         self.assertEqual(done.returncode, 0, done.stderr)
         run_dir = self.folder / "runs" / "example"
