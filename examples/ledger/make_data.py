@@ -15,7 +15,7 @@ from drills import drill
 from ledger import PAYABLE, SYLLABLES, Ledger, compact, customer_name, request_text, tool_specs
 
 # Probability of the right option at each decision; the rest is shared by the wrong ones.
-CARE = {"invoice": 0.40, "amount": 0.40, "next": 0.45, "receipt": 0.60}
+CARE = {"invoice": 0.46, "amount": 0.46, "next": 0.52, "receipt": 0.68}
 RECEIPT_SHARE = 0.4
 
 # First ledger seeds of the sets. Held-out tasks share neither seeds nor names with the others.
