@@ -60,7 +60,7 @@ class Run:
         self.dir = pathlib.Path(settings["run"]["dir"]) / self.name
         self.file = folder / f"{self.name}.yaml"
         self.file.write_text(run_text(settings))
-        self.shared_files = set()  # under /dev/shm, seen in use while a process was waited for
+        self.shared_files = set()  # under /dev/shm, seen in use, now and then while a process is waited for
 
     def start(self, *arguments):
         command = [ROLLCALL, "train", str(self.file), *arguments]
@@ -74,7 +74,7 @@ class Run:
                 _, errors = process.communicate(timeout=0.2)
                 return process.returncode, errors
             except subprocess.TimeoutExpired:
-                self.shared_files |= processes.shared_files(self.file)
+                self.note_shared_files()
             if time.monotonic() > deadline:
                 processes.kill_all(self.file)
                 _, errors = process.communicate(timeout=20)
@@ -82,6 +82,9 @@ class Run:
 
     def train(self, *arguments, seconds=60):
         return self.finish(self.start(*arguments), seconds)
+
+    def note_shared_files(self):
+        self.shared_files |= processes.shared_files(self.file)
 
     def kill(self, process):
         """kill -9 for every process of the run."""

@@ -15,6 +15,7 @@ class Stop(Case):
         self.endpoints.hold_from(16 + 8)  # in the second step
         process = run.start()
         self.endpoints.wait_until_held()
+        run.note_shared_files()
         process.send_signal(signal.SIGTERM)
         code, errors = run.finish(process, seconds=20)  # endpoints that never answer do not keep it
         self.assertEqual(code, 3, errors)
