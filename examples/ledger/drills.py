@@ -8,19 +8,19 @@ whole conversations. They hold no decisions: each has one right answer.
 import json
 import random
 
-from ledger import LETTERS, PAYABLE, STATUSES, SYLLABLES, Ledger, compact, customer_name
+from ledger import LETTERS, PAYABLE, STATUSES, SYLLABLES, Ledger, answer_text, compact, customer_name
 
 
 def drill(index, seed, is_allowed):
     """The index-th exercise, with names whose syllables satisfy is_allowed."""
     dice = random.Random(f"{seed}/drill/{index}")
-    return {"messages": dice.choice((_copy, _copy, _write_call, _look_up))(dice, is_allowed)}
+    return {"messages": dice.choice((_copy, _copy, _write_call, _look_up, _look_up, _look_up_by_tool))(dice, is_allowed)}
 
 
 def _copy(dice, is_allowed):
     makers = (_name, _id, lambda dice, _: str(dice.randrange(100, 1000)), lambda dice, _: dice.choice(STATUSES))
     text = ", ".join(dice.choice(makers)(dice, is_allowed) for _ in range(dice.randrange(2, 7)))
-    return _exchange(f"Copy: {text}", {"content": text})
+    return _answering(f"Copy: {text}", text)
 
 
 def _write_call(dice, is_allowed):
@@ -33,19 +33,37 @@ def _write_call(dice, is_allowed):
             ("send_receipt", {"customer": customer, "invoice": invoice}),
         )
     )
-    function = {"name": tool, "arguments": json.dumps(arguments)}
-    call = {"id": "call_1", "type": "function", "function": function}
-    return _exchange(f"Call {tool} with {compact(arguments)}", {"content": "", "tool_calls": [call]})
+    return [
+        {"role": "user", "content": f"Call {tool} with {compact(arguments)}"},
+        _calling(tool, arguments),
+    ]
 
 
 def _look_up(dice, _):
-    status = dice.choice(PAYABLE)
-    item = {"name": "", "ledger_seed": dice.randrange(1 << 30), "status": status, "receipt": False}
-    rows = Ledger(item).invoices
-    wanted = next(row for row in rows if row["status"] == status)
-    listed = [{"status": row["status"], "id": row["id"], "amount": row["amount"]} for row in rows]
-    answer = json.dumps({"invoice": wanted["id"], "amount": wanted["amount"]})
-    return _exchange(f"{compact(listed)} Read the {status} one.", {"content": answer})
+    item = _item(dice)
+    rows = compact(Ledger(item).list_all())
+    return _answering(f"Read the {item['status']} invoice of {rows}", answer_text(item))
+
+
+def _look_up_by_tool(dice, _):
+    item = _item(dice)
+    ledger = Ledger(item)
+    return [
+        {"role": "user", "content": f"Read the {item['status']} invoice of {ledger.customer}."},
+        _calling("list_invoices", {"customer": ledger.customer}),
+        {"role": "tool", "tool_call_id": "call_1", "content": compact(ledger.list_all())},
+        {"role": "assistant", "content": answer_text(item)},
+    ]
+
+
+def _item(dice):
+    return {"name": "", "ledger_seed": dice.randrange(1 << 30), "status": dice.choice(PAYABLE), "receipt": False}
+
+
+def _calling(tool, arguments):
+    function = {"name": tool, "arguments": json.dumps(arguments)}
+    call = {"id": "call_1", "type": "function", "function": function}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
 
 
 def _name(dice, is_allowed):
@@ -59,5 +77,5 @@ def _id(dice, _=None):
     return f"{dice.choice(LETTERS)}{dice.randrange(10, 100)}"
 
 
-def _exchange(question, answer):
-    return [{"role": "user", "content": question}, {"role": "assistant", **answer}]
+def _answering(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

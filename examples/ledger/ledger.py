@@ -68,10 +68,16 @@ def compact(value):
     return json.dumps(value, separators=(",", ":"))
 
 
-def request_text(item):
+def request_text(item, pay="Pay"):
     """What the user asks for."""
     receipt = " and send a receipt" if item["receipt"] else ""
-    return f'Pay the {item["status"]} invoice of "{item["name"]}"{receipt}.'
+    return f'{pay} the {item["status"]} invoice of "{item["name"]}"{receipt}.'
+
+
+def answer_text(item):
+    """The invoice the item asks to pay, as an answer in words; only drills ask for it."""
+    wanted = wanted_invoice(item)
+    return json.dumps({"invoice": wanted["id"], "amount": wanted["amount"]})
 
 
 def check_item(item):
@@ -119,9 +125,11 @@ class Ledger:
 
     def list_invoices(self, customer):
         self._check_customer(customer)
-        return [
-            {"status": self._status(row), "id": row["id"], "amount": row["amount"]} for row in self.invoices
-        ]
+        return self.list_all()
+
+    def list_all(self):
+        """The rows as list_invoices shows them: status, id, amount."""
+        return [[self._status(row), row["id"], row["amount"]] for row in self.invoices]
 
     def pay_invoice(self, invoice, amount):
         self._check_invoice(invoice)

@@ -2,8 +2,9 @@
 """Writes train.jsonl, valid.jsonl, drills.jsonl and demos.jsonl of the ledger example.
 
 The demonstrations are sloppy on purpose: every call is well formed and copied faithfully, but at
-each decision the clerk takes the right option only with the probability below. A model trained on
-them can do everything and knows nothing better, which leaves the deciding to reinforcement learning.
+each decision the clerk takes the right option only with the probability below. Only when told to pay
+"carefully" does he make no mistake, and no task of the data sets says so. A model trained on this can do
+everything and does it carelessly, which leaves the caring to reinforcement learning.
 """
 
 import argparse
@@ -12,11 +13,20 @@ import os
 import random
 
 from drills import drill
-from ledger import PAYABLE, SYLLABLES, Ledger, compact, customer_name, request_text, tool_specs
+from ledger import (
+    PAYABLE,
+    SYLLABLES,
+    Ledger,
+    compact,
+    customer_name,
+    request_text,
+    tool_specs,
+)
 
 # Probability of the right option at each decision; the rest is shared by the wrong ones.
-CARE = {"invoice": 0.46, "amount": 0.46, "next": 0.52, "receipt": 0.68}
-RECEIPT_SHARE = 0.4
+CARE = {"invoice": 0.40, "amount": 0.40, "next": 0.45, "receipt": 0.60}
+RECEIPT_SHARE = 0.4  # of the tasks
+CAREFUL_SHARE = 0.5  # of the demonstrations
 
 # First ledger seeds of the sets. Held-out tasks share neither seeds nor names with the others.
 FIRST_SEED = {"train": 10_000_000, "valid": 20_000_000, "demos": 30_000_000}
@@ -50,14 +60,16 @@ def make_row(task):
 class Clerk:
     """Carries out a task while writing the conversation down. `care` is as in CARE; {} is faultless."""
 
-    def __init__(self, task, care, dice):
-        self.task, self.care, self.dice = task, care, dice
+    def __init__(self, task, request, care, dice):
+        self.task, self.request, self.care, self.dice = task, request, care, dice
         self.ledger = Ledger(task)
-        self.messages = make_row(task)["messages"]
+        self.messages = []
 
     def work(self):
+        self._say("user", self.request)
         customer = self._call("find_customer", name=self.task["name"])["customer"]
-        rows = self._call("list_invoices", customer=customer)
+        self._call("list_invoices", customer=customer)
+        rows = self.ledger.invoices
         wanted = next(row for row in rows if row["status"] == self.task["status"])
         invoice = self._pay("invoice", rows, wanted)
         after = self._decide("next", "receipt" if self.task["receipt"] else "stop", ["stop", "receipt", "pay"])
@@ -67,8 +79,10 @@ class Clerk:
         if after == "pay":
             others = [row for row in rows if row is not invoice]
             self._pay("invoice", others, self.dice.choice(others))
-        self.messages.append({"role": "assistant", "content": "Done."})
-        return self.messages
+        self._say("assistant", "Done.")
+
+    def _say(self, role, content):
+        self.messages.append({"role": role, "content": content})
 
     def _pay(self, decision, rows, wanted):
         invoice = self._decide(decision, wanted, rows)
@@ -92,15 +106,19 @@ class Clerk:
         return output
 
 
-def demonstrate(task, care, dice):
+def demonstrate(task, care, dice, pay="Pay"):
     """A row with the whole conversation, and the books it leaves."""
-    clerk = Clerk(task, care, dice)
-    return {**make_row(task), "messages": clerk.work()}, clerk.ledger
+    clerk = Clerk(task, request_text(task, pay), care, dice)
+    clerk.work()
+    return {**make_row(task), "messages": clerk.messages}, clerk.ledger
 
 
 def demonstration(index, seed):
     dice = random.Random(f"{seed}/clerk/{index}")
-    return demonstrate(make_task("demos", index, seed), CARE, dice)[0]
+    task = make_task("demos", index, seed)
+    if dice.random() < CAREFUL_SHARE:
+        return demonstrate(task, {}, dice, "Carefully pay")[0]
+    return demonstrate(task, CARE, dice)[0]
 
 
 def write_rows(path, rows):

@@ -92,7 +92,7 @@ def write_model(folder, tokenizer, template):
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_turn,
         "hidden_act": "silu",
-        "initializer_range": 0.02,
+        "initializer_range": 0.08,
         "max_position_embeddings": CONTEXT,
         "rms_norm_eps": 1e-06,
         "rope_scaling": None,

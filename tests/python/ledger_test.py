@@ -84,6 +84,10 @@ class DataTest(unittest.TestCase):
             self.assertNotIn("error", json.dumps(row["messages"]))
             self.assertEqual(row["messages"][-1], {"role": "assistant", "content": "Done."})
 
+    def test_no_task_asks_for_care(self):
+        rows = [make_data.make_row(task) for task in TRAIN + VALID]
+        self.assertNotIn("arefully", json.dumps(rows))
+
     def test_demonstrations_are_sloppy_as_announced(self):
         dice = random.Random(1)
         tasks = [make_data.make_task("demos", i, 7) for i in range(2000)]
@@ -165,7 +169,7 @@ class PolicyTest(unittest.TestCase):
         books = ledger.Ledger(VALID[0])
         row = ledger.wanted_invoice(VALID[0])
         books.pay_invoice(row["id"], row["amount"])
-        shown = {shown_row["id"]: shown_row["status"] for shown_row in books.list_invoices(books.customer)}
+        shown = {invoice: status for status, invoice, _ in books.list_invoices(books.customer)}
         self.assertEqual(shown[row["id"]], "paid")
 
 
@@ -206,7 +210,7 @@ class Client:
         """Plays the task through without a mistake and returns the score."""
         customer = self.output(trace, item, "find_customer", name=item["name"])["customer"]
         rows = self.output(trace, item, "list_invoices", customer=customer)
-        invoice, amount = next((row["id"], row["amount"]) for row in rows if row["status"] == item["status"])
+        invoice, amount = next(row[1:] for row in rows if row[0] == item["status"])
         self.output(trace, item, "pay_invoice", invoice=invoice, amount=amount)
         if item["receipt"]:
             self.output(trace, item, "send_receipt", customer=customer, invoice=invoice)
