@@ -17,6 +17,13 @@ Trajectory given_up(const Assignment& assignment, int worker, FaultReason fault,
   return trajectory;
 }
 
+// A worker repeats an attempt that met a fault, so what it delivers may be of a later one.
+bool fulfils(Assignment delivered, const Assignment& held) {
+  if (delivered.attempt < held.attempt) return false;
+  delivered.attempt = held.attempt;
+  return delivered == held;
+}
+
 }  // namespace
 
 bool Dispatcher::has_credit(int worker) const {
@@ -53,7 +60,8 @@ void Dispatcher::leave_group(const Assignment& assignment) {
 bool Dispatcher::accept(int worker, const Assignment& assignment) {
   const auto found = held_.find(worker);
   if (found == held_.end()) return false;
-  const auto entry = std::ranges::find(found->second, assignment, &Entry::assignment);
+  const auto entry = std::ranges::find_if(
+      found->second, [&](const Entry& held) { return fulfils(assignment, held.assignment); });
   if (entry == found->second.end()) return false;
   found->second.erase(entry);
   leave_group(assignment);

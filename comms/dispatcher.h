@@ -30,7 +30,8 @@ class Dispatcher {
   // that holds the least.
   std::optional<std::pair<int, Assignment>> next();
 
-  // Takes an assignment off a worker. False if the worker does not hold it: stale or duplicate.
+  // Takes an assignment off a worker, fulfilled by the attempt it was given or a later one. False
+  // if the worker does not hold it: stale or duplicate.
   bool accept(int worker, const Assignment&);
 
   // Takes a worker out. What it held goes to the front of the queue with attempt+1; returned are

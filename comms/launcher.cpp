@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comms/launcher.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,10 +78,19 @@ bool under_launcher() {
   return is_set("OMPI_COMM_WORLD_SIZE") || is_set("PMIX_RANK") || is_set("PMI_SIZE");
 }
 
-void record_exit_code(int code) {
+bool record_exit_code(int code) {
   const char* path = std::getenv(kExitFileVariable);
-  if (path == nullptr || !std::filesystem::exists(path)) return;
-  std::ofstream(path) << code << '\n';
+  const int note = path == nullptr ? -1 : ::open(path, O_RDWR | O_CLOEXEC);
+  if (note < 0) return true;
+  struct stat about {};
+  // The lock goes with the descriptor; each rank opens the note anew, so it holds between ranks.
+  const bool locked = ::flock(note, LOCK_EX) == 0;
+  const bool first = !locked || ::fstat(note, &about) != 0 || about.st_size == 0;
+  const std::string line = std::to_string(code) + "\n";
+  if (first) [[maybe_unused]]
+    const auto written = ::write(note, line.data(), line.size());
+  ::close(note);
+  return first;
 }
 
 bool end_parent_mpirun() {

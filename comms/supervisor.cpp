@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -44,7 +45,7 @@ class Descriptor {
   int value_;
 };
 
-// Memory that rank 0 leaves its exit code in. Ranks of this host reach it by a path under /proc; it
+// Memory that a rank leaves the exit code in. Ranks of this host reach it by a path under /proc; it
 // has no other name, so nothing is left behind.
 class ExitNote {
  public:
@@ -181,6 +182,9 @@ int supervise(const std::vector<std::string>& command) {
   const int status = supervisor.run();
   if (const auto code = note.code()) return *code;
   if (supervisor.stop_requested()) return static_cast<int>(ExitCode::kStopped);
+  std::fprintf(stderr,
+               "rollcall: the ranks ended without a word: one was killed or crashed\n"
+               "  what to do: see the ranks' logs, then start again: a run resumes\n");
   const int failure = static_cast<int>(ExitCode::kFailure);
   return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : failure;
 }

@@ -145,7 +145,10 @@ std::vector<Task> read_tasks(const std::filesystem::path& file) {
   }
   if (in.bad()) throw input_error("reading the dataset " + file.string() + " failed");
   complaints.throw_if_any();
-  if (tasks.empty()) throw input_error("the dataset " + file.string() + " has no rows");
+  if (tasks.empty()) {
+    throw input_error("the dataset " + file.string() + " has no rows",
+                      "give a file with one task a line");
+  }
   return tasks;
 }
 

@@ -52,7 +52,8 @@ void World::finish(ExitCode code) {
 
 void World::abort(ExitCode code) {
   flush_everything();
-  record_exit_code(static_cast<int>(code));
+  // One rank alone ends the run: mpirun, told twice, drops its cleaning up.
+  if (!record_exit_code(static_cast<int>(code))) ::_exit(static_cast<int>(code));
   if (!end_parent_mpirun()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   ::_exit(static_cast<int>(code));
 }

@@ -130,7 +130,7 @@ json read_object(const fs::path& file) {
   try {
     document = json::parse(read_file(file));
   } catch (const json::exception& error) {
-    throw input_error(file.string() + ": " + error.what());
+    throw input_error(file.string() + ": " + error.what(), "download the checkpoint again");
   } catch (const Error& error) {
     throw input_error(error.what(), "give a folder with a Hugging Face checkpoint");
   }

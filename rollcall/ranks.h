@@ -17,8 +17,8 @@ class World;
 
 // Threads that this rank's tensor operations use.
 void use_threads(int threads);
-// OMP_NUM_THREADS if it is set, else an equal share of this host's cores; workers idle while learners
-// update.
+// OMP_NUM_THREADS if it is set, else an equal share of this host's cores; workers idle while
+// learners update.
 int learner_threads(int learners);
 
 // The frame of every rank: joins MPI, checks that the number of ranks is the configured one, opens

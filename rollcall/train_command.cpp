@@ -4,6 +4,8 @@
 #include <cstdio>
 
 #include "comms/communicator.h"
+#include "comms/error.h"
+#include "comms/file_lock.h"
 #include "comms/log.h"
 #include "comms/rollout_link.h"
 #include "comms/stop_signal.h"
@@ -19,6 +21,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// The failure itself is what the caller reports, whether or not it can be recorded.
+void record_failure(const fs::path& run_dir, ExitCode code, const char* message) try {
+  RunResult result = read_result(run_dir).value_or(RunResult{});
+  result.status = RunStatus::kFailed;
+  result.exit_code = static_cast<int>(code);
+  result.message = message;
+  write_result(run_dir, result);
+} catch (const Error& error) {
+  log_error(error.what());
+}
+
 // The lead learner's errors end in result.json too: the only proof of how a run ended.
 RunResult lead(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator,
                RolloutServer& server, const StopSignal& stop) {
@@ -26,11 +39,10 @@ RunResult lead(const TrainSetup& setup, const ModelSpec& spec, Communicator& com
     return run_lead_learner(setup, spec, communicator, server,
                             [&] { return stop.stop_requested(); });
   } catch (const Error& error) {
-    RunResult result = read_result(setup.run_dir).value_or(RunResult{});
-    result.status = RunStatus::kFailed;
-    result.exit_code = static_cast<int>(error.exit_code());
-    result.message = error.what();
-    write_result(setup.run_dir, result);
+    record_failure(setup.run_dir, error.exit_code(), error.what());
+    throw;
+  } catch (const std::exception& error) {
+    record_failure(setup.run_dir, ExitCode::kFailure, error.what());
     throw;
   }
 }
@@ -63,6 +75,8 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
     run_following_learner(setup, spec, *communicator);
     return ExitCode::kDone;
   }
+  const FileLock lock(setup.run_dir / "run.lock", "run " + setup.run_dir.string());
+  mark_result_running(setup.run_dir);
   RolloutServer server(world, config.cluster, parameter_bytes);
   const RunResult result = lead(setup, spec, *communicator, server, stop);
   server.shut_down(std::chrono::seconds(5));
@@ -74,10 +88,8 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
 
 int train_command(const RunArguments& arguments) {
   const RunConfig config = load_run_config(arguments, Purpose::kTrain);
-  const fs::path run_dir = run_directory(config);
   if (!under_launcher()) {
     check_inputs(config);
-    mark_result_running(run_dir);
     start_ranks(config.cluster.learners + config.cluster.workers, arguments);
   }
   return run_rank(config, [&](World& world, const StopSignal& stop) {

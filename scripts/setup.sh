@@ -178,9 +178,10 @@ drop_foreign_build() {
   fi
 }
 
-# configure TESTS: once for the same arguments; what changes in CMake files later is ninja's business.
+# configure TESTS: once for the same arguments; what changes in CMake files later is ninja's business. Afresh, since a
+# configuration that failed or was cut off leaves wrong answers in the cache.
 configure() {
-  local arguments=(-G Ninja -S "$rollcall_root" -B "$build_dir" -DCMAKE_BUILD_TYPE=Release
+  local arguments=(--fresh -G Ninja -S "$rollcall_root" -B "$build_dir" -DCMAKE_BUILD_TYPE=Release
     "-DROLLCALL_TORCH_DIR=$ROLLCALL_TORCH_DIR" "-DROLLCALL_TESTS=$1" "-DPython3_EXECUTABLE=$(find_python)")
   drop_foreign_build
   if [ "$(cat "$build_dir/configured" 2>/dev/null)" = "${arguments[*]}" ]; then return; fi

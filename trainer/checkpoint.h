@@ -15,7 +15,7 @@ struct TrainState {
   std::int64_t step = 0;             // optimizer steps done
   std::int64_t version = 0;          // policy version of the masters
   std::int64_t next_group = 0;       // next unused group id
-  std::int64_t journal_rows = 0;     // committed rows at this point
+  std::int64_t journal_rows = 0;     // rows before those of later steps
   std::int64_t optimizer_steps = 0;  // AdamW steps (skipped updates do not count)
   std::string sampler;               // state of the task pool, as JSON text
   std::string spec;                  // config.json of the model, to refuse a foreign checkpoint

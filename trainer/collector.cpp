@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/collector.h"
 
+#include <algorithm>
+#include <set>
+
 #include "comms/rollout_link.h"
 #include "trainer/journal.h"
 
@@ -13,11 +16,24 @@ bool same_work(Assignment a, const Assignment& b) {
   return a == b;
 }
 
+// A step's evaluation comes before its training rollouts.
+std::pair<std::int64_t, bool> place_of(const Assignment& a) {
+  return {a.step, a.split == Split::kTrain};
+}
+
+bool infrastructure_failed(FaultReason fault) {
+  return fault != FaultReason::kNone && fault != FaultReason::kMasked;
+}
+
 }  // namespace
 
 void Collector::recover(const JournalReader& reader, std::int64_t first_row) {
+  std::set<std::int64_t> used;
+  for (const UpdateUse& use : reader.uses()) used.insert(use.row);
+  first_open_row_ = first_row;
   for (std::int64_t row = first_row; row < reader.rows(); ++row) {
     Trajectory t = reader.read(row);
+    if (infrastructure_failed(t.fault) && !used.contains(row)) continue;
     const Key key{t.assignment.group, t.assignment.member};
     recovered_.insert_or_assign(key, Collected{row, std::move(t)});
   }
@@ -49,7 +65,16 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
     }
     if (!waiting(static_cast<std::int64_t>(assignments.size() - missing.size()))) return {};
   }
+  if (!assignments.empty()) close(assignments.back());
   return results;
+}
+
+void Collector::close(const Assignment& last) {
+  std::erase_if(recovered_, [&](const auto& entry) {
+    return place_of(entry.second.trajectory.assignment) <= place_of(last);
+  });
+  first_open_row_ = journal_.rows();
+  for (const auto& [key, open] : recovered_) first_open_row_ = std::min(first_open_row_, open.row);
 }
 
 }  // namespace rollcall

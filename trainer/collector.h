@@ -29,7 +29,8 @@ class Collector {
  public:
   Collector(RolloutServer& server, Journal& journal) : server_(server), journal_(journal) {}
 
-  // Offers rows [first_row, rows) of a journal left by an earlier life of this run.
+  // Offers rows [first_row, rows) of a journal left by an earlier life of this run, but for faults
+  // that no update rests on: the cause may be gone. To be called before the uses are truncated.
   void recover(const JournalReader&, std::int64_t first_row);
 
   // Runs every assignment and returns the results in the order given, whatever the order of
@@ -38,12 +39,18 @@ class Collector {
   std::vector<Collected> collect(std::span<const Assignment> assignments,
                                  const std::function<bool(std::int64_t arrived)>& waiting);
 
+  // The journal row from which recover() finds everything that later collect()s may ask for.
+  std::int64_t first_open_row() const { return first_open_row_; }
+
  private:
   using Key = std::tuple<std::int64_t, std::int32_t>;  // group, member
+
+  void close(const Assignment& last);
 
   RolloutServer& server_;
   Journal& journal_;
   std::map<Key, Collected> recovered_;
+  std::int64_t first_open_row_ = 0;
 };
 
 }  // namespace rollcall

@@ -10,13 +10,18 @@
 
 namespace rollcall {
 
-std::vector<Assignment> plan_evaluation(const TrainSetup& setup, std::int64_t step,
-                                        std::int64_t version, std::int64_t first_group) {
+namespace {
+
+constexpr std::int64_t kFirstGroup = std::int64_t{1} << 40;
+
+}  // namespace
+
+std::vector<Assignment> plan_evaluation(const TrainSetup& setup, std::int64_t step) {
   const std::int64_t wanted = setup.eval.tasks == 0 ? setup.valid_tasks : setup.eval.tasks;
   std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min(wanted, setup.valid_tasks)));
   std::iota(rows.begin(), rows.end(), std::int64_t{0});
-  return plan_groups(setup.run.seed, Split::kValid, step, version, rows, setup.eval.samples,
-                     first_group);
+  return plan_groups(setup.run.seed, Split::kValid, step, step, rows, setup.eval.samples,
+                     kFirstGroup + step * setup.valid_tasks);
 }
 
 Evaluation evaluate_rollouts(std::span<const Collected> collected, double pass_threshold) {

@@ -11,8 +11,8 @@
 namespace rollcall {
 
 // Assignments of one evaluation: the first `tasks` held-out rows (0: all), `samples` rollouts each.
-std::vector<Assignment> plan_evaluation(const TrainSetup&, std::int64_t step, std::int64_t version,
-                                        std::int64_t first_group);
+// Their groups have ids of their own, so that training goes the same way with and without them.
+std::vector<Assignment> plan_evaluation(const TrainSetup&, std::int64_t step);
 
 // Pass rates of collected held-out rollouts; a fault leaves its task's mean.
 Evaluation evaluate_rollouts(std::span<const Collected>, double pass_threshold);

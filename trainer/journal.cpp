@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/journal.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <condition_variable>
@@ -15,6 +11,7 @@
 #include <thread>
 
 #include "comms/error.h"
+#include "comms/file_lock.h"
 #include "comms/log.h"
 #include "trainer/journal_columns.h"
 #include "trainer/journal_file.h"
@@ -23,37 +20,6 @@ namespace rollcall {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// Keeps a second writer away. The kernel drops the lock when the process dies. HDF5's own lock does
-// not serve: a SWMR writer gives it up so that readers may come.
-class WriterLock {
- public:
-  explicit WriterLock(const std::filesystem::path& journal) {
-    const std::string file = journal.string() + ".lock";
-    std::error_code ignored;  // open() tells
-    std::filesystem::create_directories(journal.parent_path(), ignored);
-    descriptor_ = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-    if (descriptor_ < 0) {
-      throw Error(
-          "journal " + journal.string() + ": cannot create " + file + ": " + std::strerror(errno),
-          "check that the run's folder exists and is writable");
-    }
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
-    if (errno == EWOULDBLOCK) {
-      ::close(descriptor_);
-      throw Error("journal " + journal.string() + ": another process is writing it",
-                  "end the other run (or pick another run.name), then start again");
-    }
-    log_warning("journal " + journal.string() + ": this file system has no locks; make sure that " +
-                "no other run uses the folder");
-  }
-  ~WriterLock() { ::close(descriptor_); }
-  WriterLock(const WriterLock&) = delete;
-  WriterLock& operator=(const WriterLock&) = delete;
-
- private:
-  int descriptor_ = -1;
-};
 
 JournalFile open_for_writing(const std::filesystem::path& path, const std::string& about) {
   if (!std::filesystem::exists(path)) JournalFile::create(path, about);
@@ -81,7 +47,7 @@ UseRecord record_of(const UpdateUse& use) {
 struct Journal::Impl {
   Impl(const std::filesystem::path& path, const std::string& about, const JournalOptions& wanted)
       : options(wanted),
-        lock(path),
+        lock(path.string() + ".lock", "journal " + path.string()),
         file(open_for_writing(path, about)),
         appended(file.counts().rows),
         writer([this] { write_until_stopped(); }) {}
@@ -150,8 +116,8 @@ struct Journal::Impl {
   }
 
   const JournalOptions options;
-  const WriterLock lock;
-  JournalFile file;           // the writing thread's; the caller's while nothing is queued
+  const FileLock lock;  // HDF5's own does not serve: a SWMR writer gives it up for its readers
+  JournalFile file;     // the writing thread's; the caller's while nothing is queued
   std::int64_t appended = 0;  // the caller's
 
   std::mutex mutex;

@@ -19,6 +19,7 @@
 #include "trainer/export.h"
 #include "trainer/journal.h"
 #include "trainer/learner.h"
+#include "trainer/metric_names.h"
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
 #include "trainer/report.h"
@@ -47,18 +48,19 @@ class TrainingLoop {
   RunResult run() {
     start_or_resume();
     publish();
-    if (step_ == 0) evaluate_if(true);
+    evaluate_if(step_ == 0 || evaluation_due());
     while (step_ < setup_.run.steps && !stopping_) {
       train_step();
       if (stopping_) break;
       if (due(setup_.checkpoint.every_steps)) save();
-      evaluate_if(due(setup_.eval.every_steps) && step_ < setup_.run.steps);
+      evaluate_if(evaluation_due());
     }
     return stopping_ ? stop() : finish();
   }
 
  private:
   bool due(std::int64_t every) const { return every > 0 && step_ % every == 0; }
+  bool evaluation_due() const { return due(setup_.eval.every_steps) && step_ < setup_.run.steps; }
   fs::path checkpoints() const { return setup_.run_dir / "checkpoints"; }
   fs::path journal_file() const { return setup_.run_dir / "journal" / "learner-0.h5"; }
 
@@ -75,13 +77,12 @@ class TrainingLoop {
       pool_.restore(std::stoll(state.sampler));
     }
     const bool journalled = fs::exists(journal_file());
-    std::optional<JournalReader> earlier;
     journal_ = std::make_unique<Journal>(journal_file(), setup_.about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
     if (journalled) {
-      journal_->truncate(journal_->rows(),
-                         step_);  // the updates after the checkpoint are done again
       collector_->recover(JournalReader(journal_file()), state.journal_rows);
+      // The updates after the checkpoint are done again.
+      journal_->truncate(journal_->rows(), step_);
       log_info(
           fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
                       "will not be sampled again",
@@ -163,17 +164,26 @@ class TrainingLoop {
         ExitCode::kNoEndpoint);
   }
 
+  // In this life of the run or, before a resume, in an earlier one.
+  bool evaluated() const {
+    const auto lines = read_metrics(setup_.run_dir / "metrics.jsonl");
+    const bool logged = std::any_of(lines.begin(), lines.end(), [this](const MetricsLine& line) {
+      return line.step == step_ && line.values.front().first == metric::kEvalPassAt1;
+    });
+    return logged && (step_ == 0 ? result_.before : result_.after).has_value();
+  }
+
   void evaluate_if(bool wanted) {
-    if (!wanted || setup_.valid_tasks == 0 || stopping_) return;
-    const auto plan = plan_evaluation(setup_, step_, step_, next_group_);
+    if (!wanted || setup_.valid_tasks == 0 || stopping_ || evaluated()) return;
+    const auto plan = plan_evaluation(setup_, step_);
     const auto collected = collect(plan, "held-out");
     if (stopping_) return;
-    next_group_ = plan.back().group + 1;
     journal_->commit();
     refuse_if_all_faulted(collected);
     const Evaluation e = evaluate_rollouts(collected, setup_.pass_threshold);
     const EvalScore score{e.pass_at_1, e.low_95, e.high_95, e.tasks, e.samples};
     (step_ == 0 ? result_.before : result_.after) = score;
+    write_result(setup_.run_dir, result_);  // before the metrics, which evaluated() asks first
     metrics_->append(step_, evaluation_metrics(e));
     progress_.keep(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)",
                                step_, setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95,
@@ -184,7 +194,8 @@ class TrainingLoop {
     TrainState state;
     state.step = state.version = step_;
     state.next_group = next_group_;
-    state.journal_rows = journal_->commit();
+    journal_->commit();
+    state.journal_rows = collector_->first_open_row();
     state.sampler = std::to_string(pool_.drawn());
     result_.checkpoint =
         updater_.save(checkpoints(), std::move(state), setup_.checkpoint.keep).string();
@@ -193,7 +204,8 @@ class TrainingLoop {
     saved_step_ = step_;
   }
 
-  // The run stays resumable: whatever of the open step arrived is in the journal.
+  // The run stays resumable: whatever of the open step arrived is in the journal, behind the rows
+  // that the checkpoint counts.
   RunResult stop() {
     if (saved_step_ != step_) save();
     journal_->commit();
@@ -268,7 +280,7 @@ Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, Rollou
   fs::remove(folder / "journal.h5");
   Journal journal(folder / "journal.h5", setup.about);
   Progress progress(setup.live_progress);
-  const auto plan = plan_evaluation(setup, 0, 0, 0);
+  const auto plan = plan_evaluation(setup, 0);
   const auto collected = Collector(server, journal).collect(plan, [&](std::int64_t arrived) {
     progress.show(
         fmt::format("held-out {}/{}  in flight {}", arrived, plan.size(), server.in_flight()));

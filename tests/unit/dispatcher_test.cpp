@@ -67,6 +67,17 @@ TEST(Dispatcher, RefusesDuplicatesStrangersAndOldAttempts) {
   EXPECT_TRUE(dispatcher.accept(2, again->second));
 }
 
+TEST(Dispatcher, TakesAnAttemptThatTheWorkerRepeatedByItself) {
+  Dispatcher dispatcher(2, 3);
+  dispatcher.open(1);
+  dispatcher.submit(member(0, 0));
+  Assignment repeated = dispatcher.next()->second;
+  repeated.attempt += 2;
+  EXPECT_TRUE(dispatcher.accept(1, repeated));
+  EXPECT_FALSE(dispatcher.accept(1, repeated));
+  EXPECT_EQ(dispatcher.in_flight(), 0);
+}
+
 TEST(Dispatcher, RequeuesLostWorkInFrontInOrder) {
   Dispatcher dispatcher(2, 3);
   dispatcher.open(1);

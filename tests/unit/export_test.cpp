@@ -66,10 +66,11 @@ FlatWeights read_back(const Source& source) {
 TEST(Export, WritesWeightsAndCopiesEveryOtherFile) {
   Source source("qwen3-tied");
   export_model(source.path(), source.weights(), "float32", source.out());
-  EXPECT_THAT(files_in(source.out()),
-              testing::UnorderedElementsAre(
-                  "config.json", "generation_config.json", "tokenizer.json", "link.json",
-                  "additional_chat_templates/tools.jinja", "model.safetensors"));
+  EXPECT_THAT(
+      files_in(source.out()),
+      testing::UnorderedElementsAre("config.json", "generation_config.json", "tokenizer.json",
+                                    "tokenizer_config.json", "link.json",
+                                    "additional_chat_templates/tools.jinja", "model.safetensors"));
   for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "link.json",
                            "additional_chat_templates/tools.jinja"}) {
     EXPECT_EQ(slurp(source.out() / name), slurp(source.path() / name)) << name;

@@ -152,6 +152,7 @@ void LoopbackServer::serve(int fd, int connection) {
       reply = handler_(*request);
     }
     std::this_thread::sleep_for(reply.delay);
+    wait_until_seen(reply.once_seen);
     {
       const std::lock_guard lock(mutex_);
       --at_once_;
@@ -161,6 +162,16 @@ void LoopbackServer::serve(int fd, int connection) {
   const std::lock_guard lock(mutex_);
   open_.remove(fd);
   ::close(fd);
+}
+
+void LoopbackServer::wait_until_seen(std::size_t count) const {
+  for (int i = 0; i < 10000; ++i) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (requests_.size() >= count || stopping_) return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 bool LoopbackServer::answer(int fd, const LoopbackReply& reply) {

@@ -38,6 +38,7 @@ struct LoopbackReply {
   std::string body = {};
   std::vector<std::pair<std::string, std::string>> headers = {};
   std::chrono::milliseconds delay{0};
+  std::size_t once_seen = 0;  // answer when the server has seen that many requests, or after 10 s
   Way way = Way::kWhole;
 };
 
@@ -59,6 +60,7 @@ class LoopbackServer {
  private:
   void accept_loop();
   void serve(int fd, int connection);
+  void wait_until_seen(std::size_t count) const;
   bool answer(int fd, const LoopbackReply&);
 
   Handler handler_;

@@ -302,6 +302,7 @@ TEST_F(RolloutTest, EndsWhenTheContextIsFull) {
     const bool fits = context == prompt + turn + result + 6;
     EXPECT_EQ(t.end, fits ? EndReason::kFinished : EndReason::kContextFull) << context;
     EXPECT_LE(static_cast<std::int64_t>(t.tokens.size()), context);
+    EXPECT_EQ(t.turns, context > prompt + turn + result ? 2 : context > prompt ? 1 : 0);
     EXPECT_EQ(t.is_action.size(), t.tokens.size());
     EXPECT_DOUBLE_EQ(t.grade.reward, 0.75);
   }
@@ -340,6 +341,7 @@ TEST_F(RolloutTest, ReturnsWhatItHasWhenCancelled) {
   stop.emit(asio::cancellation_type::terminal);
   loop.run();
   EXPECT_EQ(t.fault, FaultReason::kCancelled);
+  EXPECT_LT(t.wall_time_s, 1);
   EXPECT_EQ(t.turns, 1);
   EXPECT_TRUE(requests_to("/grade").empty());
 }

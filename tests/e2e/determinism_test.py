@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same run gives the same bytes, whatever number of workers makes the rollouts."""
+
+import unittest
+
+from case import Case
+
+
+class Determinism(Case):
+    def test_number_of_workers_does_not_reach_the_weights(self):
+        one = self.trained("one", cluster={"workers": 1})
+        self.assert_learnt(one)
+        for workers in (2, 4):
+            with self.subTest(workers=workers):
+                many = self.trained(f"many{workers}", cluster={"workers": workers})
+                self.assertEqual(many.digests(3), one.digests(3))
+
+    def test_another_seed_reaches_the_weights(self):
+        one = self.trained("one", run={"steps": 1})
+        other = self.trained("other", run={"steps": 1, "seed": 2})
+        self.assertNotEqual(other.digests(1)["state.safetensors"], one.digests(1)["state.safetensors"])
+
+    def test_two_learners_compute_the_same_update(self):
+        one = self.trained("one").metrics()[0]
+        two = self.trained("two", cluster={"learners": 2}).metrics()[0]
+        for name in ("reward_mean", "tokens_sampled", "loss", "grad_norm_l2", "entropy_mean", "ratio_mean"):
+            self.assertAlmostEqual(two[name], one[name], delta=1e-5 * max(1, abs(one[name])), msg=name)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tool server and grader of the end-to-end tests: the ledger example's, with grades that a test chooses.
+
+The usual grade is a coin whose side follows from what the agent wrote, so every group has a training signal whatever the
+model can do, and the same conversation always gets the same grade. A test may hold grading back at the n-th request, which
+freezes a run in the middle of a step for as long as the test wants.
+"""
+
+import hashlib
+import json
+import sys
+import threading
+
+from places import LEDGER
+
+sys.path.insert(0, str(LEDGER))
+from server import Handler, LedgerServer  # noqa: E402
+
+
+def coin(request):
+    """0 or 1, by the conversation alone."""
+    written = json.dumps([request["sample"]["trajectory"], request["item"]["ledger_seed"]])
+    return {"score": hashlib.sha256(written.encode()).digest()[0] % 2}
+
+
+class TestHandler(Handler):
+    def do_POST(self):
+        body = self._read_body()
+        self.server.count(self.path)
+        if self.path == "/grade":
+            self.server.wait_if_held()
+        if self.server.raw_reply is not None:
+            self._send(*self.server.raw_reply)
+        elif self.path == "/grade":
+            self._reply(200, coin(json.loads(body)))
+        elif self.server.tool_fails(self.headers):
+            self._reply(500, {"error": "made to fail"})
+        else:
+            self._reply(*self.server.sessions.answer(self.path, body, None))
+
+    def _send(self, status, body):
+        self.send_response_only(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Endpoints(LedgerServer):
+    """Serves in threads of the test. `raw_reply`, a status and a body, answers everything instead. `tool_fails` tells by the
+    headers of a tool call whether it gets a 500."""
+
+    def __init__(self, raw_reply=None):
+        self.raw_reply = raw_reply
+        self.tool_fails = lambda headers: False
+        self.requests = {"/call": 0, "/grade": 0}
+        self._lock = threading.Lock()
+        self._hold_from = None
+        self._held = threading.Event()
+        self._released = threading.Event()
+        super().__init__(("127.0.0.1", 0))
+        self.RequestHandlerClass = TestHandler
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    def count(self, path):
+        with self._lock:
+            self.requests[path] += 1
+
+    def hold_from(self, grade):
+        """From the given grade request on, counted from now, from 1, nothing is graded until release()."""
+        with self._lock:
+            self._hold_from = self.requests["/grade"] + grade
+            self._held.clear()
+            self._released.clear()
+
+    def wait_until_held(self, seconds=60):
+        if not self._held.wait(seconds):
+            raise AssertionError(f"after {seconds} s the run has asked for {self.requests['/grade']} grades")
+
+    def release(self):
+        with self._lock:
+            self._hold_from = None
+        self._released.set()
+
+    def wait_if_held(self):
+        with self._lock:
+            held = self._hold_from is not None and self.requests["/grade"] >= self._hold_from
+        if held:
+            self._held.set()
+            self._released.wait(120)
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def stop(self):
+        self.release()
+        self.shutdown()
+        self.server_close()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of one run, told from all others by the run file's path on their command lines."""
+
+import os
+import pathlib
+import signal
+import time
+
+
+def _read(pid, name):
+    try:
+        return pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def _alive(pid):
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return bool(fields) and fields[0] not in (b"Z", b"X")
+
+
+def of_run(run_file):
+    """Process ids whose command line names the run file, launcher included."""
+    wanted = os.fsencode(str(run_file))
+    ids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in ids if wanted in _read(pid, "cmdline").split(b"\0") and _alive(pid)]
+
+
+def ranks(run_file):
+    """rank -> process id."""
+    found = {}
+    for pid in of_run(run_file):
+        for variable in _read(pid, "environ").split(b"\0"):
+            if variable.startswith(b"OMPI_COMM_WORLD_RANK="):
+                found[int(variable.partition(b"=")[2])] = pid
+    return found
+
+
+def shared_files(run_file):
+    """Files under /dev/shm that the run has mapped."""
+    files = set()
+    for pid in of_run(run_file):
+        for line in _read(pid, "maps").splitlines():
+            path = line.partition(b"/dev/shm/")[2]
+            if path:
+                files.add(pathlib.Path("/dev/shm") / os.fsdecode(path))
+    return {file for file in files if file.exists()}
+
+
+def kill_all(run_file):
+    """kill -9 for everything, and what such an end cannot clean up is cleaned up here."""
+    left_behind = shared_files(run_file)
+    deadline = time.monotonic() + 20
+    while pids := of_run(run_file):
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if time.monotonic() > deadline:
+            raise AssertionError(f"processes {pids} do not die")
+        time.sleep(0.02)
+    for file in left_behind:
+        file.unlink(missing_ok=True)

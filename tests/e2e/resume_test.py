@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that was cut off goes on as if nothing had happened."""
+
+import unittest
+
+import journal_file
+from case import Case
+
+STEPS, PER_STEP = 6, 16
+
+
+class Resume(Case):
+    def six_steps(self, name, every=3):
+        return self.make_run(name, run={"steps": STEPS}, checkpoint={"every": every}, cluster={"workers": 2})
+
+    def assert_same_end(self, run):
+        """Returns how many rollouts it took."""
+        before = self.endpoints.requests["/grade"]
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        graded = self.endpoints.requests["/grade"] - before
+        self.assertEqual(run.digests(STEPS), self.undisturbed_digests(STEPS))
+        steps = [line["step"] for line in run.metrics()]
+        self.assertEqual(steps, list(range(1, STEPS + 1)))
+        return graded
+
+    def cut_off_in_step_five(self, run):
+        self.endpoints.hold_from(4 * PER_STEP + 8)
+        with self.running(run):
+            self.endpoints.wait_until_held()
+        self.endpoints.release()
+
+    def test_after_kill_9_with_the_checkpoint_a_step_behind(self):
+        run = self.six_steps("behind", every=3)
+        self.cut_off_in_step_five(run)
+        self.assertEqual(run.checkpoints(), ["step-000003"])
+        kept = len(journal_file.check_rows(run.journal(), self))
+        self.assertGreaterEqual(kept, 4 * PER_STEP)
+
+        graded = self.assert_same_end(run)
+        self.assertEqual(graded, STEPS * PER_STEP - kept, "what the journal kept is not sampled again")
+
+    def test_after_kill_9_with_a_checkpoint_of_every_step(self):
+        run = self.six_steps("every", every=1)
+        self.cut_off_in_step_five(run)
+        self.assertEqual(run.checkpoints()[-1], "step-000004")
+        self.assert_same_end(run)
+
+    def test_after_one_kill_9_upon_another(self):
+        run = self.six_steps("often", every=2)
+        for grade in (3, 20, 33, 17):
+            self.endpoints.hold_from(grade)
+            with self.running(run):
+                self.endpoints.wait_until_held()
+                self.endpoints.release()  # the end comes at any moment after this
+        self.assert_same_end(run)
+
+    def test_a_finished_run_stays_as_it_is(self):
+        run = self.trained("done", run={"steps": 2})
+        before, asked = run.digests(2), dict(self.endpoints.requests)
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(run.digests(2), before)
+        self.assertEqual(self.endpoints.requests, asked)
+
+    def test_more_steps_go_on_from_the_end(self):
+        run = self.make_run("longer", run={"steps": 3}, cluster={"workers": 2})
+        self.assertEqual(run.train()[0], 0)
+        code, errors = run.train("--set", f"run.steps={STEPS}")
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(run.digests(STEPS), self.undisturbed_digests(STEPS))
+
+    def test_evaluations_do_not_shift_what_follows(self):
+        valid = self.folder / "data" / "valid.jsonl"
+        settings = {"run": {"steps": 4}, "checkpoint": {"every": 2}, "eval": {"every": 2}, "data": {"valid": str(valid)}}
+        run = self.make_run("evaluated", **settings)
+        self.endpoints.hold_from(4 + 2 * PER_STEP + 4 + 8)  # in the step after the evaluation after step 2
+        with self.running(run):
+            self.endpoints.wait_until_held()
+        self.endpoints.release()
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        undisturbed = self.trained("undisturbed", **settings)
+        self.assertEqual(run.digests(4), undisturbed.digests(4))
+        evaluated = [line["step"] for line in run.metrics() if "eval_pass_at_1" in line]
+        self.assertEqual(evaluated, [0, 2, 4])
+
+
+if __name__ == "__main__":
+    unittest.main()
