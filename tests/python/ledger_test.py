@@ -341,7 +341,7 @@ class ServerTest(unittest.TestCase):
         self.assertEqual(self.client.raw("GET", "/health")[0], 200)
 
     def test_a_body_over_one_megabyte_is_refused(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         self.addCleanup(connection.close)
         connection.putrequest("POST", "/call")
         connection.putheader("Content-Length", str(server.MAX_BODY + 1))
@@ -350,7 +350,7 @@ class ServerTest(unittest.TestCase):
 
     def test_a_body_without_a_sane_length_is_refused(self):
         for length in ("-1", "x", "1e3", "²", "9" * 5000):
-            connection = http.client.HTTPConnection("127.0.0.1", self.port)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
             self.addCleanup(connection.close)
             connection.putrequest("POST", "/call")
             connection.putheader("Content-Length", length.encode("latin-1"))
