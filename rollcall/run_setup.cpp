@@ -25,7 +25,7 @@ std::optional<std::string> environment(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
 }
 
-// Tools of the rows that have no endpoint are graded, not executed; worth a word at the start.
+// The rows of a dataset; an error names the run file's key. No file, no rows.
 std::vector<Task> tasks_of(const std::string& file, const char* key) {
   if (file.empty()) return {};
   try {

@@ -38,7 +38,6 @@ class TrainingLoop {
   TrainingLoop(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator,
                RolloutServer& server, std::function<bool()> stop_requested)
       : setup_(setup),
-        spec_(spec),
         server_(server),
         stop_requested_(std::move(stop_requested)),
         updater_(setup, spec, communicator),
@@ -241,7 +240,6 @@ class TrainingLoop {
   }
 
   const TrainSetup& setup_;
-  const ModelSpec& spec_;
   RolloutServer& server_;
   std::function<bool()> stop_requested_;
   Updater updater_;
