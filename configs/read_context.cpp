@@ -137,25 +137,29 @@ void ReadContext::problem(const std::string& path, std::string text) {
 
 template <typename T, typename Parse>
 std::optional<T> ReadContext::read_plain(const YamlNode& node, const std::string& path,
-                                         const std::string& expected, Parse parse) {
+                                         const std::string& expected, Quotes quotes, Parse parse) {
   std::optional<T> value;
-  if (node.kind == YamlNode::Kind::kScalar && node.plain) value = parse(node.text);
+  if (node.kind == YamlNode::Kind::kScalar && (node.plain || quotes == Quotes::kAllowed)) {
+    value = parse(node.text);
+  }
   if (!value) problem(node, path, "expected " + expected + ", found " + found(node));
   return value;
 }
 
 std::optional<std::int64_t> ReadContext::read_integer(const YamlNode& node, const std::string& path,
                                                       const Range& range) {
-  return read_plain<std::int64_t>(node, path, "an integer " + range.in_words(), [&](auto text) {
-    const auto value = parse_integer(text);
-    return value && range.holds(static_cast<double>(*value)) ? value : std::nullopt;
-  });
+  return read_plain<std::int64_t>(
+      node, path, "an integer " + range.in_words(), Quotes::kRefused, [&](auto text) {
+        const auto value = parse_integer(text);
+        return value && range.holds(static_cast<double>(*value)) ? value : std::nullopt;
+      });
 }
 
 std::optional<std::int64_t> ReadContext::read_steps(const YamlNode& node, const std::string& path,
                                                     const Range& range) {
   return read_plain<std::int64_t>(
-      node, path, "a number of steps " + range.in_words() + ", such as `20 steps`", [&](auto text) {
+      node, path, "a number of steps " + range.in_words() + ", such as `20 steps`",
+      Quotes::kAllowed, [&](auto text) {
         const auto value = parse_steps(text);
         return value && range.holds(static_cast<double>(*value)) ? value : std::nullopt;
       });
@@ -165,7 +169,7 @@ std::optional<std::int64_t> ReadContext::read_size(const YamlNode& node, const s
                                                    const Range& range) {
   return read_plain<std::int64_t>(
       node, path, "a size in bytes, KiB, MiB or GiB " + range.in_words() + ", such as 1MiB",
-      [&](auto text) {
+      Quotes::kAllowed, [&](auto text) {
         const auto value = parse_size(text);
         return value && range.holds(static_cast<double>(*value)) ? value : std::nullopt;
       });
@@ -173,10 +177,11 @@ std::optional<std::int64_t> ReadContext::read_size(const YamlNode& node, const s
 
 std::optional<double> ReadContext::read_number(const YamlNode& node, const std::string& path,
                                                const Range& range) {
-  return read_plain<double>(node, path, "a number " + range.in_words(), [&](auto text) {
-    const auto value = parse_number(text);
-    return value && range.holds(*value) ? value : std::nullopt;
-  });
+  return read_plain<double>(node, path, "a number " + range.in_words(), Quotes::kRefused,
+                            [&](auto text) {
+                              const auto value = parse_number(text);
+                              return value && range.holds(*value) ? value : std::nullopt;
+                            });
 }
 
 std::optional<std::chrono::milliseconds> ReadContext::read_duration(const YamlNode& node,
@@ -187,17 +192,19 @@ std::optional<std::chrono::milliseconds> ReadContext::read_duration(const YamlNo
   };
   const std::string expected = "a duration from " + in_words(range.low) + " to " +
                                in_words(range.high) + " with its unit, such as 500ms, 30s, 5m, 2h";
-  return read_plain<std::chrono::milliseconds>(node, path, expected, [&](auto text) {
-    const auto value = parse_duration(text);
-    return value && range.holds(static_cast<double>(value->count())) ? value : std::nullopt;
-  });
+  return read_plain<std::chrono::milliseconds>(
+      node, path, expected, Quotes::kAllowed, [&](auto text) {
+        const auto value = parse_duration(text);
+        return value && range.holds(static_cast<double>(value->count())) ? value : std::nullopt;
+      });
 }
 
 std::optional<bool> ReadContext::read_flag(const YamlNode& node, const std::string& path) {
-  return read_plain<bool>(node, path, "true or false", [](const std::string& text) {
-    if (text != "true" && text != "false") return std::optional<bool>();
-    return std::optional<bool>(text == "true");
-  });
+  return read_plain<bool>(node, path, "true or false", Quotes::kRefused,
+                          [](const std::string& text) {
+                            if (text != "true" && text != "false") return std::optional<bool>();
+                            return std::optional<bool>(text == "true");
+                          });
 }
 
 std::optional<std::string> ReadContext::raw_text(const YamlNode& node, const std::string& path) {
@@ -329,7 +336,7 @@ void ReadContext::unknown_key(const YamlEntry& entry, const std::string& path,
   const std::string_view near = nearest(entry.key, known);
   problems_.add(
       entry.position,
-      "unknown key " + cited(entry.key) + (path.empty() ? "" : " in " + path) +
+      "unknown key " + cited(path.empty() ? entry.key : path + "." + entry.key) +
           (near.empty() ? "; known are " + joined(known) : "; did you mean " + cited(near) + "?"));
 }
 

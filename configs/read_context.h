@@ -65,9 +65,11 @@ class ReadContext {
   bool failed(const std::string& path) const { return failed_.contains(path); }
 
  private:
+  // A quoted "7" is text, but a quoted "30s" can only be meant as the amount it is.
+  enum class Quotes { kRefused, kAllowed };
   template <typename T, typename Parse>
   std::optional<T> read_plain(const YamlNode&, const std::string& path, const std::string& expected,
-                              Parse parse);
+                              Quotes, Parse parse);
   std::optional<std::string> raw_text(const YamlNode&, const std::string& path);
   struct Expanded {
     std::string text;

@@ -33,6 +33,7 @@ struct RunConfig {
   RolloutOptions rollout;
   BatchOptions batch;
   AlgorithmOptions algorithm;
+  AlarmOptions alarms;
   PolicyOptions policy;
   ClusterOptions cluster;
   CheckpointOptions checkpoint;

@@ -222,6 +222,15 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
   };
 }
 
+std::vector<Field<AlarmOptions>> alarm_fields() {
+  using O = AlarmOptions;
+  return {
+      number("logprob_gap", &O::logprob_gap, kFromZero,
+             "Mean difference in nats between the log-probabilities of sampler and learner, over "
+             "the sampled tokens of a step. The step is not applied."),
+  };
+}
+
 std::vector<Field<PolicyOptions>> policy_fields() {
   using O = PolicyOptions;
   return {

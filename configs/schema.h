@@ -19,6 +19,7 @@ std::vector<Field<GraderOptions>> grader_fields();
 std::vector<Field<RolloutOptions>> rollout_fields();
 std::vector<Field<BatchOptions>> batch_fields();
 std::vector<Field<AlgorithmOptions>> algorithm_fields();
+std::vector<Field<AlarmOptions>> alarm_fields();
 std::vector<Field<PolicyOptions>> policy_fields();
 std::vector<Field<ClusterOptions>> cluster_fields();
 std::vector<Field<CheckpointOptions>> checkpoint_fields();
@@ -46,6 +47,8 @@ void visit_sections(Config& config, Visitor& visitor) {
                   "How rewards become an update. The profile, and within it the loss, set the "
                   "defaults; every other key overrides them.",
                   algorithm_fields(), config.algorithm);
+  visitor.section("alarms", "What ends a run (exit code 4) before it spends more; 0: never.",
+                  alarm_fields(), config.alarms);
   visitor.section("policy", "Where tokens are sampled and how old the policy may be.",
                   policy_fields(), config.policy);
   visitor.section("cluster", "Ranks of the run: learners first, then workers.", cluster_fields(),

@@ -58,6 +58,7 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.run = config.run;
   setup.batch = config.batch;
   setup.algorithm = config.algorithm;
+  setup.alarms = config.alarms;
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;
   setup.pass_threshold = config.grader.pass_threshold;

@@ -4,17 +4,31 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "comms/communicator.h"
+#include "comms/error.h"
 
 namespace rollcall {
 namespace {
 
 std::int64_t shard_floats(std::int64_t parameters, int members) {
   return (parameters + members - 1) / members;
+}
+
+void check_agreement(const UpdateStats& stats, double limit) {
+  if (limit <= 0 || !(stats.logprob_gap_mean > limit)) return;
+  throw Error(
+      fmt::format("sampler and learner disagree: log-probabilities of the step's {:.0f} "
+                  "sampled tokens differ by {:.4g} nats on average, {:.4g} at most; "
+                  "alarms.logprob_gap is {:.4g}. The step was not applied",
+                  stats.action_tokens, stats.logprob_gap_mean, stats.logprob_gap_max, limit),
+      "the rollouts were sampled from other weights than the learner holds: was model.path "
+      "changed after the run began? A new run.name starts afresh",
+      ExitCode::kAlarm);
 }
 
 }  // namespace
@@ -65,8 +79,7 @@ void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss
 }
 
 UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& loss,
-                            const AdamWOptions& options, double max_grad_norm,
-                            const std::function<void()>& between) {
+                            const UpdateOptions& options, const std::function<void()>& between) {
   UpdateStats stats;
   std::fill(gradients_.begin(), gradients_.end(), 0.0f);
   decoder_.bind(leaves_);
@@ -76,10 +89,11 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
   }
   communicator_.reduce_scatter_sum(gradients_);
   reduce_stats(stats);
+  check_agreement(stats, options.max_logprob_gap);
   stats.grad_norm_l2 = reduced_grad_norm();
   stats.skipped = !std::isfinite(stats.grad_norm_l2) || !std::isfinite(stats.loss);
   if (!stats.skipped && stats.action_tokens > 0)
-    apply(clip_factor(stats.grad_norm_l2, max_grad_norm), options);
+    apply(clip_factor(stats.grad_norm_l2, options.max_grad_norm), options.adamw);
   return stats;
 }
 

@@ -18,6 +18,12 @@ namespace rollcall {
 
 class Communicator;
 
+struct UpdateOptions {
+  AdamWOptions adamw;
+  double max_grad_norm = 1.0;  // global L2; 0: no clipping
+  double max_logprob_gap = 0;  // mean |current - behavior|, nats; 0: no alarm
+};
+
 struct UpdateStats {
   double loss = 0;          // of the whole step
   double grad_norm_l2 = 0;  // before clipping
@@ -39,10 +45,11 @@ class Learner {
   using Loss = std::function<at::Tensor(std::size_t batch, const TokenLogprobs& current)>;
 
   // One optimizer step: gradients of `batches` (this member's share; may be empty) summed over
-  // members, clipped to `max_grad_norm` (0: not), applied. A non-finite gradient skips the step on
-  // all members. `between` runs after every micro-batch: the lead polls its links there.
-  UpdateStats update(std::span<const PackedBatch> batches, const Loss& loss, const AdamWOptions&,
-                     double max_grad_norm, const std::function<void()>& between);
+  // members, clipped, applied. A non-finite gradient skips the step on all members. `between` runs
+  // after every micro-batch: the lead polls its links there. Throws an alarm on all members, with
+  // nothing changed, if sampler and learner disagree by more than max_logprob_gap.
+  UpdateStats update(std::span<const PackedBatch> batches, const Loss& loss, const UpdateOptions&,
+                     const std::function<void()>& between);
 
   const FlatWeights& weights() const { return weights_; }
 

@@ -67,9 +67,10 @@ void supervised_fine_tuning(const SftOptions& options, const AlgorithmOptions& a
       return -current.logprobs.sum() / action_tokens;
     };
     const auto stats = learner.update(batches, loss,
-                                      {sft_learning_rate(options, step), algorithm.beta1,
-                                       algorithm.beta2, algorithm.epsilon, options.weight_decay},
-                                      algorithm.max_grad_norm, [] {});
+                                      {{sft_learning_rate(options, step), algorithm.beta1,
+                                        algorithm.beta2, algorithm.epsilon, options.weight_decay},
+                                       algorithm.max_grad_norm},
+                                      [] {});
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     report({step + 1, stats.loss, tokens / seconds.count()});
   }

@@ -43,6 +43,10 @@ struct AlgorithmOptions {
   std::int64_t microbatch_tokens = 8192;  // packed tokens per forward/backward
 };
 
+struct AlarmOptions {         // alarms: each ends the run with exit code 4; 0: off
+  double logprob_gap = 0.05;  // nats, mean over a step's sampled tokens
+};
+
 struct CheckpointOptions {        // checkpoint:
   std::int64_t every_steps = 20;  // 0: only at the end
   int keep = 3;                   // newest checkpoints kept, >= 1

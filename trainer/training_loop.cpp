@@ -2,10 +2,12 @@
 #include "trainer/training_loop.h"
 
 #include <fmt/format.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "comms/communicator.h"
@@ -32,6 +34,11 @@ namespace rollcall {
 namespace {
 
 namespace fs = std::filesystem;
+
+std::string fingerprint(const FlatWeights& weights) {
+  return fmt::format("{:016x}",
+                     XXH3_64bits(weights.flat.const_data_ptr<float>(), weights.flat.nbytes()));
+}
 
 class TrainingLoop {
  public:
@@ -76,7 +83,8 @@ class TrainingLoop {
       pool_.restore(std::stoll(state.sampler));
     }
     const bool journalled = fs::exists(journal_file());
-    journal_ = std::make_unique<Journal>(journal_file(), setup_.about);
+    if (journalled && !newest) refuse_other_weights();
+    journal_ = std::make_unique<Journal>(journal_file(), about());
     collector_ = std::make_unique<Collector>(server_, *journal_);
     if (journalled) {
       collector_->recover(JournalReader(journal_file()), state.journal_rows);
@@ -92,6 +100,24 @@ class TrainingLoop {
     if (step_ == 0) result_ = RunResult{};
     result_.status = RunStatus::kRunning;
     write_result(setup_.run_dir, result_);
+  }
+
+  // What the journal says of its run: what the setup says, and the weights the run began with.
+  std::string about() const {
+    auto about = nlohmann::ordered_json::parse(setup_.about);
+    about["initial_weights_xxh3"] = fingerprint(updater_.weights());
+    return about.dump();
+  }
+
+  // Without a checkpoint the run starts over from model.path, and uses what is journalled: only if
+  // these are the weights that sampled it.
+  void refuse_other_weights() const {
+    const auto about = nlohmann::json::parse(JournalReader(journal_file()).about());
+    if (about.value("initial_weights_xxh3", "") == fingerprint(updater_.weights())) return;
+    throw input_error(
+        "the rollouts in " + journal_file().string() +
+            " were sampled from other weights than those in " + setup_.model_dir.string(),
+        "set model.path to the model the run began with, or give the run another name");
   }
 
   void publish() { server_.publish(step_, updater_.weights().flat.const_data_ptr<float>()); }

@@ -20,6 +20,7 @@ struct TrainSetup {
   RunOptions run;
   BatchOptions batch;
   AlgorithmOptions algorithm;
+  AlarmOptions alarms;
   CheckpointOptions checkpoint;
   EvalOptions eval;
   double pass_threshold = 1.0;      // score from which a rollout counts as passed

@@ -103,8 +103,10 @@ UpdateStats Updater::train(std::span<const Trajectory* const> trajectories,
     return policy_loss(batches[i].actions, current.logprobs, denominators[i], options).loss;
   };
   return learner_.update(batches, loss,
-                         {learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
-                         a.max_grad_norm, between);
+                         {{learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
+                          a.max_grad_norm,
+                          setup_.alarms.logprob_gap},
+                         between);
 }
 
 fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -43,11 +42,6 @@ def merge(base, changes):
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def run_text(settings):
-    """The run file: JSON is YAML too, but for durations, which stand without quotes."""
-    return re.sub(r'"(\d+(?:ms|s))"', r"\1", json.dumps(settings, indent=1))
-
-
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -59,7 +53,7 @@ class Run:
         self.name = settings["run"]["name"]
         self.dir = pathlib.Path(settings["run"]["dir"]) / self.name
         self.file = folder / f"{self.name}.yaml"
-        self.file.write_text(run_text(settings))
+        self.file.write_text(json.dumps(settings, indent=1))  # JSON is YAML too
         self.shared_files = set()  # under /dev/shm, seen in use, now and then while a process is waited for
 
     def start(self, *arguments):

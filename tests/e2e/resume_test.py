@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that was cut off goes on as if nothing had happened."""
 
+import shutil
 import unittest
 
 import journal_file
 from case import Case
+from places import LEDGER
 
 STEPS, PER_STEP = 6, 16
 
@@ -54,6 +56,24 @@ class Resume(Case):
                 self.endpoints.wait_until_held()
                 self.endpoints.release()  # the end comes at any moment after this
         self.assert_same_end(run)
+
+    def test_rollouts_of_other_weights_are_not_used(self):
+        model = self.folder / "model"
+        shutil.copytree(LEDGER / "model", model)
+        run = self.make_run("swapped", model={"path": str(model)})
+        self.endpoints.hold_from(8)
+        with self.running(run):
+            self.endpoints.wait_until_held()
+        self.endpoints.release()
+        weights = model / "model.safetensors"
+        changed = bytearray(weights.read_bytes())
+        changed[-2] ^= 1
+        weights.write_bytes(changed)
+        code, errors = run.train()
+        self.assertEqual(code, 2, errors)
+        self.assertIn("sampled from other weights", errors)
+        shutil.copy(LEDGER / "model" / "model.safetensors", weights)
+        self.assertEqual(run.train()[0], 0)
 
     def test_a_finished_run_stays_as_it_is(self):
         run = self.trained("done", run={"steps": 2})

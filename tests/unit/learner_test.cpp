@@ -3,12 +3,14 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
 #include "comms/communicator.h"
+#include "comms/error.h"
 #include "tiny_model.h"
 
 namespace rollcall {
@@ -31,7 +33,7 @@ class LearnerTest : public testing::Test {
   }
 
   // Weights after one policy-gradient update packed into micro-batches of `max_tokens`.
-  at::Tensor updated(std::int64_t max_tokens, double poison = 1.0) {
+  at::Tensor updated(std::int64_t max_tokens, double poison = 1.0, double max_gap = 0) {
     TinyModel model(5);
     Learner learner(model.spec, model.weights, model.spec.vocab_size, *alone_);
     const auto batches = pack_sequences(sequences_, max_tokens);
@@ -43,7 +45,7 @@ class LearnerTest : public testing::Test {
           return policy_loss(batches[i].actions, current.logprobs, denominators[i], {}).loss *
                  poison;
         },
-        {1e-3, 0.9, 0.95, 1e-8, 0.0}, 1.0, [] {});
+        {{1e-3, 0.9, 0.95, 1e-8, 0.0}, 1.0, max_gap}, [] {});
     return learner.weights().flat.clone();
   }
 
@@ -76,6 +78,28 @@ TEST_F(LearnerTest, ChangesNothingOnANonFiniteGradient) {
   EXPECT_TRUE(at::equal(after, TinyModel(5).weights.flat));
 }
 
+// The behavior log-probabilities of these sequences are invented, so they are far from the model's.
+TEST_F(LearnerTest, RaisesTheAlarmAndChangesNothing) {
+  updated(1000);
+  const double gap = stats_.logprob_gap_mean;
+  ASSERT_GT(gap, 0.1);
+  EXPECT_NO_THROW(updated(1000, 1.0, gap * 1.01));
+  TinyModel model(5);
+  Learner learner(model.spec, model.weights, model.spec.vocab_size, *alone_);
+  const auto batches = pack_sequences(sequences_, 1000);
+  const auto loss = [&](std::size_t, const TokenLogprobs& current) {
+    return current.logprobs.sum();
+  };
+  try {
+    learner.update(batches, loss, {{1e-3, 0.9, 0.95, 1e-8, 0.0}, 1.0, gap * 0.99}, [] {});
+    FAIL() << "no alarm";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kAlarm);
+    EXPECT_THAT(error.what(), testing::HasSubstr("alarms.logprob_gap"));
+  }
+  EXPECT_TRUE(at::equal(learner.weights().flat, TinyModel(5).weights.flat));
+}
+
 TEST_F(LearnerTest, MovesTheWeightsOtherwise) {
   EXPECT_FALSE(at::equal(updated(1000), TinyModel(5).weights.flat));
   EXPECT_FALSE(stats_.skipped);
@@ -91,7 +115,7 @@ TEST_F(LearnerTest, GoesOnBitForBitFromItsState) {
         [&](std::size_t i, const TokenLogprobs& current) {
           return policy_loss(batches[i].actions, current.logprobs, denominators[i], {}).loss;
         },
-        {1e-3, 0.9, 0.95, 1e-8, 0.01}, 1.0, [] {});
+        {{1e-3, 0.9, 0.95, 1e-8, 0.01}}, [] {});
   };
   Learner a(straight.spec, straight.weights, straight.spec.vocab_size, *alone_);
   step(a);

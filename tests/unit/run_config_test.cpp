@@ -115,6 +115,7 @@ TEST(RunConfig, ReadsUnits) {
   EXPECT_EQ(timeout("1.5m"), 90'000);
   EXPECT_EQ(timeout("2h"), 7'200'000);
   EXPECT_EQ(timeout("30 s"), 30'000);
+  EXPECT_EQ(timeout("'30s'"), 30'000);
   EXPECT_EQ(parse(with("checkpoint: {every: 1 step}\n")).checkpoint.every_steps, 1);
   EXPECT_EQ(parse(with("checkpoint: {every: 20}\n")).checkpoint.every_steps, 20);
 }
@@ -133,12 +134,12 @@ TEST_P(BadRunFile, IsReportedAtItsPlace) {
 INSTANTIATE_TEST_SUITE_P(
     Unknown, BadRunFile,
     testing::Values(BadFile{"batch:\n  group_sise: 4\n",
-                            ":6:3: unknown key 'group_sise' in batch; did you mean 'group_size'?"},
+                            ":6:3: unknown key 'batch.group_sise'; did you mean 'group_size'?"},
                     BadFile{"batch: {zzz: 4}\n",
-                            ":5:9: unknown key 'zzz' in batch; known are prompts, group_size"},
+                            ":5:9: unknown key 'batch.zzz'; known are prompts, group_size"},
                     BadFile{"bacth: {}\n", ":5:1: unknown key 'bacth'; did you mean 'batch'?"},
                     BadFile{"tools: [{name: a, url: 'http://a', ulr: 1}]\n",
-                            ":5:36: unknown key 'ulr' in tools.0; did you mean 'url'?"},
+                            ":5:36: unknown key 'tools.0.ulr'; did you mean 'url'?"},
                     BadFile{"algorithm: {loss: grpo}\n",
                             ":5:19: algorithm.loss: expected one of ppo_clip, cispo, reinforce, "
                             "gspo, found 'grpo'"},
@@ -280,7 +281,7 @@ TEST(RunConfig, NamesEveryProblemInOneReport) {
             ":1:1: run.name: this key must be there\n"
             ":1:1: grader.url: rollcall train needs this key\n"
             ":1:14: run.steps: expected an integer at least 0, found '-1'\n"
-            ":2:20: unknown key 'dtyp' in model; did you mean 'dtype'?\n"
+            ":2:20: unknown key 'model.dtyp'; did you mean 'dtype'?\n"
             ":3:15: data.train: expected text, found '1'; put it in quotes\n"
             "--set 1: batch.prompts: expected an integer from 1 to 1000000, found '0'");
 }
@@ -323,7 +324,7 @@ TEST(Overrides, AreNamedByTheirNumber) {
   EXPECT_EQ(second("batch.group_size=x"),
             "--set 2: batch.group_size: expected an integer from 2 to 100000, found 'x'");
   EXPECT_EQ(second("batch.group_sise=4"),
-            "--set 2: unknown key 'group_sise' in batch; did you mean 'group_size'?");
+            "--set 2: unknown key 'batch.group_sise'; did you mean 'group_size'?");
   EXPECT_EQ(second("batch"), "--set 2: expected key=value, such as batch.group_size=32");
   EXPECT_EQ(second("tools.1.url=http://b"),
             "--set 2: no entry '1' in the list of 1 in 'tools.1.url'");
