@@ -149,12 +149,13 @@ class TrainingLoop {
     StepMetrics record;
     record.seconds_rollout = seconds_collecting_;
     auto mark = Clock::now();
-    journal_->commit();
+    const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);
     refuse_if_all_faulted(collected);
 
-    const StepBatch batch = make_step_batch(collected, advantage_kind(setup_.algorithm.advantage),
-                                            setup_.pass_threshold, step_);
+    const StepBatch batch =
+        make_step_batch(collected, committed_rows, advantage_kind(setup_.algorithm.advantage),
+                        setup_.pass_threshold, step_);
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });
