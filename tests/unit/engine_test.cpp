@@ -19,7 +19,7 @@ using Ids = std::vector<std::int32_t>;
 // An engine with the tiny model's weights, and the turns it finishes.
 class EngineTest : public testing::Test {
  protected:
-  EngineTest() : model_(7), engine_(make()) {}
+  explicit EngineTest(const ModelSpec& spec = tiny_spec()) : model_(7, spec), engine_(make()) {}
 
   std::unique_ptr<Engine> make(std::int64_t max_context = 400, std::int64_t max_batch = 64) const {
     auto engine = std::make_unique<Engine>(model_.spec, EngineOptions{max_context, max_batch});
@@ -49,7 +49,17 @@ class EngineTest : public testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
-TEST_F(EngineTest, SamplesTheSameTokensAloneAndInACrowd) {
+class EngineBits : public EngineTest, public testing::WithParamInterface<ModelSpec> {
+ protected:
+  EngineBits() : EngineTest(GetParam()) {}
+};
+
+INSTANTIATE_TEST_SUITE_P(Layouts, EngineBits, testing::Values(tiny_spec(), tiny_windowed_spec()),
+                         [](const auto& test) {
+                           return test.param.windows.empty() ? "plain" : "windowed";
+                         });
+
+TEST_P(EngineBits, SamplesTheSameTokensAloneAndInACrowd) {
   const Ids mine{1, 2, 3, 4, 5};
   const Completion expected = alone(mine, 42, 30);
   std::vector<SequenceId> others;
@@ -93,7 +103,7 @@ TEST_F(EngineTest, KeepsTheCacheAcrossTurns) {
   EXPECT_EQ(first.tokens.size() + second.tokens.size(), 12u);
 }
 
-TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
+TEST_P(EngineBits, GivesTheLearnersLogProbabilitiesBitForBit) {
   const Ids prompt{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28},
       delta{7, 8, 9, 10, 11};
   const SequenceId id = engine_->open(prompt, 77);
