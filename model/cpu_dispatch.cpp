@@ -27,6 +27,22 @@ void pack_weights(const float* w, std::int64_t out, std::int64_t in, float* pack
   }
 }
 
+void unpack_weights(const float* packed, std::int64_t out, std::int64_t in, float* w) {
+  constexpr std::int64_t kBlock =
+      32;  // of inputs: with a panel's width a square that stays in the first-level cache
+  for (std::int64_t first = 0; first < out; first += kPanelWidth) {
+    const std::int64_t columns = std::min(kPanelWidth, out - first);
+    for (std::int64_t begin = 0; begin < in; begin += kBlock) {
+      const float* from = packed + first * in + begin * kPanelWidth;
+      const std::int64_t count = std::min(kBlock, in - begin);
+      for (std::int64_t c = 0; c < columns; ++c) {
+        float* to = w + (first + c) * in + begin;
+        for (std::int64_t k = 0; k < count; ++k) to[k] = from[k * kPanelWidth + c];
+      }
+    }
+  }
+}
+
 void store_key_value(const AttentionShape& shape, std::int64_t position, const float* key,
                      const float* value, float* keys, float* values) {
   float* block = keys + position / kKeyBlock * shape.key_block_floats() + position % kKeyBlock;

@@ -100,6 +100,9 @@ inline std::int64_t panel_count(std::int64_t out) { return (out + kPanelWidth - 
 // w [out, in] row-major -> packed [panel_count(out)][in][32], padding zero.
 void pack_weights(const float* w, std::int64_t out, std::int64_t in, float* packed);
 
+// The inverse: w [out, in].
+void unpack_weights(const float* packed, std::int64_t out, std::int64_t in, float* w);
+
 // Writes one position's key [kv_heads, head_dim] and value into the blocked layout.
 void store_key_value(const AttentionShape&, std::int64_t position, const float* key,
                      const float* value, float* keys, float* values);

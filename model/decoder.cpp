@@ -54,9 +54,8 @@ void Decoder::bind(const NamedTensors& tensors) {
     return found == tensors.end() ? at::Tensor() : found->second;
   };
   const auto load = [&](LinearWeight& to, const std::string& name) {
-    to.weight = tensors.at(name + ".weight");
+    pack(to, tensors.at(name + ".weight"));
     to.bias = optional(name + ".bias");
-    pack(to);
   };
   embedding_ = tensors.at("model.embed_tokens.weight");
   final_norm_ = tensors.at("model.norm.weight");
@@ -76,8 +75,7 @@ void Decoder::bind(const NamedTensors& tensors) {
     load(layer.down, prefix + "mlp.down_proj");
   }
   if (spec_.tied) {
-    head_.weight = embedding_;
-    pack(head_);
+    pack(head_, embedding_);
   } else {
     load(head_, "lm_head");
   }

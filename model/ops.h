@@ -12,14 +12,19 @@ namespace rollcall {
 // of cpu_kernels.h, forward bits independent of batching; anything else (CUDA, float64) through
 // ATen, which is also the reference that the kernels are tested against.
 
-// A linear layer's parameters. `packed` belongs to `weight`'s present values: pack() again after a
-// change.
+// A linear layer's parameters. On CPU float32 the panels are what the forward pass and the gradient
+// of the input are computed from. They may hold other values than `weight`, which only receives
+// their gradient: rounded ones, or ones with an adapter merged in.
 struct LinearWeight {
-  at::Tensor weight;  // [out, in]
-  at::Tensor bias;    // [out], or undefined
-  at::Tensor packed;  // [panels, in, 32] on CPU float32, else undefined
+  at::Tensor weight;     // [out, in]; undefined where there are panels: frozen
+  at::Tensor bias;       // [out], or undefined
+  at::Tensor packed;     // [panels, in, 32] on CPU float32, else undefined
+  std::int64_t out = 0;  // outputs; what the last panel has beyond them is padding
 };
-void pack(LinearWeight&);
+// Packs `values` [out, in], into the memory of the panels before if there are. Keeps them as
+// `weight` if they require gradients or cannot be packed; else they are read during the call only.
+// Not between a forward pass and its backward pass, which reads the panels again.
+void pack(LinearWeight&, const at::Tensor& values);
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight&);  // [T, in] -> [T, out]
 
