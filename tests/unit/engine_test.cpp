@@ -9,6 +9,7 @@
 #include <map>
 
 #include "comms/error.h"
+#include "model/published_weights.h"
 #include "tiny_model.h"
 
 namespace rollcall {
@@ -19,13 +20,12 @@ using Ids = std::vector<std::int32_t>;
 // An engine with the tiny model's weights, and the turns it finishes.
 class EngineTest : public testing::Test {
  protected:
-  EngineTest() : model_(7), engine_(make()) {}
+  explicit EngineTest(at::ScalarType dtype = at::kFloat) : model_(7, dtype), engine_(make()) {}
 
   std::unique_ptr<Engine> make(std::int64_t max_context = 400, std::int64_t max_batch = 64) const {
-    auto engine = std::make_unique<Engine>(model_.spec, EngineOptions{max_context, max_batch});
-    std::copy_n(model_.weights.flat.const_data_ptr<float>(), model_.weights.flat.numel(),
-                engine->weight_buffer().data());
-    engine->commit_weights(3);
+    auto engine = std::make_unique<Engine>(
+        model_.spec, EngineOptions{max_context, max_batch, model_.decoder.dtype()});
+    engine->load(3, source_of(model_.weights.tensors));
     return engine;
   }
 
@@ -37,6 +37,10 @@ class EngineTest : public testing::Test {
       for (auto& f : engine.step()) done[f.sequence] = std::move(f.completion);
     return done;
   }
+
+  // Two turns with a delta between them, against the log-probabilities that the decoder gives the
+  // same tokens in one packed row.
+  void expect_the_learners_logprobs();
 
   Completion alone(const Ids& prompt, std::uint64_t seed, std::int32_t tokens) const {
     const auto engine = make();
@@ -93,7 +97,7 @@ TEST_F(EngineTest, KeepsTheCacheAcrossTurns) {
   EXPECT_EQ(first.tokens.size() + second.tokens.size(), 12u);
 }
 
-TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
+void EngineTest::expect_the_learners_logprobs() {
   const Ids prompt{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28},
       delta{7, 8, 9, 10, 11};
   const SequenceId id = engine_->open(prompt, 77);
@@ -116,6 +120,44 @@ TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
   const float* got = learner.const_data_ptr<float>();
   for (std::size_t i = 0; i < 21; ++i) EXPECT_EQ(first.logprobs[i], got[i]) << i;
   for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(second.logprobs[i], got[21 + 5 + i]) << i;
+}
+
+TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) { expect_the_learners_logprobs(); }
+
+class Bfloat16EngineTest : public EngineTest {
+ protected:
+  Bfloat16EngineTest() : EngineTest(at::kBFloat16) {}
+};
+
+TEST_F(Bfloat16EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
+  expect_the_learners_logprobs();
+}
+
+// A worker gets the rounded weights, the learner rounds its masters: the same policy, and not that
+// of the masters.
+TEST_F(Bfloat16EngineTest, SamplesFromPublishedWeightsWhatTheMastersGive) {
+  const auto dtype = at::kBFloat16;
+  std::vector<std::byte> published(published_bytes(model_.spec, dtype));
+  EXPECT_EQ(published.size(), static_cast<std::size_t>(2 * parameter_count(model_.spec)));
+  write_published(model_.spec, dtype, source_of(model_.weights.tensors), published);
+  Engine worker(model_.spec, {400, 64, dtype}), masters(model_.spec, {400, 64, at::kFloat});
+  worker.load(4, published_source(model_.spec, dtype, published));
+  masters.load(4, source_of(model_.weights.tensors));
+  std::ranges::fill(published, std::byte{0});  // the engine has its own
+  const auto sampled = [](Engine& engine) {
+    const SequenceId id = engine.open(Ids{1, 2, 3}, 8);
+    engine.request_turn(id, {}, turn(20));
+    return run(engine).at(id);
+  };
+  EXPECT_EQ(sampled(worker).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
+  EXPECT_EQ(worker.version(), 4);
+  EXPECT_NE(sampled(masters).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
+}
+
+TEST_F(EngineTest, HasNoPolicyAfterALoadThatFailed) {
+  EXPECT_THROW(engine_->load(4, [](const std::string&) { return at::Tensor(); }), Error);
+  EXPECT_EQ(engine_->version(), -1);
+  EXPECT_THROW(engine_->step(), Error);
 }
 
 TEST_F(EngineTest, StopsAtAStopTokenAndKeepsIt) {

@@ -26,8 +26,8 @@ inline ModelSpec tiny_spec() {
 }
 
 struct TinyModel {
-  explicit TinyModel(std::uint64_t seed)
-      : spec(tiny_spec()), weights(make_flat_weights(spec)), decoder(spec) {
+  explicit TinyModel(std::uint64_t seed, at::ScalarType dtype = at::kFloat)
+      : spec(tiny_spec()), weights(make_flat_weights(spec)), decoder(spec, dtype) {
     init_weights(spec, seed, weights);
     weights.flat.mul_(4);  // far from uniform predictions
     NamedTensors leaves;
