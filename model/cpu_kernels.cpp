@@ -12,6 +12,8 @@ namespace {
 typedef float Vec __attribute__((vector_size(64)));
 typedef float VecUnaligned __attribute__((vector_size(64), aligned(4)));
 typedef std::int32_t IntVec __attribute__((vector_size(64)));
+typedef std::uint32_t PairVec __attribute__((vector_size(64)));
+typedef std::uint32_t PairVecUnaligned __attribute__((vector_size(64), aligned(4)));
 constexpr std::int64_t kLanes = 16;
 
 inline Vec load(const float* p) { return *reinterpret_cast<const VecUnaligned*>(p); }
@@ -63,16 +65,30 @@ inline Vec exp(Vec x) {
   return p * __builtin_bit_cast(Vec, power);
 }
 
-template <int kRows>
-void linear_block(const float* x, std::int64_t ldx, const float* panel, std::int64_t in,
+// The weights of one input for the columns of a panel.
+struct PanelRow {
+  Vec left, right;
+};
+
+inline PanelRow panel_row(const float* panel, std::int64_t k) {
+  return {load(panel + k * kPanelWidth), load(panel + k * kPanelWidth + kLanes)};
+}
+
+inline PanelRow panel_row(const BFloat16Pair* panel, std::int64_t k) {
+  const PairVec pairs = *reinterpret_cast<const PairVecUnaligned*>(panel + k * kLanes);
+  return {__builtin_bit_cast(Vec, pairs << 16), __builtin_bit_cast(Vec, pairs & 0xffff0000U)};
+}
+
+template <int kRows, class Weight>
+void linear_block(const float* x, std::int64_t ldx, const Weight* panel, std::int64_t in,
                   const float* bias, float* y, std::int64_t ldy, std::int64_t columns) {
   Vec sum[kRows][2] = {};
   for (std::int64_t k = 0; k < in; ++k) {
-    const Vec w0 = load(panel + k * kPanelWidth), w1 = load(panel + k * kPanelWidth + kLanes);
+    const PanelRow w = panel_row(panel, k);
     for (int r = 0; r < kRows; ++r) {
       const float a = x[r * ldx + k];
-      sum[r][0] += a * w0;
-      sum[r][1] += a * w1;
+      sum[r][0] += a * w.left;
+      sum[r][1] += a * w.right;
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -91,8 +107,8 @@ void linear_block(const float* x, std::int64_t ldx, const float* panel, std::int
   }
 }
 
-template <int kRows>
-void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const float* panel,
+template <int kRows, class Weight>
+void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* panel,
                  std::int64_t in, const float* bias, float* y, std::int64_t ldy,
                  std::int64_t columns) {
   std::int64_t r = 0;
@@ -105,7 +121,8 @@ void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const floa
   }
 }
 
-void linear(const float* x, std::int64_t ldx, std::int64_t rows, const float* packed,
+template <class Weight>
+void linear(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* packed,
             std::int64_t in, std::int64_t out, std::int64_t first_panel, std::int64_t last_panel,
             const float* bias, float* y, std::int64_t ldy) {
   constexpr std::int64_t kRowChunk = 96;  // of x, so that it stays in the first cache levels
@@ -114,9 +131,9 @@ void linear(const float* x, std::int64_t ldx, std::int64_t rows, const float* pa
     for (std::int64_t p = first_panel; p < last_panel; ++p) {
       const std::int64_t column = p * kPanelWidth;
       const std::int64_t columns = out - column < kPanelWidth ? out - column : kPanelWidth;
-      linear_rows<ROLLCALL_LINEAR_ROWS>(x + r * ldx, ldx, count, packed + column * in, in,
-                                        bias == nullptr ? nullptr : bias + column,
-                                        y + r * ldy + column, ldy, columns);
+      linear_rows<ROLLCALL_LINEAR_ROWS>(
+          x + r * ldx, ldx, count, packed + p * kPanelRow<Weight> * in, in,
+          bias == nullptr ? nullptr : bias + column, y + r * ldy + column, ldy, columns);
     }
   }
 }
@@ -367,8 +384,15 @@ void softmax(const float* logits, std::int64_t n, float lse, float* p) {
 #define ROLLCALL_TEXT(a) ROLLCALL_TEXT_(a)
 
 extern const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA);
-const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {
-    ROLLCALL_TEXT(ROLLCALL_ISA), linear,    rms_norm, rope, silu_mul, attention,
-    attention_gradient,          logsumexp, softmax};
+const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {ROLLCALL_TEXT(ROLLCALL_ISA),
+                                                           linear<float>,
+                                                           linear<BFloat16Pair>,
+                                                           rms_norm,
+                                                           rope,
+                                                           silu_mul,
+                                                           attention,
+                                                           attention_gradient,
+                                                           logsumexp,
+                                                           softmax};
 
 }  // namespace rollcall

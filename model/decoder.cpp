@@ -4,15 +4,17 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "comms/error.h"
+
 namespace rollcall {
-Decoder::Decoder(const ModelSpec& spec)
-    : spec_(spec), layers_(static_cast<std::size_t>(spec.layers)) {
+Decoder::Decoder(const ModelSpec& spec, at::ScalarType dtype)
+    : spec_(spec), dtype_(dtype), layers_(static_cast<std::size_t>(spec.layers)) {
+  require_memory_for(parameter_count(spec), dtype);
   grow_rope_table(std::min<std::int64_t>(spec.max_position_embeddings, 1024));
 }
 
@@ -20,23 +22,32 @@ double Decoder::attention_scale() const {
   return 1.0 / std::sqrt(static_cast<double>(spec_.head_dim));
 }
 
-void Decoder::bind(const NamedTensors& tensors) {
+void Decoder::bind(const NamedTensors& tensors) { bind(source_of(tensors)); }
+
+void Decoder::bind(const TensorSource& source) {
+  const auto required = [&](const std::string& name) {
+    const at::Tensor values = source(name);
+    if (!values.defined()) throw Error("decoder: no parameter '" + name + "' to bind");
+    return values;
+  };
   const auto optional = [&](const std::string& name) {
-    const auto found = tensors.find(name);
-    return found == tensors.end() ? at::Tensor() : found->second;
+    const at::Tensor values = source(name);
+    return values.defined() ? policy_vector(values, dtype_) : at::Tensor();
+  };
+  const auto vector = [&](const std::string& name) {
+    return policy_vector(required(name), dtype_);
   };
   const auto load = [&](LinearWeight& to, const std::string& name) {
-    to.weight = tensors.at(name + ".weight");
+    pack(to, required(name + ".weight"), dtype_);
     to.bias = optional(name + ".bias");
-    pack(to);
   };
-  embedding_ = tensors.at("model.embed_tokens.weight");
-  final_norm_ = tensors.at("model.norm.weight");
+  pack(embedding_, required("model.embed_tokens.weight"), dtype_);
+  final_norm_ = vector("model.norm.weight");
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
     Layer& layer = layers_[i];
-    layer.input_norm = tensors.at(prefix + "input_layernorm.weight");
-    layer.post_attention_norm = tensors.at(prefix + "post_attention_layernorm.weight");
+    layer.input_norm = vector(prefix + "input_layernorm.weight");
+    layer.post_attention_norm = vector(prefix + "post_attention_layernorm.weight");
     layer.q_norm = optional(prefix + "self_attn.q_norm.weight");
     layer.k_norm = optional(prefix + "self_attn.k_norm.weight");
     load(layer.q, prefix + "self_attn.q_proj");
@@ -48,8 +59,7 @@ void Decoder::bind(const NamedTensors& tensors) {
     load(layer.down, prefix + "mlp.down_proj");
   }
   if (spec_.tied) {
-    head_.weight = embedding_;
-    pack(head_);
+    head_ = embedding_;
   } else {
     load(head_, "lm_head");
   }
@@ -96,7 +106,7 @@ at::Tensor Decoder::attention_block(const Layer& layer, std::int64_t index, cons
 at::Tensor Decoder::hidden(const at::Tensor& tokens, const at::Tensor& positions,
                            const Attend& attend) const {
   if (tokens.numel() > 0) grow_rope_table(positions.max().item<std::int64_t>() + 1);
-  at::Tensor x = at::embedding(embedding_, tokens);
+  at::Tensor x = embedding(tokens, embedding_);
   const auto table = [&](const at::Tensor& all) {
     return all.to(x.options().requires_grad(false)).index_select(0, positions);
   };

@@ -60,8 +60,7 @@ struct Engine::Impl {
   Impl(const ModelSpec& spec_in, const EngineOptions& options_in)
       : spec(spec_in),
         options(options_in),
-        weights(make_flat_weights(spec_in)),
-        decoder(spec_in),
+        decoder(spec_in, options_in.dtype),
         shape{spec.heads, spec.kv_heads, spec.head_dim,
               static_cast<float>(decoder.attention_scale())} {}
 
@@ -231,7 +230,6 @@ struct Engine::Impl {
 
   ModelSpec spec;
   EngineOptions options;
-  FlatWeights weights;
   Decoder decoder;
   AttentionShape shape;
   std::int64_t version = -1;
@@ -245,13 +243,10 @@ Engine::Engine(const ModelSpec& spec, const EngineOptions& options)
     : impl_(std::make_unique<Impl>(spec, options)) {}
 Engine::~Engine() = default;
 
-std::span<float> Engine::weight_buffer() {
-  return {impl_->weights.flat.data_ptr<float>(),
-          static_cast<std::size_t>(impl_->weights.flat.numel())};
-}
-
-void Engine::commit_weights(std::int64_t version) {
-  impl_->decoder.bind(impl_->weights.tensors);
+void Engine::load(std::int64_t version, const TensorSource& weights) {
+  const at::NoGradGuard no_grad;
+  impl_->version = -1;
+  impl_->decoder.bind(weights);
   impl_->version = version;
   impl_->prompts.clear();  // caches of the old version live on only in their open sequences
 }
@@ -313,7 +308,7 @@ bool Engine::has_work() const {
 
 std::vector<Engine::Finished> Engine::step() {
   const at::NoGradGuard no_grad;
-  if (impl_->version < 0) throw Error("engine: no weights committed");
+  if (impl_->version < 0) throw Error("engine: no weights loaded");
   std::vector<Finished> finished =
       impl_->collect();  // turns that end without a token: no room left
   const Impl::Batch batch = impl_->gather();

@@ -31,8 +31,7 @@ void attend(const std::vector<QueryStretch>& stretches, const AttentionShape& sh
                       lse == nullptr ? nullptr : lse + row * shape.heads, behind(s.prefix, start),
                       behind(own, start - before)});
     }
-    most_blocks =
-        std::max(most_blocks, key_blocks(s.prefix.length) + key_blocks(s.seen + s.count));
+    most_blocks = std::max(most_blocks, key_blocks(s.prefix.length) + key_blocks(s.seen + s.count));
   }
   const std::int64_t group = shape.heads / shape.kv_heads;
   at::parallel_for(

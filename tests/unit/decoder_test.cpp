@@ -14,7 +14,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "comms/error.h"
 #include "model/safetensors.h"
+#include "model/stored_weights.h"
 #include "tiny_model.h"
 
 namespace rollcall {
@@ -126,6 +128,78 @@ INSTANTIATE_TEST_SUITE_P(Families, GoldenModel,
                            for (auto& c : name) c = c == '-' ? '_' : c;
                            return name;
                          });
+
+// The weights are exact in bfloat16 and the arithmetic is float32, so the policy is the float32
+// one; a run that rounds its activations too is as far away as it is from float32.
+TEST(Bfloat16Decoder, GivesTheReferenceLogitsOfABfloat16Checkpoint) {
+  const fs::path dir = kModels / "llama-tied-bf16";
+  const SafetensorsFile file(fs::path(dir.string() + ".golden.safetensors"));
+  const ModelSpec spec = read_model_spec(dir);
+  StoredWeights stored(dir, spec, at::kBFloat16);
+  Decoder decoder(spec, at::kBFloat16);
+  decoder.bind(stored.source());
+  const at::NoGradGuard no_grad;
+  const at::Tensor ids = golden(file, "input_ids.0").view({-1});
+  const at::Tensor got = linear(decoder.packed_hidden(ids, {{0, ids.numel(), -1}}), decoder.head());
+  EXPECT_TRUE(at::allclose(got, golden(file, "logits.0").view_as(got), 1e-4, 1e-4));
+  const at::Tensor distance = (got - golden(file, "logits_bf16_run.0").view_as(got)).abs();
+  EXPECT_LT(distance.max().item<double>(), 0.4406);  // bf16_run_max_difference of the reference
+}
+
+struct Pass {
+  at::Tensor logits, logprobs;
+  NamedTensors leaves;  // with gradients
+};
+
+Pass forward_and_backward(const ModelSpec& spec, const NamedTensors& weights,
+                          at::ScalarType dtype) {
+  Pass pass;
+  for (const auto& [name, t] : weights) pass.leaves[name] = t.clone().set_requires_grad(true);
+  Decoder decoder(spec, dtype);
+  decoder.bind(pass.leaves);
+  const at::Tensor ids = at::tensor({3, 1, 4, 1, 5, 9, 2, 6}, at::kLong);
+  const at::Tensor hidden = decoder.packed_hidden(ids, {{0, 8, -1}});
+  pass.logits = linear(hidden, decoder.head()).detach();
+  pass.logprobs = token_logprobs(hidden, decoder.head(), ids, spec.vocab_size).logprobs;
+  pass.logprobs.sum().backward();
+  return pass;
+}
+
+TEST(Bfloat16Decoder, EqualsAFloat32DecoderOfTheRoundedWeightsInEveryBit) {
+  for (const char* name : {"qwen3-tied", "qwen3-untied-sharded", "llama-bias-v5"}) {
+    const ModelSpec spec = read_model_spec(kModels / name);
+    FlatWeights weights = make_flat_weights(spec);
+    load_weights(kModels / name, spec, weights);
+    NamedTensors rounded;
+    for (const auto& [key, t] : weights.tensors) rounded[key] = t.to(at::kBFloat16).to(at::kFloat);
+    const Pass half = forward_and_backward(spec, weights.tensors, at::kBFloat16);
+    const Pass wide = forward_and_backward(spec, rounded, at::kFloat);
+    EXPECT_TRUE(half.logits.equal(wide.logits)) << name;
+    EXPECT_TRUE(half.logprobs.equal(wide.logprobs)) << name;
+    for (const auto& [key, leaf] : half.leaves)  // straight through the rounding
+      EXPECT_TRUE(leaf.grad().equal(wide.leaves.at(key).grad())) << name << " " << key;
+    const Pass exact = forward_and_backward(spec, weights.tensors, at::kFloat);
+    EXPECT_FALSE(half.logits.equal(exact.logits)) << name;
+  }
+}
+
+TEST(Decoder, KeepsNoTensorThatNeedsNoGradient) {
+  TinyModel model(4);
+  Decoder decoder(model.spec);
+  decoder.bind(model.weights.tensors);  // no leaves
+  const at::Tensor tokens = at::tensor({5, 6, 7}, at::kLong);
+  const at::NoGradGuard no_grad;
+  const at::Tensor before = decoder.packed_hidden(tokens, {{0, 3, -1}});
+  model.weights.flat.fill_(0);
+  EXPECT_TRUE(decoder.packed_hidden(tokens, {{0, 3, -1}}).equal(before));
+}
+
+TEST(Decoder, NamesAParameterThatIsNotThere) {
+  TinyModel model(4);
+  model.weights.tensors.erase("model.layers.1.mlp.up_proj.weight");
+  Decoder decoder(model.spec);
+  EXPECT_THROW(decoder.bind(model.weights.tensors), Error);
+}
 
 class TinyDecoder : public testing::TestWithParam<ModelSpec> {};
 

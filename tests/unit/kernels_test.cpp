@@ -53,6 +53,43 @@ TEST(LinearKernel, GivesARowTheSameBitsInAnyBatch) {
   }
 }
 
+// Every instruction set that this CPU has, every size of a block of rows, a last panel that is not
+// full.
+TEST(LinearKernel, GivesBfloat16PanelsTheBitsOfTheRoundedWeights) {
+  const std::int64_t rows = 29, in = 67, out = 83, panels = panel_count(out);
+  const auto x = random_values(rows * in, 6), w = random_values(out * in, 7),
+             bias = random_values(out, 8);
+  std::vector<BFloat16Pair> halves(static_cast<std::size_t>(panels * in * kPanelWidth / 2));
+  pack_weights(w.data(), out, in, halves.data());
+  std::vector<float> rounded(w.size()), floats(2 * halves.size());
+  unpack_weights(halves.data(), in, 0, out, rounded.data());
+  pack_weights(rounded.data(), out, in, floats.data());
+  for (const char* isa : {"generic", "avx2", "avx512"}) {
+    const CpuKernels* kernels = cpu_kernels(isa);
+    if (kernels == nullptr) continue;
+    for (std::int64_t n = 1; n <= rows; ++n) {
+      std::vector<float> expected(static_cast<std::size_t>(n * out)), got(expected.size());
+      kernels->linear(x.data(), in, n, floats.data(), in, out, 0, panels, bias.data(),
+                      expected.data(), out);
+      kernels->linear_bfloat16(x.data(), in, n, halves.data(), in, out, 0, panels, bias.data(),
+                               got.data(), out);
+      ASSERT_EQ(got, expected) << isa << ", " << n << " rows";
+    }
+  }
+}
+
+TEST(PackedWeights, RoundToNearestEvenInBfloat16) {
+  // 1 + 2^-8 is half-way and goes to even 1; 1 + 3 * 2^-8 to even 1 + 2^-6; a little more goes up.
+  const std::vector<float> values{1.00390625F, 1.01171875F, 1.00390637F, -0.0F, 1e-45F, -3.14159F};
+  const auto n = static_cast<std::int64_t>(values.size());
+  std::vector<BFloat16Pair> packed(static_cast<std::size_t>(n * kPanelWidth / 2));
+  pack_weights(values.data(), 1, n, packed.data());
+  std::vector<float> rounded(values.size());
+  unpack_weights(packed.data(), n, 0, 1, rounded.data());
+  EXPECT_EQ(rounded, (std::vector<float>{1, 1.015625F, 1.0078125F, 0, 0, -3.140625F}));
+  EXPECT_TRUE(std::signbit(rounded[3]));
+}
+
 TEST(RmsNormKernel, MatchesItsFormulaWithATail) {
   const std::int64_t n = 37;
   const auto x = random_values(n, 6), weight = random_values(n, 7);

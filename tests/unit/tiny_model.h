@@ -41,8 +41,9 @@ inline ModelSpec tiny_windowed_spec() {
 }
 
 struct TinyModel {
-  explicit TinyModel(std::uint64_t seed, const ModelSpec& of = tiny_spec())
-      : spec(of), weights(make_flat_weights(spec)), decoder(spec) {
+  explicit TinyModel(std::uint64_t seed, const ModelSpec& of = tiny_spec(),
+                     at::ScalarType dtype = at::kFloat)
+      : spec(of), weights(make_flat_weights(spec)), decoder(spec, dtype) {
     init_weights(spec, seed, weights);
     weights.flat.mul_(4);  // far from uniform predictions
     NamedTensors leaves;
