@@ -29,9 +29,8 @@ std::string with(const std::string& from, const std::string& to) {
 
 std::string about(const std::string& config, const std::string& train = "16 rows, xxh3 a",
                   const std::string& weights = "77") {
-  return nlohmann::json{{"config", config},
-                        {"inputs", {{"data.train", train}}},
-                        {"initial_weights_xxh3", weights}}
+  return nlohmann::json{
+      {"config", config}, {"inputs", {{"data.train", train}}}, {"initial_weights_xxh3", weights}}
       .dump();
 }
 
@@ -45,10 +44,11 @@ TEST(RunChanges, AreNoneBetweenTheSame) {
 }
 
 TEST(RunChanges, AcceptWhatLeavesTheRolloutsTheirMeaning) {
-  const std::string now = "run: {seed: 1, steps: 20}\nbatch: {prompts: 4, group_size: 8}\n"
-                          "tools:\n  - {name: find, url: \"http://b\", timeout: 60s}\n"
-                          "grader: {flags: {hacking: {action: zero}}}\n"
-                          "algorithm: {learning_rate: 2e-6}\n";
+  const std::string now =
+      "run: {seed: 1, steps: 20}\nbatch: {prompts: 4, group_size: 8}\n"
+      "tools:\n  - {name: find, url: \"http://b\", timeout: 60s}\n"
+      "grader: {flags: {hacking: {action: zero}}}\n"
+      "algorithm: {learning_rate: 2e-6}\n";
   EXPECT_THAT(changes(now).refused, IsEmpty());
   EXPECT_THAT(changes(now).accepted,
               ElementsAre("algorithm.learning_rate: 1e-6 -> 2e-6", "run.steps: 10 -> 20",
@@ -69,7 +69,7 @@ TEST(RunChanges, RefuseAnotherPlanWhileAStepIsOpen) {
   EXPECT_THAT(changes(now, false).accepted, ElementsAre("batch.group_size: 8 -> 4"));
   EXPECT_THAT(changes(now, true).refused, ElementsAre(HasSubstr("batch.group_size: 8 -> 4 (")));
   EXPECT_THAT(changes(with("name: find", "name: search")).refused,
-              ElementsAre(HasSubstr("tools, their names: find -> search")));
+              ElementsAre(HasSubstr("tools.0.name: find -> search")));
   EXPECT_THAT(changes(with("{hacking: {action: zero}}", "{}")).refused,
               ElementsAre(HasSubstr("grader.flags.hacking.action: zero -> none")));
 }
@@ -85,6 +85,7 @@ TEST(RunChanges, LeaveAloneWhatOnlyOneSideKnows) {
   const std::string older = with("run: {seed: 1, ", "run: {");
   EXPECT_THAT(run_changes(about(older), about(kConfig), {}, true).refused, IsEmpty());
   EXPECT_THAT(run_changes("{}", about(kConfig), "no: [configuration", true).refused, IsEmpty());
+  EXPECT_THAT(run_changes("torn", about(kConfig), {}, true).refused, IsEmpty());
 }
 
 TEST(CheckResume, RefusesAJournalThatIsAbsentOrOlderThanTheCheckpoint) {
