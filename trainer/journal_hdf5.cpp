@@ -22,8 +22,7 @@ static_assert(sizeof(hid_t) == sizeof(std::int64_t));
 
 constexpr const char* kAdvice =
     "check free space, quota and permissions of that folder; committed rows are safe: start the "
-    "run "
-    "again to resume";
+    "run again to resume";
 
 // The innermost entry of HDF5's error stack: it holds the system's reason, if there was one.
 std::string innermost_reason() {
