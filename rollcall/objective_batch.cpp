@@ -215,7 +215,8 @@ json critic_reply(const json& line) {
   const Matrix rewards = batch.matrix("rewards"), values = batch.matrix("values");
   Matrix advantages, returns;
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const std::vector<std::uint8_t> is_action(batch.mask()[i].begin(), batch.mask()[i].end());
+    std::vector<std::uint8_t> is_action;
+    for (double mark : batch.mask()[i]) is_action.push_back(mark != 0 ? 1 : 0);
     auto row =
         generalized_advantages(rewards[i], values[i], is_action, line.at("gamma").get<double>(),
                                line.at("lambda").get<double>());

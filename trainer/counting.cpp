@@ -10,6 +10,8 @@
 namespace rollcall {
 namespace {
 
+constexpr std::int64_t kMostRollouts = 10'000'000;  // no loop runs longer, no count overflows
+
 void require(bool holds, const char* what) {
   if (!holds) throw Error(what);
 }
@@ -17,7 +19,8 @@ void require(bool holds, const char* what) {
 }  // namespace
 
 double pass_at_k(std::int64_t n, std::int64_t c, std::int64_t k) {
-  require(1 <= k && k <= n && 0 <= c && c <= n, "pass_at_k: expected 1 <= k <= n and 0 <= c <= n");
+  require(1 <= k && k <= n && 0 <= c && c <= n && n <= kMostRollouts,
+          "pass_at_k: expected 1 <= k <= n, 0 <= c <= n and at most 10 million rollouts");
   double none = 1;  // C(n-c, k) / C(n, k)
   for (std::int64_t i = 0; i < k && none > 0; ++i)
     none *= static_cast<double>(std::max<std::int64_t>(0, n - c - i)) / static_cast<double>(n - i);
@@ -48,7 +51,8 @@ double informative_probability(double p, std::int64_t size) {
 Signal signal_of(std::span<const GroupCount> groups) {
   Signal signal;
   for (const auto [k, size] : groups) {
-    require(0 <= k && k <= size, "signal_of: expected 0 <= successes <= size");
+    require(0 <= k && k <= size && size <= kMostRollouts,
+            "signal_of: expected 0 <= successes <= size <= 10 million");
     const std::int64_t failures = size - k;
     if (size > 1) signal.mass += static_cast<double>(k * failures) / static_cast<double>(size - 1);
     signal.informative_groups += k > 0 && failures > 0 ? 1 : 0;
@@ -71,7 +75,7 @@ NoiseScale gradient_noise_scale(double small_groups, double small_norm_squared, 
 
 double soft_overlong(std::int64_t length, std::int64_t max_length, std::int64_t tail) {
   require(0 < tail && tail <= max_length, "soft_overlong: expected 0 < tail <= max_length");
-  const auto over = static_cast<double>(length - (max_length - tail));
+  const double over = static_cast<double>(length) - static_cast<double>(max_length - tail);
   return -std::clamp(over / static_cast<double>(tail), 0.0, 1.0);
 }
 

@@ -28,7 +28,7 @@ struct LossOptions {
   double ratio_cap = 20;       // dppo_tv
   double tau_positive = 1;     // sapo: temperature where A > 0
   double tau_negative = 1.05;  // sapo: where A <= 0
-  KlOptions kl;
+  KlOptions kl = {};
 };
 
 // What some losses take besides; undefined tensors are left out.

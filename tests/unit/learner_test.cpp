@@ -12,6 +12,7 @@
 #include "comms/communicator.h"
 #include "comms/error.h"
 #include "tiny_model.h"
+#include "trainer/losses.h"
 
 namespace rollcall {
 namespace {

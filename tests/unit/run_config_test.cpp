@@ -150,24 +150,25 @@ TEST_P(BadRunFile, IsReportedAtItsPlace) {
 
 INSTANTIATE_TEST_SUITE_P(
     Unknown, BadRunFile,
-    testing::Values(BadFile{"batch:\n  group_sise: 4\n",
-                            ":6:3: unknown key 'batch.group_sise'; did you mean 'group_size'?"},
-                    BadFile{"batch: {zzz: 4}\n",
-                            ":5:9: unknown key 'batch.zzz'; known are prompts, group_size"},
-                    BadFile{"bacth: {}\n", ":5:1: unknown key 'bacth'; did you mean 'batch'?"},
-                    BadFile{"tools: [{name: a, url: 'http://a', ulr: 1}]\n",
-                            ":5:36: unknown key 'tools.0.ulr'; did you mean 'url'?"},
-                    BadFile{"algorithm: {loss: grpo}\n",
-                            ":5:19: algorithm.loss: expected one of ppo_clip, cispo, reinforce, "
-                            "gspo, dppo_tv, sapo, found 'grpo'"},
-                    BadFile{"algorithm: {advantage: rlo}\n",
-                            ":5:24: algorithm.advantage: expected one of rloo, rloo_batch_std, "
-                            "drgrpo, grpo_std, batch_std, maxrl, found 'rlo'; did you mean rloo?"},
-                    BadFile{"algorithm: {aggregation: mean}\n",
-                            ":5:26: algorithm.aggregation: expected one of"},
-                    BadFile{"algorithm: {profile: agent_sparse_v2}\n",
-                            ":5:22: algorithm.profile: expected one of agent_sparse_v1, found "
-                            "'agent_sparse_v2'; did you mean"}));
+    testing::Values(
+        BadFile{"batch:\n  group_sise: 4\n",
+                ":6:3: unknown key 'batch.group_sise'; did you mean 'group_size'?"},
+        BadFile{"batch: {zzz: 4}\n",
+                ":5:9: unknown key 'batch.zzz'; known are prompts, group_size"},
+        BadFile{"bacth: {}\n", ":5:1: unknown key 'bacth'; did you mean 'batch'?"},
+        BadFile{"tools: [{name: a, url: 'http://a', ulr: 1}]\n",
+                ":5:36: unknown key 'tools.0.ulr'; did you mean 'url'?"},
+        BadFile{"algorithm: {loss: grpo}\n",
+                ":5:19: algorithm.loss: expected one of ppo_clip, cispo, reinforce, "
+                "gspo, dppo_tv, sapo, found 'grpo'"},
+        BadFile{"algorithm: {advantage: rlo}\n",
+                ":5:24: algorithm.advantage: expected one of rloo, rloo_batch_std, "
+                "drgrpo, grpo_std, batch_std, maxrl, passk, found 'rlo'; did you mean rloo?"},
+        BadFile{"algorithm: {aggregation: mean}\n",
+                ":5:26: algorithm.aggregation: expected one of"},
+        BadFile{"algorithm: {profile: agent_sparse_v2}\n",
+                ":5:22: algorithm.profile: expected one of agent_sparse_v1, found "
+                "'agent_sparse_v2'; did you mean"}));
 
 INSTANTIATE_TEST_SUITE_P(
     WrongType, BadRunFile,
