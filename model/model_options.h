@@ -8,7 +8,7 @@ namespace rollcall {
 // `model:` of a run file.
 struct ModelOptions {
   std::string path;               // Hugging Face directory
-  std::string dtype = "float32";  // compute type: float32 on CPU
+  std::string dtype = "float32";  // of the policy's weights: "float32" or "bfloat16"
 };
 
 }  // namespace rollcall

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/ops.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -9,74 +8,22 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <optional>
 
 #include "model/cpu_kernels.h"
+#include "model/kernel_calls.h"
 
 namespace rollcall {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-bool has_kernel(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
-
-constexpr std::int64_t kGrainFlops = 1 << 18;  // work worth waking a thread for
-
-// Runs body(begin, end) over [0, n) in parallel, each item costing `flops`.
-template <class Body>
-void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
-  at::parallel_for(0, n, std::max<std::int64_t>(1, kGrainFlops / std::max<std::int64_t>(1, flops)),
-                   body);
-}
-
-void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
-  const std::int64_t rows = x.size(0), in = x.size(1), out = w.weight.size(0);
-  const float* bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr;
-  const float* from = x.const_data_ptr<float>();
-  const float* packed = w.packed.const_data_ptr<float>();
-  float* to = y.data_ptr<float>();
-  const auto& kernel = cpu_kernels();
-  const std::int64_t panels = panel_count(out);
-  if (rows >= panels) {
-    parallel(rows, 2 * in * out, [&](std::int64_t begin, std::int64_t end) {
-      kernel.linear(from + begin * in, in, end - begin, packed, in, out, 0, panels, bias,
-                    to + begin * out, out);
-    });
-  } else {
-    parallel(panels, 2 * in * kPanelWidth * rows, [&](std::int64_t begin, std::int64_t end) {
-      kernel.linear(from, in, rows, packed, in, out, begin, end, bias, to, out);
-    });
-  }
-}
-
-struct LinearFunction : torch::autograd::Function<LinearFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias, const at::Tensor& packed) {
-    context->save_for_backward({x, weight});
-    context->saved_data["bias"] = bias.has_value();
-    at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
-    linear_into(x, {weight, bias.value_or(at::Tensor()), packed}, y);
-    return y;
-  }
-  static variable_list backward(AutogradContext* context, variable_list grads) {
-    const auto saved = context->get_saved_variables();
-    const at::Tensor dy = grads[0].contiguous();
-    at::Tensor dx, dw, db;
-    if (context->needs_input_grad(0)) dx = at::mm(dy, saved[1]);
-    if (context->needs_input_grad(1)) dw = at::mm(dy.t(), saved[0]);
-    if (context->saved_data["bias"].toBool()) db = dy.sum(0);
-    return {dx, dw, db, at::Tensor()};
-  }
-};
 
 at::Tensor norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps,
                         at::Tensor* rstd) {
@@ -169,23 +116,39 @@ constexpr std::int64_t kLogitRows = 512;  // rows of logits alive at once
 // Logits of rows [begin, end) of `hidden`: [end - begin, vocabulary].
 at::Tensor chunk_logits(const at::Tensor& hidden, const LinearWeight& head, std::int64_t begin,
                         std::int64_t end) {
-  at::Tensor logits = at::empty({end - begin, head.weight.size(0)}, hidden.options());
+  at::Tensor logits = at::empty({end - begin, head.out}, hidden.options());
   linear_into(hidden.slice(0, begin, end), head, logits);
   return logits;
 }
 
+// d logprob / d logits = onehot(target) - softmax, over the valid ids: logits [rows, vocabulary]
+// become their gradients.
+void logit_gradients(at::Tensor& logits, const std::int64_t* target, const float* lse,
+                     const float* gradient, std::int64_t valid_ids) {
+  const std::int64_t vocabulary = logits.size(1);
+  parallel(logits.size(0), 32 * vocabulary, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t r = first; r < last; ++r) {
+      float* row = logits.data_ptr<float>() + r * vocabulary;
+      cpu_kernels().softmax(row, valid_ids, lse[r], row);
+      for (std::int64_t i = 0; i < valid_ids; ++i) row[i] *= -gradient[r];
+      std::fill(row + valid_ids, row + vocabulary, 0.0f);
+      row[target[r]] += gradient[r];
+    }
+  });
+}
+
 struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
-                               const at::Tensor& weight, const at::Tensor& packed,
-                               const at::Tensor& targets, std::int64_t valid_ids) {
+                               const std::optional<at::Tensor>& weight, const at::Tensor& packed,
+                               std::int64_t vocabulary, const at::Tensor& targets,
+                               std::int64_t valid_ids) {
     const std::int64_t n = hidden.size(0);
     at::Tensor logprobs = at::empty({n}, hidden.options()), lse = at::empty({n}, hidden.options());
     at::Tensor entropy = at::empty({n}, hidden.options());
     const auto* target = targets.const_data_ptr<std::int64_t>();
     for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
       const std::int64_t end = std::min(n, begin + kLogitRows);
-      const at::Tensor logits = chunk_logits(hidden, {weight, {}, packed}, begin, end);
-      const std::int64_t vocabulary = logits.size(1);
+      const at::Tensor logits = chunk_logits(hidden, {{}, {}, packed, vocabulary}, begin, end);
       parallel(end - begin, 32 * vocabulary, [&](std::int64_t first, std::int64_t last) {
         std::vector<float> p(static_cast<std::size_t>(valid_ids));
         for (std::int64_t r = first; r < last; ++r) {
@@ -201,62 +164,38 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
         }
       });
     }
-    context->save_for_backward({hidden, weight, packed, targets, lse});
+    context->save_for_backward({hidden, packed, targets, lse});
+    context->saved_data["trained"] = weight.has_value();
+    context->saved_data["vocabulary"] = vocabulary;
     context->saved_data["valid_ids"] = valid_ids;
     context->mark_non_differentiable({entropy});
     return {logprobs, entropy};
   }
 
-  // d logprob / d logits = onehot(target) - softmax, over the valid ids.
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &hidden = saved[0], &weight = saved[1];
-    const std::int64_t n = hidden.size(0), valid_ids = context->saved_data["valid_ids"].toInt();
+    const at::Tensor& hidden = saved[0];
+    const LinearWeight head{{}, {}, saved[1], context->saved_data["vocabulary"].toInt()};
+    const bool trained = context->saved_data["trained"].toBool() && context->needs_input_grad(1);
     const at::Tensor grad = grads[0].contiguous();
-    at::Tensor dhidden = at::empty_like(hidden), dweight = at::zeros_like(weight);
-    const auto* target = saved[3].const_data_ptr<std::int64_t>();
+    const std::int64_t n = hidden.size(0);
+    at::Tensor dhidden = at::empty_like(hidden), dweight;
+    if (trained) dweight = at::zeros({head.out, hidden.size(1)}, hidden.options());
     for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
       const std::int64_t end = std::min(n, begin + kLogitRows);
-      const at::Tensor logits = chunk_logits(hidden, {weight, {}, saved[2]}, begin, end);
-      const std::int64_t vocabulary = logits.size(1);
-      parallel(end - begin, 32 * vocabulary, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t r = first; r < last; ++r) {
-          float* row = logits.data_ptr<float>() + r * vocabulary;
-          const float g = grad.const_data_ptr<float>()[begin + r];
-          cpu_kernels().softmax(row, valid_ids, saved[4].const_data_ptr<float>()[begin + r], row);
-          for (std::int64_t i = 0; i < valid_ids; ++i) row[i] *= -g;
-          std::fill(row + valid_ids, row + vocabulary, 0.0f);
-          row[target[begin + r]] += g;
-        }
-      });
-      dhidden.slice(0, begin, end).copy_(at::mm(logits, weight));
-      dweight.addmm_(logits.t(), hidden.slice(0, begin, end));
+      at::Tensor logits = chunk_logits(hidden, head, begin, end);
+      logit_gradients(logits, saved[2].const_data_ptr<std::int64_t>() + begin,
+                      saved[3].const_data_ptr<float>() + begin,
+                      grad.const_data_ptr<float>() + begin,
+                      context->saved_data["valid_ids"].toInt());
+      dhidden.slice(0, begin, end).copy_(times_weight(logits, head));
+      if (trained) dweight.addmm_(logits.t(), hidden.slice(0, begin, end));
     }
-    return {dhidden, dweight, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {dhidden, dweight, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
-
-void pack(LinearWeight& w) {
-  if (!has_kernel(w.weight)) return;
-  const at::NoGradGuard no_grad;
-  const at::Tensor weight = w.weight.contiguous();
-  const std::int64_t out = weight.size(0), in = weight.size(1);
-  if (!w.packed.defined()) w.packed = at::empty({panel_count(out), in, kPanelWidth}, at::kFloat);
-  pack_weights(weight.const_data_ptr<float>(), out, in, w.packed.data_ptr<float>());
-}
-
-at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
-  if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
-  if (at::GradMode::is_enabled()) {
-    const auto bias = w.bias.defined() ? std::optional(w.bias) : std::nullopt;
-    return LinearFunction::apply(x, w.weight, bias, w.packed);
-  }
-  at::Tensor y = at::empty({x.size(0), w.weight.size(0)}, x.options());
-  linear_into(x, w, y);
-  return y;
-}
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (!has_kernel(x)) return x * at::rsqrt((x * x).mean(-1, /*keepdim=*/true) + eps) * weight;
@@ -284,8 +223,8 @@ at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up) {
 TokenLogprobs token_logprobs(const at::Tensor& hidden, const LinearWeight& head,
                              const at::Tensor& targets, std::int64_t valid_ids) {
   if (has_kernel(hidden)) {
-    const auto both =
-        TokenLogprobFunction::apply(hidden, head.weight, head.packed, targets, valid_ids);
+    const auto both = TokenLogprobFunction::apply(hidden, defined(head.weight), head.packed,
+                                                  head.out, targets, valid_ids);
     return {both[0], both[1]};
   }
   const at::Tensor all =

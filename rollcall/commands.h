@@ -29,6 +29,7 @@ int doctor_command();
 struct LogitsArguments {
   std::filesystem::path dir;
   std::vector<std::int64_t> ids;
+  std::string dtype = "float32";  // of the weights
   double temperature = 1.0;
   bool mask_padding = false;
   std::vector<std::string> gradients;

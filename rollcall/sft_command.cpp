@@ -31,8 +31,8 @@ int sft_command(const RunArguments& arguments) {
                static_cast<long long>(config.sft.steps), static_cast<long long>(config.sft.batch));
   const auto alone = make_single_communicator();
   supervised_fine_tuning(
-      config.sft, config.algorithm, spec, weights, demonstrations, tokenizer.size(), *alone,
-      [&](const SftProgress& p) {
+      config.sft, config.algorithm, spec, weights, demonstrations, tokenizer.size(),
+      policy_dtype(config.model.dtype), *alone, [&](const SftProgress& p) {
         if (p.step % 10 == 0 || p.step == config.sft.steps)
           std::fprintf(stderr, "step %lld/%lld  loss %.4f nats/token  %.0f tok/s\n",
                        static_cast<long long>(p.step), static_cast<long long>(config.sft.steps),

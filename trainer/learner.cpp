@@ -34,9 +34,9 @@ void check_agreement(const UpdateStats& stats, double limit) {
 }  // namespace
 
 Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_ids,
-                 Communicator& communicator)
+                 Communicator& communicator, at::ScalarType dtype)
     : communicator_(communicator),
-      decoder_(spec),
+      decoder_(spec, dtype),
       weights_(std::move(weights)),
       valid_ids_(valid_ids),
       parameters_(weights_.flat.numel()),

@@ -39,7 +39,9 @@ struct UpdateStats {
 // members of the communicator (ZeRO-1). update(), state and restore are collective. Single thread.
 class Learner {
  public:
-  Learner(const ModelSpec&, FlatWeights weights, std::int64_t valid_ids, Communicator&);
+  // The policy computes with the masters rounded to `dtype`, as the sampler does.
+  Learner(const ModelSpec&, FlatWeights weights, std::int64_t valid_ids, Communicator&,
+          at::ScalarType dtype = at::kFloat);
 
   // This micro-batch's share of the step's loss, differentiable in `current.logprobs` [N].
   using Loss = std::function<at::Tensor(std::size_t batch, const TokenLogprobs& current)>;

@@ -28,7 +28,7 @@ struct SftProgress {
 // members.
 void supervised_fine_tuning(const SftOptions&, const AlgorithmOptions&, const ModelSpec&,
                             FlatWeights& weights, std::span<const Demonstration> demonstrations,
-                            std::int64_t valid_ids, Communicator&,
+                            std::int64_t valid_ids, at::ScalarType dtype, Communicator&,
                             const std::function<void(const SftProgress&)>& report);
 
 }  // namespace rollcall

@@ -15,6 +15,8 @@
 #include "comms/error.h"
 #include "comms/log.h"
 #include "comms/rollout_link.h"
+#include "model/published_weights.h"
+#include "model/stored_weights.h"
 #include "trainer/checkpoint.h"
 #include "trainer/collector.h"
 #include "trainer/evaluation.h"
@@ -47,6 +49,7 @@ class TrainingLoop {
       : setup_(setup),
         server_(server),
         stop_requested_(std::move(stop_requested)),
+        spec_(spec),
         updater_(setup, spec, communicator),
         pool_(setup.train_tasks, setup.run.seed),
         progress_(setup.live_progress) {}
@@ -120,7 +123,12 @@ class TrainingLoop {
         "set model.path to the model the run began with, or give the run another name");
   }
 
-  void publish() { server_.publish(step_, updater_.weights().flat.const_data_ptr<float>()); }
+  void publish() {
+    server_.publish(step_, [this](std::span<std::byte> out) {
+      write_published(spec_, policy_dtype(setup_.dtype), source_of(updater_.weights().tensors),
+                      out);
+    });
+  }
 
   // Collects while the progress line shows how far it is; empty if the run shall stop.
   std::vector<Collected> collect(std::span<const Assignment> plan, std::string_view what) {
@@ -149,12 +157,13 @@ class TrainingLoop {
     StepMetrics record;
     record.seconds_rollout = seconds_collecting_;
     auto mark = Clock::now();
-    journal_->commit();
+    const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);
     refuse_if_all_faulted(collected);
 
-    const StepBatch batch = make_step_batch(collected, advantage_kind(setup_.algorithm.advantage),
-                                            setup_.pass_threshold, step_);
+    const StepBatch batch =
+        make_step_batch(collected, committed_rows, advantage_kind(setup_.algorithm.advantage),
+                        setup_.pass_threshold, step_);
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });
@@ -247,7 +256,7 @@ class TrainingLoop {
     if (stopping_) return stop();
     if (saved_step_ != step_) save();
     const fs::path out = setup_.run_dir / "export";
-    export_model(setup_.model_dir, updater_.weights().tensors, setup_.export_dtype, out);
+    export_model(setup_.model_dir, updater_.weights().tensors, setup_.dtype, out);
     result_.export_dir = out.string();
     result_.status = RunStatus::kDone;
     result_.exit_code = 0;
@@ -268,6 +277,7 @@ class TrainingLoop {
   const TrainSetup& setup_;
   RolloutServer& server_;
   std::function<bool()> stop_requested_;
+  const ModelSpec& spec_;
   Updater updater_;
   TaskPool pool_;
   Progress progress_;
@@ -294,11 +304,9 @@ void run_following_learner(const TrainSetup& setup, const ModelSpec& spec,
   Updater(setup, spec, communicator).follow();
 }
 
-Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, RolloutServer& server,
-                          const fs::path& weights_dir) {
-  FlatWeights weights = make_flat_weights(spec);
-  load_weights(weights_dir, spec, weights);
-  server.publish(0, weights.flat.const_data_ptr<float>());
+Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, RolloutServer& server) {
+  StoredWeights(setup.model_dir, spec, policy_dtype(setup.dtype)).check_values();
+  server.publish(0, [](std::span<std::byte>) {});
   const fs::path folder = setup.run_dir / "eval";
   fs::create_directories(folder);
   fs::remove(folder / "journal.h5");

@@ -28,11 +28,11 @@ struct TrainSetup {
   std::int64_t valid_tasks = 0;     // rows of data.valid; 0: no evaluation
   std::filesystem::path model_dir;  // the checkpoint trained from
   std::filesystem::path run_dir;    // runs/<name>
-  std::string export_dtype = "float32";
-  std::string effective_config;  // YAML, secrets as ${NAME}
-  std::string about;             // JSON: revision, library versions
-  std::int64_t valid_ids = 0;    // ids the tokenizer has; logits beyond are padding
-  bool live_progress = false;    // one line redrawn in place
+  std::string dtype = "float32";    // of the policy's weights, exported and published
+  std::string effective_config;     // YAML, secrets as ${NAME}
+  std::string about;                // JSON: revision, library versions
+  std::int64_t valid_ids = 0;       // ids the tokenizer has; logits beyond are padding
+  bool live_progress = false;       // one line redrawn in place
 };
 
 // The lead learner: plans, collects, journals, updates, publishes, checkpoints, evaluates, exports,
@@ -52,7 +52,8 @@ struct Evaluation {
   std::int64_t tasks = 0, samples = 0, faults = 0;
   std::int64_t rollouts = 0;
 };
-Evaluation run_evaluation(const TrainSetup&, const ModelSpec&, RolloutServer&,
-                          const std::filesystem::path& weights_dir);
+// The workers load it themselves (WorkerSetup::loads_model); the server publishes nothing but its
+// version.
+Evaluation run_evaluation(const TrainSetup&, const ModelSpec&, RolloutServer&);
 
 }  // namespace rollcall

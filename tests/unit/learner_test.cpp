@@ -2,6 +2,7 @@
 #include "trainer/learner.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -48,6 +49,8 @@ class LearnerTest : public testing::Test {
         {{1e-3, 0.9, 0.95, 1e-8, 0.0}, 1.0, max_gap}, [] {});
     return learner.weights().flat.clone();
   }
+
+  void expect_bitwise_resume(at::ScalarType dtype);
 
   std::unique_ptr<Communicator> alone_;
   std::vector<std::int32_t> tokens_[5];
@@ -105,7 +108,35 @@ TEST_F(LearnerTest, MovesTheWeightsOtherwise) {
   EXPECT_FALSE(stats_.skipped);
 }
 
+// The gradient is that of the rounded weights and steps the masters, which keep what rounding
+// drops.
+TEST_F(LearnerTest, StepsTheMastersByTheGradientOfTheirRounding) {
+  const auto batches = pack_sequences(sequences_, 20);
+  ASSERT_GE(batches.size(), 2u);  // several backward passes through one rounding
+  const auto loss = [](std::size_t, const TokenLogprobs& current) {
+    return -current.logprobs.sum();
+  };
+  const auto update = [&](TinyModel& model, at::ScalarType dtype) {
+    Learner learner(model.spec, model.weights, model.spec.vocab_size, *alone_, dtype);
+    return learner.update(batches, loss, {{1e-3, 0.9, 0.95, 1e-8, 0.0}}, [] {});
+  };
+  TinyModel half(5), wide(5);
+  const at::Tensor masters = half.weights.flat.clone();
+  const at::Tensor rounded = masters.to(at::kBFloat16).to(at::kFloat);
+  wide.weights.flat.copy_(rounded);
+  const UpdateStats a = update(half, at::kBFloat16), b = update(wide, at::kFloat);
+  EXPECT_EQ(a.loss, b.loss);
+  EXPECT_EQ(a.grad_norm_l2, b.grad_norm_l2);
+  EXPECT_FALSE(at::equal(rounded, masters));
+  // The first step of AdamW moves by the learning rate, whatever the weight.
+  EXPECT_TRUE(at::allclose(half.weights.flat - masters, wide.weights.flat - rounded, 0, 1e-6));
+}
+
 TEST_F(LearnerTest, GoesOnBitForBitFromItsState) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) expect_bitwise_resume(dtype);
+}
+
+void LearnerTest::expect_bitwise_resume(at::ScalarType dtype) {
   TinyModel straight(5), resumed(6);
   const auto batches = pack_sequences(sequences_, 1000);
   const auto denominators = step_denominators(sequences_, sequences_, batches);
@@ -117,12 +148,12 @@ TEST_F(LearnerTest, GoesOnBitForBitFromItsState) {
         },
         {{1e-3, 0.9, 0.95, 1e-8, 0.01}}, [] {});
   };
-  Learner a(straight.spec, straight.weights, straight.spec.vocab_size, *alone_);
+  Learner a(straight.spec, straight.weights, straight.spec.vocab_size, *alone_, dtype);
   step(a);
   const auto state = a.optimizer_state();
   const at::Tensor masters = a.weights().flat.clone();
   step(a);
-  Learner b(resumed.spec, resumed.weights, resumed.spec.vocab_size, *alone_);
+  Learner b(resumed.spec, resumed.weights, resumed.spec.vocab_size, *alone_, dtype);
   b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
   step(b);
   EXPECT_TRUE(at::equal(a.weights().flat, b.weights().flat));

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+
+#include "model/ops.h"
+
+namespace rollcall {
+
+// What the operators share in calling cpu_kernels.h. Parallel only where compiled with -fopenmp.
+
+inline bool has_kernel(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+// As autograd functions take an argument that may be missing.
+inline std::optional<at::Tensor> defined(const at::Tensor& t) {
+  return t.defined() ? std::optional(t) : std::nullopt;
+}
+
+inline constexpr std::int64_t kGrainFlops = 1 << 18;  // work worth waking a thread for
+
+// Runs body(begin, end) over [0, n) in parallel, each item costing `flops`.
+template <class Body>
+void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
+  at::parallel_for(0, n, std::max<std::int64_t>(1, kGrainFlops / std::max<std::int64_t>(1, flops)),
+                   body);
+}
+
+// y = x @ W^T + bias, from the panels; x [T, in], y [T, out] contiguous.
+void linear_into(const at::Tensor& x, const LinearWeight&, at::Tensor& y);
+
+// dy @ W, from the panels: [T, out] -> [T, in].
+at::Tensor times_weight(const at::Tensor& dy, const LinearWeight&);
+
+}  // namespace rollcall
