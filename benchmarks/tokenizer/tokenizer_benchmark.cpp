@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer_benchmark TOKENIZER_JSON DOCUMENTS IDS: encodes the documents (texts, each ended by a NUL) on one thread and writes the
-// ids to IDS (int32, each document's ended by -1). Then, for each line on standard input, encodes them again and prints
-// the seconds of processor time.
+// tokenizer_benchmark TOKENIZER_JSON DOCUMENTS IDS: encodes the documents (texts, each ended by a
+// NUL) on one thread and writes the ids to IDS (int32, each document's ended by -1). Then, for each
+// line on standard input, encodes them again and prints the seconds of processor time.
 #include <cstdio>
 #include <ctime>
 #include <exception>

@@ -95,6 +95,8 @@ def calculate(expression):
     if not isinstance(expression, str) or len(expression) > MAX_EXPRESSION:
         raise CalculatorError(f"expression must be a text of at most {MAX_EXPRESSION} characters")
     try:
+        if not re.fullmatch(r"[-+*/(). 0-9]+", expression):
+            raise ValueError(expression)
         value = _value(ast.parse(expression.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise CalculatorError("not an expression of numbers, + - * / and parentheses") from None

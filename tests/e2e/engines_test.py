@@ -97,6 +97,11 @@ class Engines(Case):
             rollcall("export", GOLDEN_MODELS / name, "--out", out)
             self.compare(out, IDS, pre)
 
+    def test_bfloat16_weights(self):
+        out = self.folder / "bfloat16"
+        rollcall("export", GOLDEN_MODELS / "qwen3-tied", "--out", out, "--dtype", "bfloat16")
+        self.compare(out, IDS, MODELS["qwen3-tied"])
+
     def test_what_a_run_leaves(self):
         run = self.trained("trained", algorithm={"learning_rate": 1e-4})
         self.assert_learnt(run)
