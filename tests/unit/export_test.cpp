@@ -193,7 +193,7 @@ TEST(Export, IsReadByTheReferenceLibrary) {
   for (const char* model : {"qwen3-tied", "qwen3-untied-sharded", "llama-tied-bf16",
                             "llama3-scaled-sharded", "llama-bias-v5"}) {
     for (const char* dtype : {"float32", "bfloat16"}) {
-      const Source& source = *sources.emplace_back(std::make_unique<Source>(model));
+      Source& source = *sources.emplace_back(std::make_unique<Source>(model));
       export_model(source.path(), source.weights(), dtype, source.out(), 60'000);
       command += " " + source.path().string() + " " + source.out().string() + " " + dtype;
     }
