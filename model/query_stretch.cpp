@@ -16,8 +16,8 @@ std::int64_t window_start(std::int64_t position, std::int64_t window) {
   return window == 0 ? 0 : std::max<std::int64_t>(0, position - window + 1);
 }
 
-void attend(const std::vector<QueryStretch>& stretches, const AttentionShape& shape,
-            std::int64_t window, const float* q, float* out, float* lse) {
+void attend_stretches(const std::vector<QueryStretch>& stretches, const AttentionShape& shape,
+                      std::int64_t window, const float* q, float* out, float* lse) {
   const std::int64_t row_floats = shape.heads * shape.head_dim;
   std::vector<AttentionRow> rows;
   std::int64_t most_blocks = 0;
@@ -31,8 +31,7 @@ void attend(const std::vector<QueryStretch>& stretches, const AttentionShape& sh
                       lse == nullptr ? nullptr : lse + row * shape.heads, behind(s.prefix, start),
                       behind(own, start - before)});
     }
-    most_blocks =
-        std::max(most_blocks, key_blocks(s.prefix.length) + key_blocks(s.seen + s.count));
+    most_blocks = std::max(most_blocks, key_blocks(s.prefix.length) + key_blocks(s.seen + s.count));
   }
   const std::int64_t group = shape.heads / shape.kv_heads;
   at::parallel_for(

@@ -15,7 +15,7 @@ enum class RopeType { kDefault, kLinear, kLlama3, kYarn };
 struct RopeSpec {
   RopeType type = RopeType::kDefault;
   double theta = 10000.0;
-  double factor = 1.0;  // how far the context is stretched
+  double factor = 1.0;                                   // how far the context is stretched
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
   std::int64_t original_positions = 0;                   // llama3, yarn
   double beta_fast = 32.0, beta_slow = 1.0;              // yarn: rotations that end its ramp
