@@ -8,14 +8,16 @@ namespace rollcall {
 // Keys and values of one stretch of consecutive positions, one layer. Keys are blocked by 16
 // positions so that a score needs no horizontal sum: keys
 // [ceil(length/16)][kv_heads][head_dim][16], values [length][kv_heads][padded_head_dim], padding
-// zero.
+// zero. Positions before `first` are hidden, by a sliding window.
 struct KeyValueView {
   const float* keys = nullptr;
   const float* values = nullptr;
   std::int64_t length = 0;
+  std::int64_t first = 0;  // at most length
 };
 
-// One query row: all its heads attend to `prefix` and then to `own`, in this order.
+// One query row: all its heads attend to `prefix` and then to `own`, in this order; at least one
+// position is not hidden.
 struct AttentionRow {
   const float* query = nullptr;  // [heads, head_dim]
   float* out = nullptr;          // [heads, head_dim]
@@ -34,9 +36,9 @@ struct AttentionGradientRow {
   const float* keys = nullptr;
   const float* values = nullptr;
   const float* key_rows = nullptr;
-  float* dkey_rows = nullptr;    // added to
-  float* dvalue_rows = nullptr;  // added to
-  std::int64_t length = 0;       // positions the row sees
+  float* dkey_rows = nullptr;          // added to
+  float* dvalue_rows = nullptr;        // added to
+  std::int64_t length = 0, first = 0;  // the row sees positions [first, length)
 };
 
 struct AttentionShape {
@@ -47,7 +49,11 @@ struct AttentionShape {
   std::int64_t value_row_floats() const { return kv_heads * padded_head_dim(); }
 };
 
-inline constexpr std::int64_t kKeyBlock = 16;    // positions in a block of keys
+inline constexpr std::int64_t kKeyBlock = 16;  // positions in a block of keys
+constexpr std::int64_t key_blocks(std::int64_t positions) {
+  return (positions + kKeyBlock - 1) / kKeyBlock;
+}
+
 inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
 
 // Two weights of one input in a bfloat16 panel: of column c (below 16) in the low half, of column

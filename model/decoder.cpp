@@ -8,38 +8,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "comms/error.h"
 
 namespace rollcall {
-namespace {
-
-// Llama 3's rescaling of low frequencies (models.md 1.3).
-double llama3_frequency(const ModelSpec& spec, double frequency) {
-  const auto original = static_cast<double>(spec.rope_original_positions);
-  const double wavelength = 2 * std::numbers::pi / frequency;
-  if (wavelength > original / spec.rope_low_freq_factor) return frequency / spec.rope_factor;
-  if (wavelength < original / spec.rope_high_freq_factor) return frequency;
-  const double smooth = (original / wavelength - spec.rope_low_freq_factor) /
-                        (spec.rope_high_freq_factor - spec.rope_low_freq_factor);
-  return (1 - smooth) * frequency / spec.rope_factor + smooth * frequency;
-}
-
-}  // namespace
-
-std::vector<float> rope_inverse_frequencies(const ModelSpec& spec) {
-  std::vector<float> frequencies;
-  for (std::int64_t i = 0; i < spec.head_dim / 2; ++i) {
-    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(spec.head_dim);
-    double frequency = std::pow(spec.rope_theta, -exponent);
-    if (spec.rope_type == RopeType::kLinear) frequency /= spec.rope_factor;
-    if (spec.rope_type == RopeType::kLlama3) frequency = llama3_frequency(spec, frequency);
-    frequencies.push_back(static_cast<float>(frequency));
-  }
-  return frequencies;
-}
-
 Decoder::Decoder(const ModelSpec& spec, at::ScalarType dtype)
     : spec_(spec), dtype_(dtype), layers_(static_cast<std::size_t>(spec.layers)) {
   require_memory_for(parameter_count(spec), dtype);
@@ -95,8 +67,9 @@ void Decoder::bind(const TensorSource& source) {
 
 void Decoder::grow_rope_table(std::int64_t positions) const {
   if (cosine_.defined() && positions <= cosine_.size(0)) return;
-  const auto frequencies = rope_inverse_frequencies(spec_);
+  const auto frequencies = rope_inverse_frequencies(spec_.rope, spec_.head_dim);
   const auto half = static_cast<std::int64_t>(frequencies.size());
+  const auto scale = static_cast<float>(spec_.rope.attention_factor);
   cosine_ = at::empty({positions, half}, at::kFloat);
   sine_ = at::empty({positions, half}, at::kFloat);
   for (std::int64_t p = 0; p < positions; ++p) {
@@ -105,9 +78,9 @@ void Decoder::grow_rope_table(std::int64_t positions) const {
       // float32.
       const float angle = static_cast<float>(p) * frequencies[static_cast<std::size_t>(i)];
       cosine_.data_ptr<float>()[p * half + i] =
-          static_cast<float>(std::cos(static_cast<double>(angle)));
+          static_cast<float>(std::cos(static_cast<double>(angle))) * scale;
       sine_.data_ptr<float>()[p * half + i] =
-          static_cast<float>(std::sin(static_cast<double>(angle)));
+          static_cast<float>(std::sin(static_cast<double>(angle))) * scale;
     }
   }
 }
@@ -123,8 +96,10 @@ at::Tensor Decoder::attention_block(const Layer& layer, std::int64_t index, cons
     q = rms_norm(q, layer.q_norm, spec_.rms_norm_eps);
     k = rms_norm(k, layer.k_norm, spec_.rms_norm_eps);
   }
-  q = rope(q, cosine, sine);
-  k = rope(k, cosine, sine);
+  if (spec_.rotates(index)) {
+    q = rope(q, cosine, sine);
+    k = rope(k, cosine, sine);
+  }
   return linear(attend(index, q, k, v).view({rows, spec_.heads * d}), layer.o);
 }
 
@@ -155,10 +130,11 @@ at::Tensor Decoder::packed_hidden(const at::Tensor& tokens,
     auto* to = positions.data_ptr<std::int64_t>() + s.begin;
     for (std::int64_t j = 0; j < s.length; ++j) to[j] = first + j;
   }
-  return hidden(tokens, positions.to(tokens.device()),
-                [&](std::int64_t, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-                  return packed_attention(q, k, v, segments, attention_scale());
-                });
+  return hidden(
+      tokens, positions.to(tokens.device()),
+      [&](std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+        return packed_attention(q, k, v, segments, attention_scale(), spec_.window(layer));
+      });
 }
 
 }  // namespace rollcall

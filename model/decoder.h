@@ -13,9 +13,9 @@
 
 namespace rollcall {
 
-// The forward pass of a pre-norm decoder (Qwen3, Llama layouts): the only one, for prefill, decode
-// and training alike. They differ in `Attend` alone, i.e. in where keys and values lie. Single
-// thread.
+// The forward pass of a pre-norm decoder (Llama, Mistral, Qwen and SmolLM layouts): the only one,
+// for prefill, decode and training alike. They differ in `Attend` alone, i.e. in where keys and
+// values lie. Single thread.
 class Decoder {
  public:
   // A policy whose weights are those bound to it, rounded to `dtype` (float32 or bfloat16); the
@@ -59,8 +59,5 @@ class Decoder {
   std::vector<Layer> layers_;
   mutable at::Tensor cosine_, sine_;  // [positions, head_dim / 2], grown on demand
 };
-
-// Inverse frequencies of the spec's rope type, [head_dim / 2].
-std::vector<float> rope_inverse_frequencies(const ModelSpec&);
 
 }  // namespace rollcall

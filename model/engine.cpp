@@ -13,6 +13,7 @@
 #include "comms/error.h"
 #include "model/decoder.h"
 #include "model/kv_segment.h"
+#include "model/query_stretch.h"
 #include "model/sampling.h"
 
 namespace rollcall {
@@ -145,29 +146,19 @@ struct Engine::Impl {
   at::Tensor attend(const Batch& batch, std::int64_t layer, const at::Tensor& q,
                     const at::Tensor& k, const at::Tensor& v) const {
     at::Tensor out = at::empty_like(q);
-    const std::int64_t kv_row = shape.kv_heads * shape.head_dim,
-                       q_row = shape.heads * shape.head_dim;
-    std::vector<AttentionRow> rows;
-    rows.reserve(batch.tokens.size());
-    std::int64_t longest = 0;
+    const std::int64_t kv_row = shape.kv_heads * shape.head_dim;
+    std::vector<QueryStretch> stretches;
     for (const auto& s : batch.stretches) {
       for (std::int64_t i = 0; i < s.count; ++i)
         s.target->store(layer, s.first + i, k.const_data_ptr<float>() + (s.row + i) * kv_row,
                         v.const_data_ptr<float>() + (s.row + i) * kv_row);
-      const KeyValueView prefix =
-          s.prefix == nullptr ? KeyValueView{} : s.prefix->view(layer, s.prefix->length());
-      for (std::int64_t i = 0; i < s.count; ++i)
-        rows.push_back({q.const_data_ptr<float>() + (s.row + i) * q_row,
-                        out.data_ptr<float>() + (s.row + i) * q_row, nullptr, prefix,
-                        s.target->view(layer, s.first + i + 1)});
-      longest = std::max(longest, prefix.length + s.first + s.count + 2 * kKeyBlock);
+      stretches.push_back(
+          {s.row, s.count, s.first,
+           s.prefix == nullptr ? KeyValueView{} : s.prefix->view(layer, s.prefix->length()),
+           s.target->view(layer, s.first + s.count)});
     }
-    at::parallel_for(
-        0, static_cast<std::int64_t>(rows.size()), 16, [&](std::int64_t begin, std::int64_t end) {
-          std::vector<float> scratch(
-              static_cast<std::size_t>(shape.heads / shape.kv_heads * longest));
-          cpu_kernels().attention(rows.data() + begin, end - begin, shape, scratch.data());
-        });
+    rollcall::attend(stretches, shape, spec.window(layer), q.const_data_ptr<float>(),
+                     out.data_ptr<float>(), nullptr);
     return out;
   }
 

@@ -55,9 +55,11 @@ struct Segment {
       -1;  // index of another, earlier segment without a prefix of its own; -1: none
 };
 
-// Attention inside a packed row: q [T, heads, d], k and v [T, kv_heads, d] -> [T, heads, d].
+// Attention inside a packed row: q [T, heads, d], k and v [T, kv_heads, d] -> [T, heads, d]. With a
+// `window`, a query sees only the last so many positions of its sequence, its own included; 0: all.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::vector<Segment>& segments, double scale);
+                            const std::vector<Segment>& segments, double scale,
+                            std::int64_t window = 0);
 
 struct TokenLogprobs {
   at::Tensor logprobs;  // [N] nats, differentiable

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/step_plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "comms/error.h"
 #include "comms/log.h"
 #include "model/sampling.h"
 
@@ -39,6 +42,10 @@ std::vector<Group> valid_groups(std::span<const Collected> collected) {
   return groups;
 }
 
+bool carries_gradient(std::span<const double> advantages) {
+  return std::any_of(advantages.begin(), advantages.end(), [](double a) { return a != 0; });
+}
+
 void count_group(StepSignal& signal, std::span<const double> rewards) {
   if (has_signal(rewards)) {
     ++signal.groups_signal;
@@ -69,10 +76,15 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
   return plan;
 }
 
-StepBatch make_step_batch(std::span<const Collected> collected, AdvantageKind kind,
-                          double pass_threshold, std::int64_t step) {
+StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
+                          const AdvantageOptions& options, double pass_threshold,
+                          std::int64_t step) {
   StepBatch batch;
   for (const auto& c : collected) {
+    if (c.row >= committed_rows) {
+      throw Error(fmt::format("step {}: row {} of the journal is not committed, only {} rows are",
+                              step, c.row, committed_rows));
+    }
     const Trajectory& t = c.trajectory;
     batch.uses.push_back({c.row, step, t.grade.reward, 0.0, false});
     ++batch.signal.rollouts;
@@ -100,11 +112,11 @@ StepBatch make_step_batch(std::span<const Collected> collected, AdvantageKind ki
     auto& of_group = rewards.emplace_back();
     for (const auto i : g.members) of_group.push_back(collected[i].trajectory.grade.reward);
   }
-  const auto advantages = group_advantages(rewards, kind);
+  const auto advantages = group_advantages(rewards, options);
   std::int64_t prompt = 0;
   for (std::size_t g = 0; g < groups.size(); ++g) {
     count_group(batch.signal, rewards[g]);
-    if (!has_signal(rewards[g])) continue;
+    if (!carries_gradient(advantages[g])) continue;
     for (std::size_t m = 0; m < groups[g].members.size(); ++m) {
       const std::size_t i = groups[g].members[m];
       batch.uses[i].advantage = advantages[g][m];

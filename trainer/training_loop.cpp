@@ -157,11 +157,13 @@ class TrainingLoop {
     StepMetrics record;
     record.seconds_rollout = seconds_collecting_;
     auto mark = Clock::now();
-    journal_->commit();
+    const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);
     refuse_if_all_faulted(collected);
 
-    const StepBatch batch = make_step_batch(collected, advantage_kind(setup_.algorithm.advantage),
+    const AlgorithmOptions& a = setup_.algorithm;
+    const StepBatch batch = make_step_batch(collected, committed_rows,
+                                            {.kind = advantage_kind(a.advantage), .k = a.passk_k},
                                             setup_.pass_threshold, step_);
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));

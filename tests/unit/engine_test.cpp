@@ -20,7 +20,8 @@ using Ids = std::vector<std::int32_t>;
 // An engine with the tiny model's weights, and the turns it finishes.
 class EngineTest : public testing::Test {
  protected:
-  explicit EngineTest(at::ScalarType dtype = at::kFloat) : model_(7, dtype), engine_(make()) {}
+  explicit EngineTest(const ModelSpec& spec = tiny_spec(), at::ScalarType dtype = at::kFloat)
+      : model_(7, spec, dtype), engine_(make()) {}
 
   std::unique_ptr<Engine> make(std::int64_t max_context = 400, std::int64_t max_batch = 64) const {
     auto engine = std::make_unique<Engine>(
@@ -38,10 +39,6 @@ class EngineTest : public testing::Test {
     return done;
   }
 
-  // Two turns with a delta between them, against the log-probabilities that the decoder gives the
-  // same tokens in one packed row.
-  void expect_the_learners_logprobs();
-
   Completion alone(const Ids& prompt, std::uint64_t seed, std::int32_t tokens) const {
     const auto engine = make();
     const SequenceId id = engine->open(prompt, seed);
@@ -53,7 +50,24 @@ class EngineTest : public testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
-TEST_F(EngineTest, SamplesTheSameTokensAloneAndInACrowd) {
+struct Layout {
+  const char* name;
+  ModelSpec spec;
+  at::ScalarType dtype;
+};
+
+class EngineBits : public EngineTest, public testing::WithParamInterface<Layout> {
+ protected:
+  EngineBits() : EngineTest(GetParam().spec, GetParam().dtype) {}
+};
+
+INSTANTIATE_TEST_SUITE_P(Layouts, EngineBits,
+                         testing::Values(Layout{"plain", tiny_spec(), at::kFloat},
+                                         Layout{"windowed", tiny_windowed_spec(), at::kFloat},
+                                         Layout{"bfloat16", tiny_spec(), at::kBFloat16}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(EngineBits, SamplesTheSameTokensAloneAndInACrowd) {
   const Ids mine{1, 2, 3, 4, 5};
   const Completion expected = alone(mine, 42, 30);
   std::vector<SequenceId> others;
@@ -97,7 +111,9 @@ TEST_F(EngineTest, KeepsTheCacheAcrossTurns) {
   EXPECT_EQ(first.tokens.size() + second.tokens.size(), 12u);
 }
 
-void EngineTest::expect_the_learners_logprobs() {
+// Two turns with a delta between them, against the log-probabilities that the decoder gives the
+// same tokens in one packed row.
+TEST_P(EngineBits, GivesTheLearnersLogProbabilitiesBitForBit) {
   const Ids prompt{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28},
       delta{7, 8, 9, 10, 11};
   const SequenceId id = engine_->open(prompt, 77);
@@ -122,16 +138,10 @@ void EngineTest::expect_the_learners_logprobs() {
   for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(second.logprobs[i], got[21 + 5 + i]) << i;
 }
 
-TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) { expect_the_learners_logprobs(); }
-
 class Bfloat16EngineTest : public EngineTest {
  protected:
-  Bfloat16EngineTest() : EngineTest(at::kBFloat16) {}
+  Bfloat16EngineTest() : EngineTest(tiny_spec(), at::kBFloat16) {}
 };
-
-TEST_F(Bfloat16EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
-  expect_the_learners_logprobs();
-}
 
 // A worker gets the rounded weights, the learner rounds its masters: the same policy, and not that
 // of the masters.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/cpu_kernels.h"
+#include "model/query_stretch.h"
 #include "model/sampling.h"
 
 namespace rollcall {
@@ -142,30 +143,38 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
   const std::int64_t before = 21, own = 18, d = shape.head_dim, row = shape.kv_heads * d;
   const Blocked prefix(shape, before, 10), rest(shape, own, 20);
   const auto q = random_values(static_cast<std::size_t>(shape.heads * d), 30);
-  std::vector<float> out(q.size()),
-      scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * 64));
-  const AttentionRow task{q.data(),
-                          out.data(),
-                          nullptr,
-                          {prefix.keys.data(), prefix.values.data(), before},
-                          {rest.keys.data(), rest.values.data(), own}};
-  cpu_kernels().attention(&task, 1, shape, scratch.data());
-  for (std::int64_t h = 0; h < shape.heads; ++h) {
-    const std::int64_t kv = h / (shape.heads / shape.kv_heads) * d;
-    std::vector<double> p, mixed(static_cast<std::size_t>(d));
-    double total = 0;
-    for (std::int64_t j = 0; j < before + own; ++j) {
-      const float* key = j < before ? &prefix.k[j * row] : &rest.k[(j - before) * row];
-      double score = 0;
-      for (std::int64_t i = 0; i < d; ++i) score += static_cast<double>(q[h * d + i]) * key[kv + i];
-      total += p.emplace_back(std::exp(score * shape.scale));
+  for (const std::int64_t start : {0, 1, 15, 16, 17, 20, 21, 22, 37, 38}) {  // of the window
+    std::vector<float> out(q.size()),
+        scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * 64));
+    const AttentionRow task{q.data(), out.data(), nullptr,
+                            behind({prefix.keys.data(), prefix.values.data(), before}, start),
+                            behind({rest.keys.data(), rest.values.data(), own}, start - before)};
+    cpu_kernels().attention(&task, 1, shape, scratch.data());
+    for (std::int64_t h = 0; h < shape.heads; ++h) {
+      const std::int64_t kv = h / (shape.heads / shape.kv_heads) * d;
+      std::vector<double> p, mixed(static_cast<std::size_t>(d));
+      double total = 0;
+      for (std::int64_t j = start; j < before + own; ++j) {
+        const float* key = j < before ? &prefix.k[j * row] : &rest.k[(j - before) * row];
+        double score = 0;
+        for (std::int64_t i = 0; i < d; ++i)
+          score += static_cast<double>(q[h * d + i]) * key[kv + i];
+        total += p.emplace_back(std::exp(score * shape.scale));
+      }
+      for (std::int64_t j = start; j < before + own; ++j) {
+        const float* value = j < before ? &prefix.v[j * row] : &rest.v[(j - before) * row];
+        for (std::int64_t i = 0; i < d; ++i) mixed[i] += p[j - start] / total * value[kv + i];
+      }
+      for (std::int64_t i = 0; i < d; ++i) ASSERT_NEAR(out[h * d + i], mixed[i], 1e-5) << start;
     }
-    for (std::int64_t j = 0; j < before + own; ++j) {
-      const float* value = j < before ? &prefix.v[j * row] : &rest.v[(j - before) * row];
-      for (std::int64_t i = 0; i < d; ++i) mixed[i] += p[j] / total * value[kv + i];
-    }
-    for (std::int64_t i = 0; i < d; ++i) ASSERT_NEAR(out[h * d + i], mixed[i], 1e-5);
   }
+}
+
+TEST(Window, BeginsSoManyPositionsBackTheQuerysOwnIncluded) {
+  EXPECT_EQ(window_start(9, 0), 0);
+  EXPECT_EQ(window_start(9, 1), 9);
+  EXPECT_EQ(window_start(9, 4), 6);
+  EXPECT_EQ(window_start(9, 100), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionKernel,
