@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """in_vllm.py MODEL PROMPT_IDS COUNT: the greedy continuation of a prompt by vLLM on the CPU, as one JSON line.
 
-vLLM is too large for ./test: see vllm.sh for a Python that has it.
+It is too large for ./test: vllm.sh makes a Python that has it.
 """
 
 import json
