@@ -25,6 +25,8 @@ struct Family {
   std::int64_t max_positions;
   bool tied;
   bool qk_norm;
+  bool qkv_bias;  // always, whatever the keys say
+  bool reads_attention_bias;
   bool reads_mlp_bias;
   bool reads_sliding_window;  // active if use_sliding_window says so
 };
@@ -36,14 +38,28 @@ constexpr std::array kFamilies = std::to_array<Family>({
      .max_positions = 2048,
      .tied = false,
      .qk_norm = false,
+     .qkv_bias = false,
+     .reads_attention_bias = true,
      .reads_mlp_bias = true,
      .reads_sliding_window = false},
+    {.model_type = "qwen2",
+     .kv_heads = 32,
+     .head_dim = std::nullopt,
+     .max_positions = 32768,
+     .tied = false,
+     .qk_norm = false,
+     .qkv_bias = true,
+     .reads_attention_bias = false,
+     .reads_mlp_bias = false,
+     .reads_sliding_window = true},
     {.model_type = "qwen3",
      .kv_heads = 32,
      .head_dim = 128,
      .max_positions = 32768,
      .tied = false,
      .qk_norm = true,
+     .qkv_bias = false,
+     .reads_attention_bias = true,
      .reads_mlp_bias = false,
      .reads_sliding_window = true},
 });
@@ -277,7 +293,7 @@ void add_layer(Shapes& shapes, const ModelSpec& spec, const std::string& layer) 
   add_linear(shapes, attention + "q_proj", queries, spec.hidden_size, spec.attention_bias);
   add_linear(shapes, attention + "k_proj", keys, spec.hidden_size, spec.attention_bias);
   add_linear(shapes, attention + "v_proj", keys, spec.hidden_size, spec.attention_bias);
-  add_linear(shapes, attention + "o_proj", spec.hidden_size, queries, spec.attention_bias);
+  add_linear(shapes, attention + "o_proj", spec.hidden_size, queries, spec.output_bias);
   if (spec.qk_norm) {
     shapes.push_back({attention + "q_norm.weight", {spec.head_dim}});
     shapes.push_back({attention + "k_norm.weight", {spec.head_dim}});
@@ -305,7 +321,8 @@ ModelSpec read_model_spec(const fs::path& dir) {
   read_sizes(config, family, spec);
   spec.rms_norm_eps = config.positive("rms_norm_eps", 1e-6);
   spec.initializer_range = config.positive("initializer_range", 0.02);
-  spec.attention_bias = config.flag("attention_bias", false);
+  spec.output_bias = family.reads_attention_bias && config.flag("attention_bias", false);
+  spec.attention_bias = spec.output_bias || family.qkv_bias;
   spec.mlp_bias = family.reads_mlp_bias && config.flag("mlp_bias", false);
   spec.tied = config.flag("tie_word_embeddings", family.tied);
   read_rope(config, spec);

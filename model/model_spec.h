@@ -14,7 +14,7 @@ enum class RopeType { kDefault, kLinear, kLlama3 };
 
 // What config.json means, with every default of its model_type filled in.
 struct ModelSpec {
-  std::string model_type;  // "qwen3", "llama"
+  std::string model_type;  // "llama", "qwen2", "qwen3"
   std::int64_t hidden_size = 0;
   std::int64_t intermediate_size = 0;
   std::int64_t layers = 0;
@@ -24,7 +24,8 @@ struct ModelSpec {
   std::int64_t vocab_size = 0;  // embedding rows, padding included
   double rms_norm_eps = 1e-6;
   double initializer_range = 0.02;  // standard deviation of fresh weights
-  bool attention_bias = false;      // on q, k, v and o
+  bool attention_bias = false;      // on q, k and v
+  bool output_bias = false;         // on o
   bool mlp_bias = false;
   bool qk_norm = false;  // RMSNorm over head_dim on q and k before RoPE (Qwen3)
   bool tied = false;     // lm_head.weight is model.embed_tokens.weight

@@ -75,8 +75,9 @@ TEST_P(GoldenModel, GivesTheReferenceLogitsAndGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, GoldenModel,
-                         testing::Values("qwen3-tied", "qwen3-untied-sharded", "llama-tied-bf16",
-                                         "llama3-scaled-sharded", "llama-bias-v5"),
+                         testing::Values("qwen2-untied", "qwen3-tied", "qwen3-untied-sharded",
+                                         "llama-tied-bf16", "llama3-scaled-sharded",
+                                         "llama-bias-v5"),
                          [](const auto& test) {
                            std::string name = test.param;
                            for (auto& c : name) c = c == '-' ? '_' : c;

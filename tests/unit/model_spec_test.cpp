@@ -62,7 +62,7 @@ TEST(ModelSpec, ReadsQwen3InV4Spelling) {
   EXPECT_EQ(spec.rope_theta, 1e6);
   EXPECT_EQ(spec.rope_type, RopeType::kDefault);
   EXPECT_TRUE(spec.tied && spec.qk_norm);
-  EXPECT_FALSE(spec.attention_bias || spec.mlp_bias);
+  EXPECT_FALSE(spec.attention_bias || spec.output_bias || spec.mlp_bias);
   EXPECT_THAT(spec.eos_ids, testing::ElementsAre(352, 354));
 }
 
@@ -72,6 +72,15 @@ TEST(ModelSpec, ReadsQwen3InV5Spelling) {
   EXPECT_EQ(spec.kv_heads, 1);
   EXPECT_EQ(spec.rms_norm_eps, 1e-5);
   EXPECT_FALSE(spec.tied);
+}
+
+TEST(ModelSpec, ReadsQwen2WithItsBiasOnQueriesKeysAndValues) {
+  const auto spec = golden("qwen2-untied");
+  EXPECT_TRUE(spec.attention_bias);
+  EXPECT_FALSE(spec.output_bias || spec.mlp_bias || spec.qk_norm || spec.tied);
+  EXPECT_EQ(read_with("qwen2", {}).kv_heads, 32);
+  EXPECT_EQ(read_with("qwen2", {}).head_dim, 2);
+  EXPECT_FALSE(read_with("qwen2", {{"attention_bias", true}}).output_bias);
 }
 
 TEST(ModelSpec, ReadsLlama3ScalingInBothSpellings) {
@@ -88,7 +97,7 @@ TEST(ModelSpec, ReadsLlama3ScalingInBothSpellings) {
   EXPECT_EQ(v5.rope_original_positions, 64);
   EXPECT_EQ(v5.kv_heads, 4);   // null
   EXPECT_EQ(v5.head_dim, 16);  // null
-  EXPECT_TRUE(v5.attention_bias && v5.mlp_bias);
+  EXPECT_TRUE(v5.attention_bias && v5.output_bias && v5.mlp_bias);
 }
 
 TEST(ModelSpec, LetsGenerationConfigOverrideTheEndTokens) {
@@ -128,8 +137,8 @@ TEST(ModelSpec, LetsRopeScalingWinOverRopeParameters) {
 
 TEST(ModelSpec, RefusesWhatItDoesNotSupportByName) {
   using testing::HasSubstr;
-  EXPECT_THAT(refusal("qwen2", {}),
-              HasSubstr("'qwen2' is not supported | supported: llama, qwen3"));
+  EXPECT_THAT(refusal("bert", {}),
+              HasSubstr("'bert' is not supported | supported: llama, qwen2, qwen3"));
   EXPECT_THAT(refusal("llama", {{"quantization_config", {{"bits", 4}}}}),
               HasSubstr("quantization_config"));
   EXPECT_THAT(refusal("llama", {{"hidden_act", "gelu"}}), HasSubstr("hidden_act: 'gelu'"));
