@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "model/lora.h"
 #include "trainer/advantages.h"
 #include "trainer/losses.h"
 
@@ -115,10 +116,36 @@ std::vector<Field<RunOptions>> run_fields() {
 
 std::vector<Field<ModelOptions>> model_fields() {
   using O = ModelOptions;
+  const Field<O> written_out =
+      section("lora", &O::lora, lora_fields(),
+              "The adapter that `train: lora` makes; `alpha` / `rank` scales what it adds.");
+  Field<O> lora = written_out;
+  // An adapter that is read brings its own shape, and full training has none.
+  lora.write = [written_out](const O& in, const std::string& path, const AsWritten& as_written) {
+    const bool used = in.train == "lora" && in.adapter.empty();
+    return used ? written_out.write(in, path, as_written) : "{}";
+  };
   return {
       required(path("path", &O::path, PathBase::kRunFile, "Hugging Face model directory.")),
       choice("dtype", &O::dtype, {"float32", "bfloat16"},
              "Type of the forward and backward passes; masters and moments are float32."),
+      choice("train", &O::train, {"full", "lora"},
+             "`full`: every weight. `lora`: a low-rank adapter on frozen weights; needs less "
+             "memory, and about ten times the learning rate."),
+      lora,
+      path("adapter", &O::adapter, PathBase::kRunFile,
+           "PEFT directory whose LoRA adapter is trained further; empty: a fresh one."),
+  };
+}
+
+std::vector<Field<LoraOptions>> lora_fields() {
+  using O = LoraOptions;
+  const LoraOptions defaults;
+  return {
+      integer("rank", &O::rank, {1, 4096}, "32"),
+      number("alpha", &O::alpha, {0, kUnbounded, true}, "32"),
+      choices("targets", &O::targets, names(lora_target_names()), "all"),
+      flag("rslora", &O::rslora, "scale by `alpha` / sqrt(`rank`)"),
   };
 }
 
@@ -219,6 +246,9 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
              "Global L2 norm above which a gradient is scaled down; 0: no clipping."),
       integer("microbatch_tokens", &O::microbatch_tokens, kFromOne,
               "Packed tokens per forward and backward pass. Changes memory, not the update."),
+      flag("activation_checkpointing", &O::activation_checkpointing,
+           "Keep only each layer's input and compute the layer again in the backward pass: less "
+           "memory, about a third more time, the same bits."),
   };
 }
 
@@ -285,6 +315,8 @@ std::vector<Field<SftOptions>> sft_fields() {
       integer("seed", &O::seed, kFromZero, "Order of demonstrations and random weights."),
       path("out", &O::out, PathBase::kRunFile,
            "Hugging Face directory to write; required for sft."),
+      path("adapter_out", &O::adapter_out, PathBase::kRunFile,
+           "PEFT directory to write as well, with `model.train: lora`; `out` is the merged model."),
       flag("from_scratch", &O::from_scratch,
            "Random weights of the shape in model.path's config.json."),
   };

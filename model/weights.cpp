@@ -11,7 +11,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <numbers>
+#include <numeric>
 #include <random>
 #include <set>
 
@@ -24,6 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kConfig = "config.json";
 constexpr const char* kHead = "lm_head.weight";
 
 std::string shape_text(std::span<const std::int64_t> shape) {
@@ -74,26 +77,6 @@ std::size_t first_not_finite(std::span<const float> values) {
   return values.size();
 }
 
-at::Tensor read_tensor(const fs::path& file, const SafetensorsEntry& entry) {
-  auto tensor = at::empty(entry.shape, at::kFloat);
-  read_floats(file, entry, tensor.data_ptr<float>());
-  const std::span values(tensor.const_data_ptr<float>(), static_cast<std::size_t>(tensor.numel()));
-  const auto bad = first_not_finite(values);
-  if (bad < values.size()) {
-    throw input_error(place(file, entry.name) + " holds a value that is not finite, at element " +
-                          std::to_string(bad),
-                      "the checkpoint is damaged: take an earlier one");
-  }
-  return tensor;
-}
-
-void check_shape(const fs::path& file, const SafetensorsEntry& entry, const at::Tensor& target) {
-  if (target.sizes() == c10::IntArrayRef(entry.shape)) return;
-  throw input_error(place(file, entry.name) + " has shape " + shape_text(entry.shape) +
-                        ", config.json asks for " + shape_text(target.sizes()),
-                    "config.json and the weights are of different models");
-}
-
 bool ignored(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
 
 struct Extra {
@@ -110,7 +93,7 @@ void check_extra(const Extra& extra, const ModelSpec& spec, const NamedTensors& 
         "config.json and the weights are of different models");
   }
   const auto& embedding = tensors.at(kEmbedding);
-  check_shape(file, *entry, embedding);
+  check_shape(file, *entry, embedding, kConfig);
   if (!at::equal(read_tensor(file, *entry).to(embedding.device()), embedding)) {
     throw input_error(
         place(file, entry->name) + " differs from " + kEmbedding + " though config.json ties them",
@@ -187,13 +170,41 @@ at::Tensor allocate(std::int64_t count) {
 
 }  // namespace
 
+at::Tensor read_tensor(const fs::path& file, const SafetensorsEntry& entry) {
+  auto tensor = at::empty(entry.shape, at::kFloat);
+  read_floats(file, entry, tensor.data_ptr<float>());
+  const std::span values(tensor.const_data_ptr<float>(), static_cast<std::size_t>(tensor.numel()));
+  const auto bad = first_not_finite(values);
+  if (bad < values.size()) {
+    throw input_error(place(file, entry.name) + " holds a value that is not finite, at element " +
+                          std::to_string(bad),
+                      "the checkpoint is damaged: take an earlier one");
+  }
+  return tensor;
+}
+
+void check_shape(const fs::path& file, const SafetensorsEntry& entry, const at::Tensor& target,
+                 const std::string& config) {
+  if (target.sizes() == c10::IntArrayRef(entry.shape)) return;
+  throw input_error(place(file, entry.name) + " has shape " + shape_text(entry.shape) + ", " +
+                        config + " asks for " + shape_text(target.sizes()),
+                    config + " and the weights are of different models");
+}
+
 FlatWeights make_flat_weights(const ModelSpec& spec) {
-  const auto count = parameter_count(spec);
+  return make_flat_weights(parameter_shapes(spec));
+}
+
+FlatWeights make_flat_weights(
+    std::span<const std::pair<std::string, std::vector<std::int64_t>>> shapes) {
+  const auto elements_of = [](const std::vector<std::int64_t>& shape) {
+    return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies{});
+  };
+  std::int64_t count = 0, offset = 0;
+  for (const auto& [name, shape] : shapes) count += elements_of(shape);
   FlatWeights weights{allocate(count), {}};
-  std::int64_t offset = 0;
-  for (const auto& [name, shape] : parameter_shapes(spec)) {
-    std::int64_t elements = 1;
-    for (const auto size : shape) elements *= size;
+  for (const auto& [name, shape] : shapes) {
+    const std::int64_t elements = elements_of(shape);
     weights.tensors[name] = weights.flat.narrow(0, offset, elements).view(shape);
     offset += elements;
   }
@@ -208,7 +219,7 @@ void load_weights(const fs::path& dir, const ModelSpec& spec, FlatWeights& weigh
     for (const auto& entry : file.contents.entries()) {
       const auto target = weights.tensors.find(entry.name);
       if (target != weights.tensors.end()) {
-        check_shape(file.path, entry, target->second);
+        check_shape(file.path, entry, target->second, kConfig);
         target->second.copy_(read_tensor(file.path, entry));
         loaded.insert(entry.name);
       } else if (!ignored(entry.name)) {

@@ -6,10 +6,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/model_spec.h"
+#include "model/safetensors.h"
 
 namespace rollcall {
 
@@ -23,6 +26,8 @@ struct FlatWeights {
   NamedTensors tensors;  // views of `flat`
 };
 FlatWeights make_flat_weights(const ModelSpec&);  // zero-filled, CPU
+FlatWeights make_flat_weights(
+    std::span<const std::pair<std::string, std::vector<std::int64_t>>> shapes);  // in that order
 
 // Fills `weights` from DIR/model.safetensors or the shards of model.safetensors.index.json, casting
 // F32, F16, BF16 to float32. Throws an input Error that names tensor, expected shape and file for
@@ -41,6 +46,15 @@ void init_weights(const ModelSpec&, std::uint64_t seed, FlatWeights& weights);
 // a value that is not finite in `dtype`.
 void save_weights(const std::filesystem::path& dir, const NamedTensors&, const std::string& dtype,
                   std::int64_t max_shard_bytes = 0);
+
+// One tensor of a file as float32, cast from F32, F16 or BF16. Throws an input Error for another
+// dtype or a value that is not finite.
+at::Tensor read_tensor(const std::filesystem::path& file, const SafetensorsEntry&);
+
+// Throws an input Error unless the tensor in the file has the shape of `target`, which follows from
+// `config`, the name of a file.
+void check_shape(const std::filesystem::path& file, const SafetensorsEntry&,
+                 const at::Tensor& target, const std::string& config);
 
 // The tensor as save_weights() stores it: contiguous, on the CPU, in `dtype`.
 at::Tensor stored_tensor(const at::Tensor&, const std::string& dtype);

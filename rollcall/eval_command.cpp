@@ -26,7 +26,7 @@ ExitCode eval_rank(const RunConfig& config, World& world) {
   }
   const TrainSetup setup = make_train_setup(config);
   RolloutServer server(world, config.cluster, parameter_bytes);
-  const Evaluation e = run_evaluation(setup, spec, server, config.model.path);
+  const Evaluation e = run_evaluation(setup, spec, server);
   const nlohmann::ordered_json line{{"model", config.model.path}, {"dataset", config.data.valid},
                                     {"pass_at_1", e.pass_at_1},   {"low_95", e.low_95},
                                     {"high_95", e.high_95},       {"tasks", e.tasks},
@@ -41,7 +41,11 @@ ExitCode eval_rank(const RunConfig& config, World& world) {
 
 int eval_command(const RunArguments& arguments, const std::filesystem::path& checkpoint) {
   RunConfig config = load_run_config(arguments, Purpose::kTrain);
-  if (!checkpoint.empty()) config.model.path = std::filesystem::absolute(checkpoint).string();
+  if (!checkpoint.empty()) {  // stands for itself, whatever the run file trains
+    config.model.path = std::filesystem::absolute(checkpoint).string();
+    config.model.train = "full";
+    config.model.adapter.clear();
+  }
   config.cluster.learners = 1;  // nothing is learnt: one rank leads
   if (config.data.valid.empty())
     throw input_error("rollcall eval needs data.valid", "name a held-out dataset in the run file");

@@ -13,6 +13,7 @@
 #include "model/tokenizer.h"
 #include "model/weights.h"
 #include "rollcall/commands.h"
+#include "trainer/trained_policy.h"
 
 namespace rollcall {
 namespace {
@@ -46,12 +47,14 @@ int model_logits_command(const LogitsArguments& a) {
     if (id < 0 || id >= spec.vocab_size)
       throw input_error("--ids: " + std::to_string(id) + " is outside the vocabulary of " +
                         std::to_string(spec.vocab_size));
-  FlatWeights weights = make_flat_weights(spec);
-  load_weights(a.dir, spec, weights);
+  std::optional<LoraStart> lora;
+  if (!a.adapter.empty()) lora = LoraStart{{}, 0, a.adapter};
+  const TrainedPolicy policy = load_policy(a.dir, spec, lora);
   NamedTensors leaves;
-  for (const auto& [name, t] : weights.tensors) leaves[name] = t.detach().set_requires_grad(true);
+  for (const auto& [name, t] : policy.masters().tensors)
+    leaves[name] = t.detach().set_requires_grad(true);
   Decoder decoder(spec);
-  decoder.bind(leaves);
+  policy.bind(decoder, leaves);
   const at::Tensor ids = at::tensor(a.ids);
   const std::int64_t length = ids.numel();
   const at::Tensor hidden = decoder.packed_hidden(ids, {{0, length, -1}});
@@ -78,7 +81,7 @@ int model_logits_command(const LogitsArguments& a) {
     for (const auto& name : a.gradients) {
       const auto found = leaves.find(name);
       if (found == leaves.end())
-        throw input_error("--grad: the model has no parameter '" + name + "'");
+        throw input_error("--grad: nothing that is trained here is called '" + name + "'");
       out["grads"][name] = {{"shape", found->second.sizes().vec()},
                             {"values", to_doubles(found->second.grad())}};
     }

@@ -33,20 +33,20 @@ void check_agreement(const UpdateStats& stats, double limit) {
 
 }  // namespace
 
-Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_ids,
+Learner::Learner(const ModelSpec& spec, TrainedPolicy policy, std::int64_t valid_ids,
                  Communicator& communicator)
     : communicator_(communicator),
       decoder_(spec),
-      weights_(std::move(weights)),
+      policy_(std::move(policy)),
       valid_ids_(valid_ids),
-      parameters_(weights_.flat.numel()),
+      parameters_(policy_.masters().flat.numel()),
       shard_(shard_floats(parameters_, communicator.size())),
       gradients_(static_cast<std::size_t>(shard_ * communicator.size())),
       decay_(static_cast<std::size_t>(shard_)),
       optimizer_(shard_) {
-  const auto* base = weights_.flat.const_data_ptr<float>();
+  const auto* base = policy_.masters().flat.const_data_ptr<float>();
   const std::int64_t shard_begin = communicator.rank() * shard_;
-  for (const auto& [name, tensor] : weights_.tensors) {
+  for (const auto& [name, tensor] : policy_.masters().tensors) {
     const std::int64_t offset = tensor.const_data_ptr<float>() - base;
     at::Tensor leaf = tensor.detach().set_requires_grad(true);
     // Backward adds into the flat gradient in place.
@@ -61,9 +61,9 @@ Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_
 }
 
 void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss& loss,
-                         UpdateStats& stats) {
+                         Activations activations, UpdateStats& stats) {
   const at::Tensor hidden =
-      decoder_.packed_hidden(batch.tokens, batch.segments).index_select(0, batch.rows);
+      decoder_.packed_hidden(batch.tokens, batch.segments, activations).index_select(0, batch.rows);
   const TokenLogprobs current = token_logprobs(hidden, decoder_.head(), batch.targets, valid_ids_);
   const at::Tensor value = loss(index, current);
   value.backward();
@@ -82,9 +82,11 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
                             const UpdateOptions& options, const std::function<void()>& between) {
   UpdateStats stats;
   std::fill(gradients_.begin(), gradients_.end(), 0.0f);
-  decoder_.bind(leaves_);
+  policy_.bind(decoder_, leaves_);
+  const auto activations =
+      options.activation_checkpointing ? Activations::kRecomputed : Activations::kKept;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    accumulate(batches[i], i, loss, stats);
+    accumulate(batches[i], i, loss, activations, stats);
     between();
   }
   communicator_.reduce_scatter_sum(gradients_);
@@ -129,17 +131,18 @@ void Learner::apply(double factor, const AdamWOptions& options) {
   const std::span gradient(gradients_.data() + begin, static_cast<std::size_t>(shard_));
   if (factor != 1.0)
     for (float& g : gradient) g = static_cast<float>(g * factor);
-  float* masters = weights_.flat.data_ptr<float>();
+  float* masters = policy_.masters().flat.data_ptr<float>();
   if (communicator_.size() == 1) {
     optimizer_.step({masters, static_cast<std::size_t>(parameters_)}, gradient, decay_, options);
-    return;
+  } else {
+    std::vector<float> padded(gradients_.size());
+    std::copy_n(masters, parameters_, padded.begin());
+    optimizer_.step({padded.data() + begin, static_cast<std::size_t>(shard_)}, gradient, decay_,
+                    options);
+    communicator_.all_gather(padded);
+    std::copy_n(padded.begin(), parameters_, masters);
   }
-  std::vector<float> padded(gradients_.size());
-  std::copy_n(masters, parameters_, padded.begin());
-  optimizer_.step({padded.data() + begin, static_cast<std::size_t>(shard_)}, gradient, decay_,
-                  options);
-  communicator_.all_gather(padded);
-  std::copy_n(padded.begin(), parameters_, masters);
+  policy_.masters_changed();
 }
 
 Learner::OptimizerState Learner::optimizer_state() {
@@ -155,7 +158,8 @@ Learner::OptimizerState Learner::optimizer_state() {
 }
 
 void Learner::restore(std::span<const float> masters, const OptimizerState& state) {
-  std::copy(masters.begin(), masters.end(), weights_.flat.data_ptr<float>());
+  std::copy(masters.begin(), masters.end(), policy_.masters().flat.data_ptr<float>());
+  policy_.masters_changed();
   const auto shard_of = [&](std::vector<float> all) {
     all.resize(gradients_.size());
     const auto begin = all.begin() + communicator_.rank() * shard_;

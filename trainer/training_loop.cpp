@@ -2,7 +2,6 @@
 #include "trainer/training_loop.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <chrono>
@@ -34,11 +33,6 @@ namespace rollcall {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string fingerprint(const FlatWeights& weights) {
-  return fmt::format("{:016x}",
-                     XXH3_64bits(weights.flat.const_data_ptr<float>(), weights.flat.nbytes()));
-}
 
 class TrainingLoop {
  public:
@@ -249,6 +243,11 @@ class TrainingLoop {
     const fs::path out = setup_.run_dir / "export";
     export_model(setup_.model_dir, updater_.weights().tensors, setup_.export_dtype, out);
     result_.export_dir = out.string();
+    if (const LoraAdapter* adapter = updater_.policy().adapter()) {
+      const fs::path adapter_out = setup_.run_dir / "adapter";
+      export_adapter(*adapter, setup_.model_dir, adapter_out);
+      result_.adapter_dir = adapter_out.string();
+    }
     result_.status = RunStatus::kDone;
     result_.exit_code = 0;
     conclude();
@@ -294,11 +293,9 @@ void run_following_learner(const TrainSetup& setup, const ModelSpec& spec,
   Updater(setup, spec, communicator).follow();
 }
 
-Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, RolloutServer& server,
-                          const fs::path& weights_dir) {
-  FlatWeights weights = make_flat_weights(spec);
-  load_weights(weights_dir, spec, weights);
-  server.publish(0, weights.flat.const_data_ptr<float>());
+Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, RolloutServer& server) {
+  const TrainedPolicy policy = load_policy(setup.model_dir, spec, setup.lora);
+  server.publish(0, policy.weights().flat.const_data_ptr<float>());
   const fs::path folder = setup.run_dir / "eval";
   fs::create_directories(folder);
   fs::remove(folder / "journal.h5");

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "model/model_spec.h"
 #include "trainer/result.h"
 #include "trainer/train_options.h"
+#include "trainer/trained_policy.h"
 
 namespace rollcall {
 
@@ -27,6 +29,7 @@ struct TrainSetup {
   std::int64_t train_tasks = 0;     // rows of data.train
   std::int64_t valid_tasks = 0;     // rows of data.valid; 0: no evaluation
   std::filesystem::path model_dir;  // the checkpoint trained from
+  std::optional<LoraStart> lora;    // nothing: every weight is trained
   std::filesystem::path run_dir;    // runs/<name>
   std::string export_dtype = "float32";
   std::string effective_config;  // YAML, secrets as ${NAME}
@@ -45,14 +48,13 @@ RunResult run_lead_learner(const TrainSetup&, const ModelSpec&, Communicator&, R
 // goodbye.
 void run_following_learner(const TrainSetup&, const ModelSpec&, Communicator&);
 
-// Held-out evaluation of the policy in `model_dir` with no training: the pass rate of every task.
+// Held-out evaluation of the policy that training would start from: the pass rate of every task.
 struct Evaluation {
   double pass_at_1 = 0;            // mean over tasks of the share of passed rollouts
   double low_95 = 0, high_95 = 0;  // normal approximation over tasks, clipped to [0, 1]
   std::int64_t tasks = 0, samples = 0, faults = 0;
   std::int64_t rollouts = 0;
 };
-Evaluation run_evaluation(const TrainSetup&, const ModelSpec&, RolloutServer&,
-                          const std::filesystem::path& weights_dir);
+Evaluation run_evaluation(const TrainSetup&, const ModelSpec&, RolloutServer&);
 
 }  // namespace rollcall

@@ -19,6 +19,7 @@ class Updater {
   Updater(const TrainSetup&, const ModelSpec&, Communicator&);
 
   const FlatWeights& weights() const { return learner_.weights(); }
+  const TrainedPolicy& policy() const { return learner_.policy(); }
   double learning_rate(std::int64_t step) const;
 
   // One policy-gradient update from a step's trajectories.
@@ -35,6 +36,7 @@ class Updater {
  private:
   void announce(std::string message);
   TrainState load(const std::filesystem::path& folder);
+  void refuse_foreign(const TrainState&, const std::filesystem::path& folder) const;
   UpdateStats train(std::span<const Trajectory* const>, std::span<const double> advantages,
                     std::span<const std::int64_t> prompts, std::int64_t step,
                     const std::function<void()>& between);
