@@ -199,14 +199,15 @@ Field<S> choices(std::string_view key, std::vector<std::string> S::*member,
       });
 }
 
-// A section inside a section, documented and written out in one line: "{rank: 32, alpha: 32}".
+// A section inside a section, documented and written out in one line: "{rank: 32, alpha: 32}". The
+// meanings of its fields are their defaults.
 template <typename S, typename T>
 Field<S> section(std::string_view key, T S::*member, std::vector<Field<T>> fields,
                  std::string_view meaning) {
   Field<S> field{.key = key, .type = "section:", .meaning = meaning, .read = {}, .write = {}};
   for (const Field<T>& inner : fields)
-    field.type += (&inner == &fields.front() ? " `" : "; `") + std::string(inner.key) + "` (" +
-                  inner.type + "): " + std::string(inner.meaning);
+    field.type += (&inner == &fields.front() ? " `" : "; `") + std::string(inner.key) +
+                  "`: " + inner.type + " (" + std::string(inner.meaning) + ")";
   field.read = [member, fields](ReadContext& context, const YamlNode& node, const std::string& path,
                                 S& out) { read_section(context, node, path, fields, out.*member); };
   field.write = [member, fields](const S& in, const std::string& path,

@@ -116,9 +116,10 @@ std::vector<Field<RunOptions>> run_fields() {
 
 std::vector<Field<ModelOptions>> model_fields() {
   using O = ModelOptions;
-  const Field<O> written_out =
-      section("lora", &O::lora, lora_fields(),
-              "The adapter that `train: lora` makes; `alpha` / `rank` scales what it adds.");
+  const Field<O> written_out = section(
+      "lora", &O::lora, lora_fields(),
+      "The adapter that `train: lora` makes. What it adds to a weight is scaled by `alpha` / "
+      "`rank`, with `rslora` by `alpha` / sqrt(`rank`).");
   Field<O> lora = written_out;
   // An adapter that is read brings its own shape, and full training has none.
   lora.write = [written_out](const O& in, const std::string& path, const AsWritten& as_written) {
@@ -145,7 +146,7 @@ std::vector<Field<LoraOptions>> lora_fields() {
       integer("rank", &O::rank, {1, 4096}, "32"),
       number("alpha", &O::alpha, {0, kUnbounded, true}, "32"),
       choices("targets", &O::targets, names(lora_target_names()), "all"),
-      flag("rslora", &O::rslora, "scale by `alpha` / sqrt(`rank`)"),
+      flag("rslora", &O::rslora, "false"),
   };
 }
 

@@ -20,8 +20,9 @@ namespace rollcall {
 // W + scaling * B @ A, with W frozen. Copies share storage.
 struct LoraAdapter {
   LoraOptions options;
-  std::vector<std::string> modules;  // "model.layers.0.self_attn.q_proj", in parameter_shapes() order
-  FlatWeights parameters;            // by PEFT key; module by module A [rank, in], then B [out, rank]
+  std::vector<std::string>
+      modules;             // "model.layers.0.self_attn.q_proj", in parameter_shapes() order
+  FlatWeights parameters;  // by PEFT key; module by module A [rank, in], then B [out, rank]
 };
 
 // The linear layers of a block: what an adapter may be on.

@@ -30,9 +30,9 @@ constexpr std::int64_t kMaxRank = 65536;
 constexpr auto kWithoutEffect = std::to_array<std::string_view>(
     {"auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "megatron_core",
      "peft_version", "qalora_group_size", "revision"});
-constexpr auto kRead = std::to_array<std::string_view>({"peft_type", "task_type", "r", "lora_alpha",
-                                                        "use_rslora", "target_modules",
-                                                        "init_lora_weights"});
+constexpr auto kRead =
+    std::to_array<std::string_view>({"peft_type", "task_type", "r", "lora_alpha", "use_rslora",
+                                     "target_modules", "init_lora_weights"});
 
 [[noreturn]] void refuse(const fs::path& file, const std::string& problem) {
   throw input_error(
@@ -60,7 +60,8 @@ bool contains(const Names& names, const std::string& name) {
 void refuse_other_kinds(const fs::path& file, const json& config) {
   const auto expect = [&](const char* key, const json& expected) {
     const json value = config.value(key, json());
-    if (value != expected) refuse(file, std::string(key) + " is " + value.dump() + ", not " + expected.dump());
+    if (value != expected)
+      refuse(file, std::string(key) + " is " + value.dump() + ", not " + expected.dump());
   };
   expect("peft_type", "LORA");
   if (!is_neutral(config.value("task_type", json()))) expect("task_type", "CAUSAL_LM");

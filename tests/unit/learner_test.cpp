@@ -11,6 +11,7 @@
 
 #include "comms/communicator.h"
 #include "comms/error.h"
+#include "temp_folder.h"
 #include "tiny_model.h"
 
 namespace rollcall {
@@ -126,6 +127,107 @@ TEST_F(LearnerTest, GoesOnBitForBitFromItsState) {
   b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
   step(b);
   EXPECT_TRUE(at::equal(a.weights().flat, b.weights().flat));
+}
+
+class LoraLearnerTest : public LearnerTest {
+ protected:
+  // A fresh adapter on a model of weights that are always the same.
+  TrainedPolicy policy(std::uint64_t adapter_seed) const {
+    const TinyModel model(5);
+    LoraOptions options;
+    options.rank = 3;
+    LoraAdapter adapter = make_lora_adapter(model.spec, options);
+    init_lora(adapter_seed, adapter);
+    return {model.weights, adapter};
+  }
+
+  void step(Learner& learner, bool activation_checkpointing = false) {
+    const auto batches = pack_sequences(sequences_, 1000);
+    const auto denominators = step_denominators(sequences_, sequences_, batches);
+    UpdateOptions options{{1e-2, 0.9, 0.95, 1e-8, 0.01}};
+    options.activation_checkpointing = activation_checkpointing;
+    stats_ = learner.update(
+        batches,
+        [&](std::size_t i, const TokenLogprobs& current) {
+          return policy_loss(batches[i].actions, current.logprobs, denominators[i], {}).loss;
+        },
+        options, [] {});
+  }
+
+  Learner make(const TrainedPolicy& policy) {
+    return Learner(tiny_spec(), policy, tiny_spec().vocab_size, *alone_);
+  }
+};
+
+TEST_F(LoraLearnerTest, TrainsTheAdapterAloneAndThePolicyFollows) {
+  const TinyModel frozen(5);
+  const TrainedPolicy trained = policy(1);
+  EXPECT_TRUE(at::equal(trained.weights().flat, frozen.weights.flat));
+  Learner learner = make(trained);
+  step(learner);
+  step(learner);
+  EXPECT_EQ(learner.optimizer_state().first_moment.size(),
+            static_cast<std::size_t>(trained.masters().flat.numel()));
+  NamedTensors merged;
+  for (const auto& [name, t] : frozen.weights.tensors) merged[name] = t.clone();
+  merge_lora(*trained.adapter(), frozen.weights.tensors, merged);
+  for (const auto& [name, t] : frozen.weights.tensors) {
+    const bool adapted = name.ends_with("_proj.weight");
+    EXPECT_EQ(at::equal(learner.weights().tensors.at(name), t), !adapted) << name;
+    EXPECT_TRUE(at::equal(learner.weights().tensors.at(name), merged.at(name))) << name;
+  }
+}
+
+TEST_F(LoraLearnerTest, MakesTheSampledTokensLikelier) {
+  Learner learner = make(policy(1));
+  const auto batches = pack_sequences(sequences_, 1000);
+  const auto loss = [](std::size_t, const TokenLogprobs& current) {
+    return -current.logprobs.mean();
+  };
+  const UpdateOptions options{{1e-2, 0.9, 0.95, 1e-8, 0.01}};
+  const double before = learner.update(batches, loss, options, [] {}).loss;
+  for (int i = 0; i < 5; ++i) stats_ = learner.update(batches, loss, options, [] {});
+  EXPECT_LT(stats_.loss, 0.9 * before);
+}
+
+TEST_F(LoraLearnerTest, GoesOnBitForBitFromItsState) {
+  Learner a = make(policy(1));
+  step(a);
+  const auto state = a.optimizer_state();
+  const at::Tensor masters = a.policy().masters().flat.clone();
+  step(a);
+  Learner b = make(policy(2));
+  b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
+  step(b);
+  EXPECT_TRUE(at::equal(a.weights().flat, b.weights().flat));
+}
+
+TEST_F(LoraLearnerTest, UpdatesToTheSameBitsWithActivationCheckpointing) {
+  Learner plain = make(policy(1)), again = make(policy(1));
+  step(plain);
+  step(again, true);
+  EXPECT_TRUE(at::equal(plain.weights().flat, again.weights().flat));
+}
+
+TEST_F(LoraLearnerTest, LoadsWhatACheckpointSaysAndRefusesAnotherBase) {
+  const TempFolder dir;
+  const TinyModel base(5), other(6);
+  save_weights(dir.path(), base.weights.tensors, "float32");
+  Learner learner = make(policy(1));
+  step(learner);
+  TrainState state;
+  state.lora = learner.policy().lora();
+  state.base_xxh3 = learner.policy().base_xxh3();
+  const at::Tensor& masters = learner.policy().masters().flat;
+  state.masters.assign(masters.const_data_ptr<float>(),
+                       masters.const_data_ptr<float>() + masters.numel());
+  state.first_moment = state.second_moment = state.masters;
+  const TrainState loaded = load_checkpoint(save_checkpoint(dir / "checkpoints", state, 1));
+  EXPECT_EQ(loaded.lora, state.lora);
+  const TrainedPolicy policy = load_policy(dir.path(), base.spec, loaded);
+  EXPECT_TRUE(at::equal(policy.weights().flat, learner.weights().flat));
+  save_weights(dir.path(), other.weights.tensors, "float32");
+  EXPECT_THROW(load_policy(dir.path(), base.spec, loaded), Error);
 }
 
 TEST_F(LearnerTest, PacksAPromptOnceForItsMembers) {

@@ -113,9 +113,10 @@ TEST(Lora, MergesToTheSameBitsOnAnyNumberOfThreads) {
 TEST(Lora, TakesTargetsByTheEndOfTheirPath) {
   LoraOptions options = small();
   options.targets = {"self_attn.v_proj", "model.layers.1.mlp.up_proj"};
-  EXPECT_THAT(make_lora_adapter(tiny_spec(), options).modules,
-              testing::ElementsAre("model.layers.0.self_attn.v_proj",
-                                   "model.layers.1.self_attn.v_proj", "model.layers.1.mlp.up_proj"));
+  EXPECT_THAT(
+      make_lora_adapter(tiny_spec(), options).modules,
+      testing::ElementsAre("model.layers.0.self_attn.v_proj", "model.layers.1.self_attn.v_proj",
+                           "model.layers.1.mlp.up_proj"));
   for (const char* target : {"proj", "lm_head", "embed_tokens", "model.layers.9.mlp.up_proj"}) {
     options.targets = {"q_proj", target};
     try {
@@ -336,7 +337,8 @@ TEST_F(BadAdapter, IsRefusedWhereItIsNotWhole) {
   const std::string bytes = slurp(dir_ / "a/adapter_model.safetensors");
   spit(dir_ / "a/adapter_model.safetensors", bytes.substr(0, bytes.size() - 1));
   EXPECT_THAT(report(), HasSubstr("adapter_model.safetensors"));
-  spit(dir_ / "a/adapter_model.safetensors", bytes.substr(0, bytes.size() - 4) + "\xff\xff\xff\x7f");
+  spit(dir_ / "a/adapter_model.safetensors",
+       bytes.substr(0, bytes.size() - 4) + "\xff\xff\xff\x7f");
   EXPECT_THAT(report(), HasSubstr("not finite"));
   fs::remove(dir_ / "a/adapter_model.safetensors");
   EXPECT_THAT(report(), HasSubstr("is missing"));
