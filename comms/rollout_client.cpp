@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
-#include <cstring>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "comms/backoff.h"
@@ -42,17 +42,21 @@ class MessageWeights {
     finish_if_complete();
   }
   std::int64_t version() const { return version_; }
-  std::int64_t load(void* out) const {
-    std::memcpy(out, complete_.data(), complete_.size());
+  std::int64_t load(const UseWeights& use) const {
+    use(version_, bytes_of(complete_));
     return version_;
   }
 
  private:
+  static std::span<const std::byte> bytes_of(const std::string& text) {
+    return std::as_bytes(std::span(text));
+  }
+
   // Parts that do not add up belong to a link that the learner has given up meanwhile.
   void finish_if_complete() {
     if (incoming_.size() != size_) return;
-    complete_.resize(size_);
-    if (copy_and_hash(complete_.data(), incoming_.data(), size_) != begin_.checksum) {
+    complete_ = std::exchange(incoming_, {});
+    if (weights_checksum(bytes_of(complete_)) != begin_.checksum) {
       log_warning("dropped weights of version " + std::to_string(begin_.version) +
                   ": their checksum does not match");
       version_ = -1;
@@ -225,9 +229,9 @@ std::int64_t RolloutClient::newest_version() const {
   return impl_->shared ? impl_->shared->newest_version() : impl_->messages.version();
 }
 
-std::int64_t RolloutClient::load_weights(void* out) {
+std::int64_t RolloutClient::load_weights(const UseWeights& use) {
   if (newest_version() < 0) throw Error("no weights were published yet");
-  const std::int64_t version = impl_->shared ? impl_->shared->load(out) : impl_->messages.load(out);
+  const std::int64_t version = impl_->shared ? impl_->shared->load(use) : impl_->messages.load(use);
   impl_->send(MessageKind::kLoaded, encode_version(version));
   return version;
 }

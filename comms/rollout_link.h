@@ -9,6 +9,7 @@
 
 #include "comms/cluster_options.h"
 #include "comms/trajectory.h"
+#include "comms/weight_store.h"
 
 namespace rollcall {
 
@@ -48,9 +49,10 @@ class RolloutServer {
   // As poll(), but waits up to `wait` for something to arrive, sleeping between probes.
   std::vector<Trajectory> poll_for(std::chrono::milliseconds wait);
 
-  // Copies `bytes` (parameter_bytes of them) out to the workers: shared memory on this host, MPI to
-  // others. Blocks while a live worker still reads the slot to be overwritten; version must grow.
-  void publish(std::int64_t version, const void* bytes);
+  // Lets `fill` write a version's parameter_bytes into what the workers read: shared memory on this
+  // host, MPI to others. Blocks while a live worker still reads the slot to be overwritten; version
+  // must grow.
+  void publish(std::int64_t version, const FillWeights& fill);
 
   // Drops queued assignments and asks workers to abandon those they hold (they deliver kCancelled).
   void cancel_all();
@@ -88,9 +90,9 @@ class RolloutClient {
 
   // The newest published version (-1: none yet).
   std::int64_t newest_version() const;
-  // Copies the newest version to `out` (parameter_bytes) and confirms it. Verified by checksum: a
-  // half-written version is never returned. Returns the version copied.
-  std::int64_t load_weights(void* out);
+  // Gives the newest version to `use` where it lies, confirms and returns it. Verified by checksum;
+  // `use` may be called again with a newer version, and only what it made last counts.
+  std::int64_t load_weights(const UseWeights& use);
 
  private:
   struct Impl;

@@ -305,7 +305,7 @@ std::vector<Trajectory> RolloutServer::poll_for(milliseconds wait) {
   }
 }
 
-void RolloutServer::publish(std::int64_t version, const void* bytes) {
+void RolloutServer::publish(std::int64_t version, const FillWeights& fill) {
   WeightStore& store = impl_->store;
   if (version <= store.newest_version()) {
     throw Error("weights of version " + std::to_string(version) + " published after version " +
@@ -317,7 +317,7 @@ void RolloutServer::publish(std::int64_t version, const void* bytes) {
     impl_->pump();
     backoff.wait();
   }
-  store.write(version, bytes);
+  store.write(version, fill);
   for (Worker& worker : impl_->workers) {
     if (worker.state == LinkState::kOpen) impl_->send_newest_weights(worker);
   }

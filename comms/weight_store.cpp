@@ -47,7 +47,6 @@ namespace {
 
 constexpr std::uint64_t kMagic = 0x31304c4c4f52;  // marks version 01 of this layout
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kHashBlock = std::size_t{1} << 18;  // stays in the second-level cache
 constexpr int kMaxLoadAttempts = 100;
 
 std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
@@ -89,20 +88,24 @@ class Descriptor {
   int value_;
 };
 
+// Says for its lifetime that a reader reads a slot.
+class ReadingMark {
+ public:
+  ReadingMark(std::atomic<std::int32_t>& word, std::int32_t slot) : word_(word) {
+    word_ = slot + 1;
+  }
+  ~ReadingMark() { word_ = 0; }
+  ReadingMark(const ReadingMark&) = delete;
+  ReadingMark& operator=(const ReadingMark&) = delete;
+
+ private:
+  std::atomic<std::int32_t>& word_;
+};
+
 }  // namespace
 
-std::uint64_t copy_and_hash(void* out, const void* in, std::size_t size) {
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
-                                                                              XXH3_freeState);
-  XXH3_64bits_reset(state.get());
-  auto* to = static_cast<std::byte*>(out);
-  const auto* from = static_cast<const std::byte*>(in);
-  for (std::size_t done = 0; done < size; done += kHashBlock) {
-    const std::size_t block = std::min(kHashBlock, size - done);
-    std::memcpy(to + done, from + done, block);
-    XXH3_64bits_update(state.get(), to + done, block);
-  }
-  return XXH3_64bits_digest(state.get());
+std::uint64_t weights_checksum(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
 }
 
 Mapping::Mapping(int descriptor, std::size_t offset, std::size_t size, bool writable)
@@ -194,9 +197,10 @@ bool WeightStore::reading(int reader) const {
   return header_of(head_).reading(reader) == open_slot_ + 1;
 }
 
-void WeightStore::write(std::int64_t version, const void* bytes) {
+void WeightStore::write(std::int64_t version, const FillWeights& fill) {
   StoreHeader::Slot& target = header_of(head_).slots[open_slot_];
-  target.checksum = copy_and_hash(slot(open_slot_).data(), bytes, parameter_bytes_);
+  fill(slot(open_slot_));
+  target.checksum = weights_checksum(slot(open_slot_));
   target.version = version;
   header_of(head_).newest_slot = open_slot_;
   header_of(head_).newest_version = version;
@@ -237,25 +241,22 @@ StoreHeader& WeightReader::header() const { return header_of(head_); }
 
 std::int64_t WeightReader::newest_version() const { return header().newest_version; }
 
-std::int64_t WeightReader::try_load(void* out) const {
+std::int64_t WeightReader::try_load(const UseWeights& use) const {
   const std::int32_t slot = header().newest_slot;
-  header().reading(reader_) = slot + 1;
+  const ReadingMark mark(header().reading(reader_), slot);
   const StoreHeader::Slot& source = header().slots[slot];
   const std::int64_t version = source.version;
-  std::int64_t loaded = -1;
-  if (version >= 0) {
-    const auto* bytes = slots_.data() + slot * slot_stride(parameter_bytes_);
-    const std::uint64_t checksum = copy_and_hash(out, bytes, parameter_bytes_);
-    if (checksum == source.checksum && version == source.version) loaded = version;
-  }
-  header().reading(reader_) = 0;
-  return loaded;
+  const std::span<const std::byte> bytes(slots_.data() + slot * slot_stride(parameter_bytes_),
+                                         parameter_bytes_);
+  if (version < 0 || weights_checksum(bytes) != source.checksum) return -1;
+  use(version, bytes);
+  return version == source.version ? version : -1;
 }
 
-std::int64_t WeightReader::load(void* out) const {
+std::int64_t WeightReader::load(const UseWeights& use) const {
   if (header().newest_slot < 0) throw Error("no weights were published yet");
   for (int attempt = 0; attempt < kMaxLoadAttempts; ++attempt) {
-    const std::int64_t version = try_load(out);
+    const std::int64_t version = try_load(use);
     if (version >= 0) return version;
   }
   throw Error("the shared weights do not match their checksum",

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 
@@ -34,6 +35,11 @@ struct StoreAddress {
 
 struct StoreHeader;
 
+// Writes a version's bytes, all of them.
+using FillWeights = std::function<void(std::span<std::byte>)>;
+// Reads a version in place, during the call only.
+using UseWeights = std::function<void(std::int64_t version, std::span<const std::byte>)>;
+
 // Two slots of published weights; the writer's side. Readers attach by path. The memory has no name
 // in any file system (memfd) where the kernel allows, so nothing is left behind however the
 // processes end. Single thread; readers may be other processes.
@@ -61,7 +67,7 @@ class WeightStore {
   std::span<const std::byte> open_slot();
   bool reading(int reader) const;
   // Fills the slot of the last open_slot() and makes it the newest.
-  void write(std::int64_t version, const void* bytes);
+  void write(std::int64_t version, const FillWeights& fill);
 
   std::int64_t newest_version() const;  // -1: none yet
   std::span<const std::byte> newest_weights() const;
@@ -93,13 +99,14 @@ class WeightReader {
   WeightReader& operator=(const WeightReader&) = delete;
 
   std::int64_t newest_version() const;
-  // Copies the newest version out, checked against its checksum, and returns it. Throws Error when
-  // there is none, or when the memory is damaged.
-  std::int64_t load(void* out) const;
+  // Gives the newest version to `use`, checked against its checksum, and returns it. Should the
+  // writer, having given this reader up, overwrite it meanwhile, `use` gets a newer one: what it
+  // made of the first is void. Throws Error when there is none, or when the memory is damaged.
+  std::int64_t load(const UseWeights& use) const;
 
  private:
   StoreHeader& header() const;
-  std::int64_t try_load(void* out) const;
+  std::int64_t try_load(const UseWeights& use) const;
 
   std::size_t parameter_bytes_;
   int reader_;
@@ -107,7 +114,6 @@ class WeightReader {
   Mapping slots_;
 };
 
-// Copies and returns the XXH3 of what was copied, in one pass over the memory.
-std::uint64_t copy_and_hash(void* out, const void* in, std::size_t size);
+std::uint64_t weights_checksum(std::span<const std::byte> bytes);  // XXH3
 
 }  // namespace rollcall

@@ -128,8 +128,11 @@ std::vector<Field<ModelOptions>> model_fields() {
   };
   return {
       required(path("path", &O::path, PathBase::kRunFile, "Hugging Face model directory.")),
-      choice("dtype", &O::dtype, {"float32", "bfloat16"},
-             "Type of the forward and backward passes; masters and moments are float32."),
+      choice(
+          "dtype", &O::dtype, {"float32", "bfloat16"},
+          "Type of the policy's weights. `bfloat16`: sampler, learner and export use the float32 "
+          "masters rounded to nearest even, and gradients go straight through to the masters. "
+          "Activations, sums, logits and moments are float32 in both."),
       choice("train", &O::train, {"full", "lora"},
              "`full`: every weight. `lora`: a low-rank adapter on frozen weights; needs less "
              "memory, and about ten times the learning rate."),

@@ -15,6 +15,7 @@
 
 #include "model/cpu_kernels.h"
 #include "model/ops.h"
+#include "model/query_stretch.h"
 
 namespace rollcall {
 namespace {
@@ -54,7 +55,7 @@ BlockedSegments block_segments(const at::Tensor& k, const at::Tensor& v,
   std::int64_t blocks = 0;
   for (const auto& s : segments) {
     blocked.first_block.push_back(blocks);
-    blocks += (s.length + kKeyBlock - 1) / kKeyBlock;
+    blocks += key_blocks(s.length);
   }
   blocked.keys.resize(static_cast<std::size_t>(blocks * shape.key_block_floats()));
   blocked.values.resize(static_cast<std::size_t>(blocks * kKeyBlock * shape.value_row_floats()));
@@ -81,40 +82,29 @@ KeyValueView view_of(const BlockedSegments& blocked, std::size_t segment, std::i
           blocked.values.data() + block * kKeyBlock * shape.value_row_floats(), length};
 }
 
-std::int64_t padded(std::int64_t length) {
-  return (length + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
+std::int64_t prefix_length(const Segment& s, const std::vector<Segment>& segments) {
+  return s.prefix < 0 ? 0 : segments[static_cast<std::size_t>(s.prefix)].length;
 }
 
 // Kernel forward; lse [T, heads] is filled for the backward.
 at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const std::vector<Segment>& segments, double scale, at::Tensor* lse) {
+                             const std::vector<Segment>& segments, double scale,
+                             std::int64_t window, at::Tensor* lse) {
   const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
   const BlockedSegments blocked = block_segments(k, v, segments, shape);
   at::Tensor out = at::empty_like(q);
   if (lse != nullptr) *lse = at::empty({q.size(0), q.size(1)}, q.options());
-  std::vector<AttentionRow> rows(static_cast<std::size_t>(q.size(0)));
-  std::int64_t longest = 0;
-  for (std::size_t s = 0; s < segments.size(); ++s) {
-    const auto& segment = segments[s];
+  std::vector<QueryStretch> stretches;
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const auto& s = segments[i];
     KeyValueView prefix;
-    if (segment.prefix >= 0) {
-      const auto p = static_cast<std::size_t>(segment.prefix);
-      prefix = view_of(blocked, p, segments[p].length, shape);
-    }
-    longest = std::max(longest, padded(prefix.length) + padded(segment.length));
-    for (std::int64_t j = 0; j < segment.length; ++j) {
-      const std::int64_t t = segment.begin + j;
-      rows[static_cast<std::size_t>(t)] = {
-          q.const_data_ptr<float>() + t * shape.heads * shape.head_dim,
-          out.data_ptr<float>() + t * shape.heads * shape.head_dim,
-          lse == nullptr ? nullptr : lse->data_ptr<float>() + t * shape.heads, prefix,
-          view_of(blocked, s, j + 1, shape)};
-    }
+    if (s.prefix >= 0)
+      prefix =
+          view_of(blocked, static_cast<std::size_t>(s.prefix), prefix_length(s, segments), shape);
+    stretches.push_back({s.begin, s.length, 0, prefix, view_of(blocked, i, s.length, shape)});
   }
-  at::parallel_for(0, q.size(0), 16, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * longest));
-    cpu_kernels().attention(rows.data() + begin, end - begin, shape, scratch.data());
-  });
+  attend(stretches, shape, window, q.const_data_ptr<float>(), out.data_ptr<float>(),
+         lse == nullptr ? nullptr : lse->data_ptr<float>());
   return out;
 }
 
@@ -142,13 +132,14 @@ struct AttentionGradients {
 AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                       const at::Tensor& dout, const at::Tensor& lse,
                                       const at::Tensor& delta, const std::vector<Segment>& segments,
-                                      double scale) {
+                                      double scale, std::int64_t window) {
   const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
   const BlockedSegments keys = block_segments(k, v, segments, shape),
                         values = block_segments(v, k, segments, shape);
   AttentionGradients g{at::zeros_like(q), at::zeros_like(k), at::zeros_like(v)};
   const std::int64_t row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
-  const auto gradient_row = [&](std::int64_t t, std::size_t stretch, std::int64_t length) {
+  const auto gradient_row = [&](std::int64_t t, std::size_t stretch, std::int64_t first_seen,
+                                std::int64_t length) {
     const std::int64_t block = keys.first_block[stretch] * shape.key_block_floats();
     const std::int64_t first = segments[stretch].begin * kv_row;
     return AttentionGradientRow{q.const_data_ptr<float>() + t * row,
@@ -161,7 +152,8 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
                                 k.const_data_ptr<float>() + first,
                                 g.k.data_ptr<float>() + first,
                                 g.v.data_ptr<float>() + first,
-                                length};
+                                length,
+                                first_seen};
   };
   const auto groups = independent_groups(segments);
   const auto tasks = static_cast<std::int64_t>(groups.size()) * shape.kv_heads;
@@ -170,16 +162,18 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
     for (std::int64_t task = begin; task < end; ++task) {
       for (const std::size_t s : groups[static_cast<std::size_t>(task / shape.kv_heads)]) {
         const Segment& segment = segments[s];
+        const std::int64_t before = prefix_length(segment, segments);
         std::vector<AttentionGradientRow> rows;
-        std::int64_t longest = segment.length;
         for (std::int64_t j = 0; j < segment.length; ++j) {
-          rows.push_back(gradient_row(segment.begin + j, s, j + 1));
-          if (segment.prefix < 0) continue;
-          const auto p = static_cast<std::size_t>(segment.prefix);
-          rows.push_back(gradient_row(segment.begin + j, p, segments[p].length));
-          longest = std::max(longest, segments[p].length);
+          const std::int64_t start = window_start(before + j, window);
+          rows.push_back(
+              gradient_row(segment.begin + j, s, std::max<std::int64_t>(0, start - before), j + 1));
+          if (start < before)
+            rows.push_back(gradient_row(segment.begin + j, static_cast<std::size_t>(segment.prefix),
+                                        start, before));
         }
-        scratch.resize(static_cast<std::size_t>(2 * padded(longest)));
+        const std::int64_t blocks = key_blocks(std::max(segment.length, before));
+        scratch.resize(static_cast<std::size_t>(2 * blocks * kKeyBlock));
         cpu_kernels().attention_gradient(rows.data(), static_cast<std::int64_t>(rows.size()),
                                          task % shape.kv_heads, shape, scratch.data());
       }
@@ -190,11 +184,13 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
 
 struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v, const at::Tensor& segments, double scale) {
+                            const at::Tensor& v, const at::Tensor& segments, double scale,
+                            std::int64_t window) {
     at::Tensor lse;
-    at::Tensor out = attention_forward(q, k, v, to_segments(segments), scale, &lse);
+    at::Tensor out = attention_forward(q, k, v, to_segments(segments), scale, window, &lse);
     context->save_for_backward({q, k, v, segments, out, lse});
     context->saved_data["scale"] = scale;
+    context->saved_data["window"] = window;
     return out;
   }
 
@@ -204,8 +200,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const at::Tensor dout = grads[0].contiguous();
     const at::Tensor delta = (dout * saved[4]).sum(-1);  // [T, heads]
     const auto g = attention_backward(q, k, v, dout, saved[5], delta, to_segments(saved[3]),
-                                      context->saved_data["scale"].toDouble());
-    return {g.q, g.k, g.v, at::Tensor(), at::Tensor()};
+                                      context->saved_data["scale"].toDouble(),
+                                      context->saved_data["window"].toInt());
+    return {g.q, g.k, g.v, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -220,16 +217,19 @@ at::Tensor by_kv_head(const at::Tensor& x, const Segment& s, std::int64_t kv_hea
 
 // Plain attention of one segment through ATen, with its gradients.
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const Segment& s, const Segment* prefix, double scale) {
+                             const Segment& s, const Segment* prefix, double scale,
+                             std::int64_t window) {
   const std::int64_t kv = k.size(1), length = s.length;
+  const std::int64_t before = prefix == nullptr ? 0 : prefix->length;
   at::Tensor keys = by_kv_head(k, s, kv), values = by_kv_head(v, s, kv);
-  const auto bool_options = q.options().dtype(at::kBool).requires_grad(false);
-  at::Tensor hidden = at::ones({length, length}, bool_options).triu(1);
   if (prefix != nullptr) {
     keys = at::cat({by_kv_head(k, *prefix, kv), keys}, 1);
     values = at::cat({by_kv_head(v, *prefix, kv), values}, 1);
-    hidden = at::cat({at::ones({length, prefix->length}, bool_options).logical_not(), hidden}, 1);
   }
+  const at::Tensor all =
+      at::ones({length, before + length}, q.options().dtype(at::kBool).requires_grad(false));
+  at::Tensor hidden = all.triu(before + 1);
+  if (window > 0) hidden = hidden.logical_or(all.tril(before - window));
   const at::Tensor scores = (at::bmm(by_kv_head(q, s, kv), keys.transpose(1, 2)) * scale)
                                 .view({kv, -1, length, keys.size(1)})
                                 .masked_fill(hidden, -std::numeric_limits<double>::infinity());
@@ -242,17 +242,18 @@ at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at:
 }  // namespace
 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::vector<Segment>& segments, double scale) {
+                            const std::vector<Segment>& segments, double scale,
+                            std::int64_t window) {
   if (q.is_cpu() && q.scalar_type() == at::kFloat) {
     if (at::GradMode::is_enabled())
-      return AttentionFunction::apply(q, k, v, to_tensor(segments), scale);
-    return attention_forward(q, k, v, segments, scale, nullptr);
+      return AttentionFunction::apply(q, k, v, to_tensor(segments), scale, window);
+    return attention_forward(q, k, v, segments, scale, window, nullptr);
   }
   std::vector<at::Tensor> parts;
   for (const auto& s : segments) {
     if (s.length == 0) continue;
     const Segment* prefix = s.prefix < 0 ? nullptr : &segments[static_cast<std::size_t>(s.prefix)];
-    parts.push_back(segment_attention(q, k, v, s, prefix, scale));
+    parts.push_back(segment_attention(q, k, v, s, prefix, scale, window));
   }
   return at::cat(parts, 0);
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <string_view>
 
 #include "model/cpu_kernels.h"
 
@@ -7,40 +10,114 @@ namespace rollcall {
 
 extern const CpuKernels kKernels_generic, kKernels_avx2, kKernels_avx512;
 
+namespace {
+
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+}
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+// To nearest, ties to even. NaN and infinity are kept out of weights before.
+std::uint32_t bfloat16_bits(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+// One row of a panel, 32 columns.
+void put_row(const float* columns, float* to) { std::copy_n(columns, kPanelWidth, to); }
+
+void put_row(const float* columns, BFloat16Pair* to) {
+  for (std::int64_t c = 0; c < kPanelWidth / 2; ++c)
+    to[c] = bfloat16_bits(columns[c]) | bfloat16_bits(columns[c + kPanelWidth / 2]) << 16;
+}
+
+void get_row(const float* from, float* columns) { std::copy_n(from, kPanelWidth, columns); }
+
+void get_row(const BFloat16Pair* from, float* columns) {
+  for (std::int64_t c = 0; c < kPanelWidth / 2; ++c) {
+    columns[c] = std::bit_cast<float>(from[c] << 16);
+    columns[c + kPanelWidth / 2] = std::bit_cast<float>(from[c] & 0xffff0000);
+  }
+}
+
+// Inputs transposed at a time: with a panel's width a square that stays in the first-level cache.
+constexpr std::int64_t kSquare = 32;
+using Square = std::array<std::array<float, kPanelWidth>, kSquare>;  // [input][column]
+
+template <class Weight>
+void pack_panel(const float* w, std::int64_t columns, std::int64_t in, Weight* to) {
+  Square square{};
+  for (std::int64_t first = 0; first < in; first += kSquare) {
+    const std::int64_t count = std::min(kSquare, in - first);
+    for (std::int64_t c = 0; c < columns; ++c)
+      for (std::int64_t k = 0; k < count; ++k) square[k][c] = w[c * in + first + k];
+    for (std::int64_t k = 0; k < count; ++k, to += kPanelRow<Weight>) put_row(square[k].data(), to);
+  }
+}
+
+// Columns [begin, end) of a panel.
+template <class Weight>
+void unpack_panel(const Weight* from, std::int64_t in, std::int64_t begin, std::int64_t end,
+                  float* w) {
+  Square square;
+  for (std::int64_t first = 0; first < in; first += kSquare) {
+    const std::int64_t count = std::min(kSquare, in - first);
+    for (std::int64_t k = 0; k < count; ++k, from += kPanelRow<Weight>)
+      get_row(from, square[k].data());
+    for (std::int64_t c = begin; c < end; ++c)
+      for (std::int64_t k = 0; k < count; ++k) w[(c - begin) * in + first + k] = square[k][c];
+  }
+}
+
+template <class Weight>
+void pack_panels(const float* w, std::int64_t out, std::int64_t in, Weight* packed) {
+  for (std::int64_t p = 0; p < panel_count(out); ++p)
+    pack_panel(w + p * kPanelWidth * in, std::min(kPanelWidth, out - p * kPanelWidth), in,
+               packed + p * kPanelRow<Weight> * in);
+}
+
+template <class Weight>
+void unpack_panels(const Weight* packed, std::int64_t in, std::int64_t first, std::int64_t last,
+                   float* w) {
+  for (std::int64_t row = first; row < last;) {
+    const std::int64_t panel = row / kPanelWidth, begin = row % kPanelWidth;
+    const std::int64_t end = std::min(kPanelWidth, last - panel * kPanelWidth);
+    unpack_panel(packed + panel * kPanelRow<Weight> * in, in, begin, end, w + (row - first) * in);
+    row += end - begin;
+  }
+}
+
+}  // namespace
+
 const CpuKernels& cpu_kernels() {
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-    return kKernels_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kKernels_avx2;
-  return kKernels_generic;
+  return has_avx512() ? kKernels_avx512 : has_avx2() ? kKernels_avx2 : kKernels_generic;
+}
+
+const CpuKernels* cpu_kernels(const char* isa) {
+  const std::string_view name = isa;
+  if (name == kKernels_avx512.isa) return has_avx512() ? &kKernels_avx512 : nullptr;
+  if (name == kKernels_avx2.isa) return has_avx2() ? &kKernels_avx2 : nullptr;
+  return name == kKernels_generic.isa ? &kKernels_generic : nullptr;
 }
 
 void pack_weights(const float* w, std::int64_t out, std::int64_t in, float* packed) {
-  for (std::int64_t panel = 0; panel < panel_count(out); ++panel) {
-    const std::int64_t first = panel * kPanelWidth;
-    const std::int64_t columns = std::min(kPanelWidth, out - first);
-    float* to = packed + first * in;
-    for (std::int64_t k = 0; k < in; ++k, to += kPanelWidth) {
-      for (std::int64_t c = 0; c < columns; ++c) to[c] = w[(first + c) * in + k];
-      std::fill(to + columns, to + kPanelWidth, 0.0f);
-    }
-  }
+  pack_panels(w, out, in, packed);
 }
 
-void unpack_weights(const float* packed, std::int64_t out, std::int64_t in, float* w) {
-  constexpr std::int64_t kBlock =
-      32;  // of inputs: with a panel's width a square that stays in the first-level cache
-  for (std::int64_t first = 0; first < out; first += kPanelWidth) {
-    const std::int64_t columns = std::min(kPanelWidth, out - first);
-    for (std::int64_t begin = 0; begin < in; begin += kBlock) {
-      const float* from = packed + first * in + begin * kPanelWidth;
-      const std::int64_t count = std::min(kBlock, in - begin);
-      for (std::int64_t c = 0; c < columns; ++c) {
-        float* to = w + (first + c) * in + begin;
-        for (std::int64_t k = 0; k < count; ++k) to[k] = from[k * kPanelWidth + c];
-      }
-    }
-  }
+void pack_weights(const float* w, std::int64_t out, std::int64_t in, BFloat16Pair* packed) {
+  pack_panels(w, out, in, packed);
+}
+
+void unpack_weights(const float* packed, std::int64_t in, std::int64_t first, std::int64_t last,
+                    float* w) {
+  unpack_panels(packed, in, first, last, w);
+}
+
+void unpack_weights(const BFloat16Pair* packed, std::int64_t in, std::int64_t first,
+                    std::int64_t last, float* w) {
+  unpack_panels(packed, in, first, last, w);
 }
 
 void store_key_value(const AttentionShape& shape, std::int64_t position, const float* key,

@@ -12,6 +12,8 @@ namespace {
 typedef float Vec __attribute__((vector_size(64)));
 typedef float VecUnaligned __attribute__((vector_size(64), aligned(4)));
 typedef std::int32_t IntVec __attribute__((vector_size(64)));
+typedef std::uint32_t PairVec __attribute__((vector_size(64)));
+typedef std::uint32_t PairVecUnaligned __attribute__((vector_size(64), aligned(4)));
 constexpr std::int64_t kLanes = 16;
 
 inline Vec load(const float* p) { return *reinterpret_cast<const VecUnaligned*>(p); }
@@ -63,16 +65,30 @@ inline Vec exp(Vec x) {
   return p * __builtin_bit_cast(Vec, power);
 }
 
-template <int kRows>
-void linear_block(const float* x, std::int64_t ldx, const float* panel, std::int64_t in,
+// The weights of one input for the columns of a panel.
+struct PanelRow {
+  Vec left, right;
+};
+
+inline PanelRow panel_row(const float* panel, std::int64_t k) {
+  return {load(panel + k * kPanelWidth), load(panel + k * kPanelWidth + kLanes)};
+}
+
+inline PanelRow panel_row(const BFloat16Pair* panel, std::int64_t k) {
+  const PairVec pairs = *reinterpret_cast<const PairVecUnaligned*>(panel + k * kLanes);
+  return {__builtin_bit_cast(Vec, pairs << 16), __builtin_bit_cast(Vec, pairs & 0xffff0000U)};
+}
+
+template <int kRows, class Weight>
+void linear_block(const float* x, std::int64_t ldx, const Weight* panel, std::int64_t in,
                   const float* bias, float* y, std::int64_t ldy, std::int64_t columns) {
   Vec sum[kRows][2] = {};
   for (std::int64_t k = 0; k < in; ++k) {
-    const Vec w0 = load(panel + k * kPanelWidth), w1 = load(panel + k * kPanelWidth + kLanes);
+    const PanelRow w = panel_row(panel, k);
     for (int r = 0; r < kRows; ++r) {
       const float a = x[r * ldx + k];
-      sum[r][0] += a * w0;
-      sum[r][1] += a * w1;
+      sum[r][0] += a * w.left;
+      sum[r][1] += a * w.right;
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -91,8 +107,8 @@ void linear_block(const float* x, std::int64_t ldx, const float* panel, std::int
   }
 }
 
-template <int kRows>
-void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const float* panel,
+template <int kRows, class Weight>
+void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* panel,
                  std::int64_t in, const float* bias, float* y, std::int64_t ldy,
                  std::int64_t columns) {
   std::int64_t r = 0;
@@ -105,7 +121,8 @@ void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const floa
   }
 }
 
-void linear(const float* x, std::int64_t ldx, std::int64_t rows, const float* packed,
+template <class Weight>
+void linear(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* packed,
             std::int64_t in, std::int64_t out, std::int64_t first_panel, std::int64_t last_panel,
             const float* bias, float* y, std::int64_t ldy) {
   constexpr std::int64_t kRowChunk = 96;  // of x, so that it stays in the first cache levels
@@ -114,9 +131,9 @@ void linear(const float* x, std::int64_t ldx, std::int64_t rows, const float* pa
     for (std::int64_t p = first_panel; p < last_panel; ++p) {
       const std::int64_t column = p * kPanelWidth;
       const std::int64_t columns = out - column < kPanelWidth ? out - column : kPanelWidth;
-      linear_rows<ROLLCALL_LINEAR_ROWS>(x + r * ldx, ldx, count, packed + column * in, in,
-                                        bias == nullptr ? nullptr : bias + column,
-                                        y + r * ldy + column, ldy, columns);
+      linear_rows<ROLLCALL_LINEAR_ROWS>(
+          x + r * ldx, ldx, count, packed + p * kPanelRow<Weight> * in, in,
+          bias == nullptr ? nullptr : bias + column, y + r * ldy + column, ldy, columns);
     }
   }
 }
@@ -168,13 +185,26 @@ inline IntVec lane_numbers() {
 
 constexpr float kMinusInfinity = -__builtin_inff();
 
-// Scores of kGroup heads that share a kv head against one stretch; returns blocks written per head.
+// All ones in the lanes of a block whose positions are in [first, length).
+inline IntVec visible_lanes(std::int64_t block, std::int64_t first, std::int64_t length) {
+  const IntVec position = lane_numbers() + static_cast<std::int32_t>(block * kKeyBlock);
+  return (position >= IntVec{} + static_cast<std::int32_t>(first)) &
+         (position < IntVec{} + static_cast<std::int32_t>(length));
+}
+
+// Positions of a view in the scores of one head: whole blocks, those that a window hides left out.
+inline std::int64_t first_block(const KeyValueView& view) { return view.first / kKeyBlock; }
+inline std::int64_t score_columns(const KeyValueView& view) {
+  if (view.first >= view.length) return 0;
+  return (key_blocks(view.length) - first_block(view)) * kKeyBlock;
+}
+
+// Scores of kGroup heads that share a kv head against the score_columns() of one stretch.
 template <int kGroup>
-std::int64_t score_stretch(const float* query, const KeyValueView& view, std::int64_t kv_head,
-                           const AttentionShape& shape, float* scores, std::int64_t stride,
-                           Vec* highest) {
-  const std::int64_t blocks = (view.length + kKeyBlock - 1) / kKeyBlock;
-  for (std::int64_t b = 0; b < blocks; ++b) {
+void score_stretch(const float* query, const KeyValueView& view, std::int64_t kv_head,
+                   const AttentionShape& shape, float* scores, std::int64_t stride, Vec* highest) {
+  const std::int64_t begin = first_block(view), end = begin + score_columns(view) / kKeyBlock;
+  for (std::int64_t b = begin; b < end; ++b, scores += kKeyBlock) {
     const float* keys =
         view.keys + b * shape.key_block_floats() + kv_head * shape.head_dim * kKeyBlock;
     Vec sum[kGroup] = {};
@@ -182,15 +212,13 @@ std::int64_t score_stretch(const float* query, const KeyValueView& view, std::in
       const Vec k = load(keys + i * kKeyBlock);
       for (int h = 0; h < kGroup; ++h) sum[h] += query[h * shape.head_dim + i] * k;
     }
-    const IntVec position = lane_numbers() + static_cast<std::int32_t>(b * kKeyBlock);
-    const IntVec limit = IntVec{} + static_cast<std::int32_t>(view.length);
+    const IntVec visible = visible_lanes(b, view.first, view.length);
     for (int h = 0; h < kGroup; ++h) {
-      const Vec s = position < limit ? sum[h] * shape.scale : splat(kMinusInfinity);
+      const Vec s = visible ? sum[h] * shape.scale : splat(kMinusInfinity);
       highest[h] = max(highest[h], s);
-      store(scores + h * stride + b * kKeyBlock, s);
+      store(scores + h * stride, s);
     }
   }
-  return blocks;
 }
 
 // Adds probability * value of one stretch for 16 dimensions of kGroup heads.
@@ -198,10 +226,12 @@ template <int kGroup>
 void mix_stretch(const float* probabilities, std::int64_t stride, const KeyValueView& view,
                  const AttentionShape& shape, std::int64_t offset, Vec* sum) {
   const std::int64_t row = shape.value_row_floats();
-  const float* value = view.values + offset;
-  for (std::int64_t j = 0; j < view.length; ++j, value += row) {
+  const float* value = view.values + view.first * row + offset;
+  const std::int64_t hidden_columns = first_block(view) * kKeyBlock;
+  for (std::int64_t j = view.first; j < view.length; ++j, value += row) {
     const Vec v = load(value);
-    for (int h = 0; h < kGroup; ++h) sum[h] += probabilities[h * stride + j] * v;
+    const float* column = probabilities + (j - hidden_columns);
+    for (int h = 0; h < kGroup; ++h) sum[h] += column[h * stride] * v;
   }
 }
 
@@ -210,13 +240,13 @@ void attend_heads(const AttentionRow& row, std::int64_t first_head, const Attent
                   float* scores) {
   const std::int64_t d = shape.head_dim;
   const std::int64_t kv_head = first_head / (shape.heads / shape.kv_heads);
-  const std::int64_t stride = (row.prefix.length + 15) / 16 * 16 + (row.own.length + 15) / 16 * 16;
+  const std::int64_t prefix_columns = score_columns(row.prefix);
+  const std::int64_t stride = prefix_columns + score_columns(row.own);
   const float* query = row.query + first_head * d;
   Vec highest[kGroup];
   for (int h = 0; h < kGroup; ++h) highest[h] = splat(kMinusInfinity);
-  const std::int64_t prefix_blocks =
-      score_stretch<kGroup>(query, row.prefix, kv_head, shape, scores, stride, highest);
-  float* own_scores = scores + prefix_blocks * kKeyBlock;
+  score_stretch<kGroup>(query, row.prefix, kv_head, shape, scores, stride, highest);
+  float* own_scores = scores + prefix_columns;
   score_stretch<kGroup>(query, row.own, kv_head, shape, own_scores, stride, highest);
 
   float scale[kGroup];
@@ -269,21 +299,20 @@ void gradient_scores(const AttentionGradientRow& row, std::int64_t head, std::in
                      const AttentionShape& shape, float* p, float* ds) {
   const std::int64_t d = shape.head_dim;
   const float *query = row.query + head * d, *dout = row.dout + head * d;
-  const std::int64_t blocks = (row.length + kKeyBlock - 1) / kKeyBlock;
-  for (std::int64_t b = 0; b < blocks; ++b) {
+  const std::int64_t blocks = key_blocks(row.length);
+  for (std::int64_t b = row.first / kKeyBlock; b < blocks; ++b) {
     const std::int64_t offset = b * shape.key_block_floats() + kv_head * d * kKeyBlock;
     Vec score{}, dp{};
     for (std::int64_t i = 0; i < d; ++i) {
       score += query[i] * load(row.keys + offset + i * kKeyBlock);
       dp += dout[i] * load(row.values + offset + i * kKeyBlock);
     }
-    const IntVec position = lane_numbers() + static_cast<std::int32_t>(b * kKeyBlock);
-    const IntVec limit = IntVec{} + static_cast<std::int32_t>(row.length);
+    const IntVec visible = visible_lanes(b, row.first, row.length);
     const Vec all = exp(score * shape.scale - row.lse[head]);
-    const Vec probability = position < limit ? all : Vec{};
+    const Vec probability = visible ? all : Vec{};
     const Vec gradient = probability * (dp - row.delta[head]) * shape.scale;
     store(p + b * kKeyBlock, probability);
-    store(ds + b * kKeyBlock, position < limit ? gradient : Vec{});
+    store(ds + b * kKeyBlock, visible ? gradient : Vec{});
   }
 }
 
@@ -304,7 +333,7 @@ void gradient_rows(const AttentionGradientRow& row, std::int64_t head, std::int6
   const std::int64_t column = kv_head * shape.head_dim + i, at = head * shape.head_dim + i;
   const Vec query = get(row.query + at), dout = get(row.dout + at);
   Vec dquery = get(row.dquery + at);
-  for (std::int64_t j = 0; j < row.length; ++j) {
+  for (std::int64_t j = row.first; j < row.length; ++j) {
     const std::int64_t cell = j * stride + column;
     dquery += ds[j] * get(row.key_rows + cell);
     put(row.dkey_rows + cell, get(row.dkey_rows + cell) + ds[j] * query);
@@ -317,7 +346,7 @@ void attention_gradient(const AttentionGradientRow* rows, std::int64_t count, st
                         const AttentionShape& shape, float* scratch) {
   const std::int64_t group = shape.heads / shape.kv_heads, d = shape.head_dim;
   for (std::int64_t r = 0; r < count; ++r) {
-    float* ds = scratch + (rows[r].length + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
+    float* ds = scratch + key_blocks(rows[r].length) * kKeyBlock;
     for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
       gradient_scores(rows[r], head, kv_head, shape, scratch, ds);
       std::int64_t i = 0;
@@ -355,8 +384,15 @@ void softmax(const float* logits, std::int64_t n, float lse, float* p) {
 #define ROLLCALL_TEXT(a) ROLLCALL_TEXT_(a)
 
 extern const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA);
-const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {
-    ROLLCALL_TEXT(ROLLCALL_ISA), linear,    rms_norm, rope, silu_mul, attention,
-    attention_gradient,          logsumexp, softmax};
+const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {ROLLCALL_TEXT(ROLLCALL_ISA),
+                                                           linear<float>,
+                                                           linear<BFloat16Pair>,
+                                                           rms_norm,
+                                                           rope,
+                                                           silu_mul,
+                                                           attention,
+                                                           attention_gradient,
+                                                           logsumexp,
+                                                           softmax};
 
 }  // namespace rollcall

@@ -8,14 +8,16 @@ namespace rollcall {
 // Keys and values of one stretch of consecutive positions, one layer. Keys are blocked by 16
 // positions so that a score needs no horizontal sum: keys
 // [ceil(length/16)][kv_heads][head_dim][16], values [length][kv_heads][padded_head_dim], padding
-// zero.
+// zero. Positions before `first` are hidden, by a sliding window.
 struct KeyValueView {
   const float* keys = nullptr;
   const float* values = nullptr;
   std::int64_t length = 0;
+  std::int64_t first = 0;  // at most length
 };
 
-// One query row: all its heads attend to `prefix` and then to `own`, in this order.
+// One query row: all its heads attend to `prefix` and then to `own`, in this order; at least one
+// position is not hidden.
 struct AttentionRow {
   const float* query = nullptr;  // [heads, head_dim]
   float* out = nullptr;          // [heads, head_dim]
@@ -34,9 +36,9 @@ struct AttentionGradientRow {
   const float* keys = nullptr;
   const float* values = nullptr;
   const float* key_rows = nullptr;
-  float* dkey_rows = nullptr;    // added to
-  float* dvalue_rows = nullptr;  // added to
-  std::int64_t length = 0;       // positions the row sees
+  float* dkey_rows = nullptr;          // added to
+  float* dvalue_rows = nullptr;        // added to
+  std::int64_t length = 0, first = 0;  // the row sees positions [first, length)
 };
 
 struct AttentionShape {
@@ -47,8 +49,22 @@ struct AttentionShape {
   std::int64_t value_row_floats() const { return kv_heads * padded_head_dim(); }
 };
 
-inline constexpr std::int64_t kKeyBlock = 16;    // positions in a block of keys
+inline constexpr std::int64_t kKeyBlock = 16;  // positions in a block of keys
+constexpr std::int64_t key_blocks(std::int64_t positions) {
+  return (positions + kKeyBlock - 1) / kKeyBlock;
+}
+
 inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
+
+// Two weights of one input in a bfloat16 panel: of column c (below 16) in the low half, of column
+// c + 16 in the high half, so that a vector of pairs widens by a shift and a mask.
+using BFloat16Pair = std::uint32_t;
+
+// Elements of a panel that belong to one input.
+template <class Weight>
+inline constexpr std::int64_t kPanelRow = kPanelWidth;
+template <>
+inline constexpr std::int64_t kPanelRow<BFloat16Pair> = kPanelWidth / 2;
 
 // float32 kernels of one instruction set. Every output row depends on its own input row alone, with
 // a fixed order of additions: results do not change with the number of rows, their place, or how
@@ -62,6 +78,12 @@ struct CpuKernels {
   void (*linear)(const float* x, std::int64_t ldx, std::int64_t rows, const float* packed,
                  std::int64_t in, std::int64_t out, std::int64_t first_panel,
                  std::int64_t last_panel, const float* bias, float* y, std::int64_t ldy);
+
+  // The same bits as `linear` on the widened weights.
+  void (*linear_bfloat16)(const float* x, std::int64_t ldx, std::int64_t rows,
+                          const BFloat16Pair* packed, std::int64_t in, std::int64_t out,
+                          std::int64_t first_panel, std::int64_t last_panel, const float* bias,
+                          float* y, std::int64_t ldy);
 
   // y = x / sqrt(mean(x^2) + eps) * weight per row of n; rstd [rows] may be null.
   void (*rms_norm)(const float* x, const float* weight, std::int64_t rows, std::int64_t n,
@@ -94,14 +116,21 @@ struct CpuKernels {
 
 // The kernels of the best instruction set this CPU has.
 const CpuKernels& cpu_kernels();
+// Those of "avx512", "avx2" or "generic"; null if this CPU lacks the instructions.
+const CpuKernels* cpu_kernels(const char* isa);
 
 inline std::int64_t panel_count(std::int64_t out) { return (out + kPanelWidth - 1) / kPanelWidth; }
 
-// w [out, in] row-major -> packed [panel_count(out)][in][32], padding zero.
+// w [out, in] row-major -> packed [panel_count(out)][in][32], padding zero; for bfloat16
+// [panel_count(out)][in][16] pairs, rounded to nearest even.
 void pack_weights(const float* w, std::int64_t out, std::int64_t in, float* packed);
+void pack_weights(const float* w, std::int64_t out, std::int64_t in, BFloat16Pair* packed);
 
-// The inverse: w [out, in].
-void unpack_weights(const float* packed, std::int64_t out, std::int64_t in, float* w);
+// The inverse, for outputs [first, last) of the weight: w [last - first, in].
+void unpack_weights(const float* packed, std::int64_t in, std::int64_t first, std::int64_t last,
+                    float* w);
+void unpack_weights(const BFloat16Pair* packed, std::int64_t in, std::int64_t first,
+                    std::int64_t last, float* w);
 
 // Writes one position's key [kv_heads, head_dim] and value into the blocked layout.
 void store_key_value(const AttentionShape&, std::int64_t position, const float* key,

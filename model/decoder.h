@@ -19,16 +19,20 @@ namespace rollcall {
 // from which the layer is computed again. The results have the same bits.
 enum class Activations { kKept, kRecomputed };
 
-// The forward pass of a pre-norm decoder (Qwen3, Llama layouts): the only one, for prefill, decode
-// and training alike. They differ in `Attend` alone, i.e. in where keys and values lie. Single
-// thread.
+// The forward pass of a pre-norm decoder (Llama, Mistral, Qwen and SmolLM layouts): the only one,
+// for prefill, decode and training alike. They differ in `Attend` alone, i.e. in where keys and
+// values lie. Single thread.
 class Decoder {
  public:
-  explicit Decoder(const ModelSpec&);
+  // A policy whose weights are those bound to it, rounded to `dtype` (float32 or bfloat16); the
+  // arithmetic is float32. Throws Error if they cannot fit into memory.
+  explicit Decoder(const ModelSpec&, at::ScalarType dtype = at::kFloat);
 
-  // Takes the parameters (shared storage, no copy) and packs them. Call again after their values
-  // change. Linear layers named in `lora` train that adapter, which their weight holds already.
-  void bind(const NamedTensors&, const std::map<std::string, LoraLeaves>& lora = {});
+  // Packs the parameters, one at a time; call again after their values change. Keeps those that
+  // require gradients, as the leaves that receive them; the others need live only during the call.
+  // Linear layers named in `lora` train that adapter, which their weight holds already.
+  void bind(const TensorSource&, const std::map<std::string, LoraLeaves>& lora = {});
+  void bind(const NamedTensors&);
 
   // Attention of one layer: q [T, heads, d], k and v [T, kv_heads, d], rotated -> [T, heads, d].
   using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& q,
@@ -45,6 +49,7 @@ class Decoder {
 
   const LinearWeight& head() const { return head_; }
   double attention_scale() const;
+  at::ScalarType dtype() const { return dtype_; }
   const ModelSpec& spec() const { return spec_; }
 
  private:
@@ -60,13 +65,11 @@ class Decoder {
   void grow_rope_table(std::int64_t positions) const;
 
   ModelSpec spec_;
-  at::Tensor embedding_, final_norm_;
+  at::ScalarType dtype_;
+  LinearWeight embedding_, head_;  // the same where tied
+  at::Tensor final_norm_;
   std::vector<Layer> layers_;
-  LinearWeight head_;
   mutable at::Tensor cosine_, sine_;  // [positions, head_dim / 2], grown on demand
 };
-
-// Inverse frequencies of the spec's rope type, [head_dim / 2].
-std::vector<float> rope_inverse_frequencies(const ModelSpec&);
 
 }  // namespace rollcall

@@ -13,6 +13,7 @@
 #include "comms/error.h"
 #include "model/decoder.h"
 #include "model/kv_segment.h"
+#include "model/query_stretch.h"
 #include "model/sampling.h"
 
 namespace rollcall {
@@ -59,8 +60,7 @@ struct Engine::Impl {
   Impl(const ModelSpec& spec_in, const EngineOptions& options_in)
       : spec(spec_in),
         options(options_in),
-        weights(make_flat_weights(spec_in)),
-        decoder(spec_in),
+        decoder(spec_in, options_in.dtype),
         shape{spec.heads, spec.kv_heads, spec.head_dim,
               static_cast<float>(decoder.attention_scale())} {}
 
@@ -146,29 +146,19 @@ struct Engine::Impl {
   at::Tensor attend(const Batch& batch, std::int64_t layer, const at::Tensor& q,
                     const at::Tensor& k, const at::Tensor& v) const {
     at::Tensor out = at::empty_like(q);
-    const std::int64_t kv_row = shape.kv_heads * shape.head_dim,
-                       q_row = shape.heads * shape.head_dim;
-    std::vector<AttentionRow> rows;
-    rows.reserve(batch.tokens.size());
-    std::int64_t longest = 0;
+    const std::int64_t kv_row = shape.kv_heads * shape.head_dim;
+    std::vector<QueryStretch> stretches;
     for (const auto& s : batch.stretches) {
       for (std::int64_t i = 0; i < s.count; ++i)
         s.target->store(layer, s.first + i, k.const_data_ptr<float>() + (s.row + i) * kv_row,
                         v.const_data_ptr<float>() + (s.row + i) * kv_row);
-      const KeyValueView prefix =
-          s.prefix == nullptr ? KeyValueView{} : s.prefix->view(layer, s.prefix->length());
-      for (std::int64_t i = 0; i < s.count; ++i)
-        rows.push_back({q.const_data_ptr<float>() + (s.row + i) * q_row,
-                        out.data_ptr<float>() + (s.row + i) * q_row, nullptr, prefix,
-                        s.target->view(layer, s.first + i + 1)});
-      longest = std::max(longest, prefix.length + s.first + s.count + 2 * kKeyBlock);
+      stretches.push_back(
+          {s.row, s.count, s.first,
+           s.prefix == nullptr ? KeyValueView{} : s.prefix->view(layer, s.prefix->length()),
+           s.target->view(layer, s.first + s.count)});
     }
-    at::parallel_for(
-        0, static_cast<std::int64_t>(rows.size()), 16, [&](std::int64_t begin, std::int64_t end) {
-          std::vector<float> scratch(
-              static_cast<std::size_t>(shape.heads / shape.kv_heads * longest));
-          cpu_kernels().attention(rows.data() + begin, end - begin, shape, scratch.data());
-        });
+    rollcall::attend(stretches, shape, spec.window(layer), q.const_data_ptr<float>(),
+                     out.data_ptr<float>(), nullptr);
     return out;
   }
 
@@ -240,7 +230,6 @@ struct Engine::Impl {
 
   ModelSpec spec;
   EngineOptions options;
-  FlatWeights weights;
   Decoder decoder;
   AttentionShape shape;
   std::int64_t version = -1;
@@ -254,13 +243,10 @@ Engine::Engine(const ModelSpec& spec, const EngineOptions& options)
     : impl_(std::make_unique<Impl>(spec, options)) {}
 Engine::~Engine() = default;
 
-std::span<float> Engine::weight_buffer() {
-  return {impl_->weights.flat.data_ptr<float>(),
-          static_cast<std::size_t>(impl_->weights.flat.numel())};
-}
-
-void Engine::commit_weights(std::int64_t version) {
-  impl_->decoder.bind(impl_->weights.tensors);
+void Engine::load(std::int64_t version, const TensorSource& weights) {
+  const at::NoGradGuard no_grad;
+  impl_->version = -1;
+  impl_->decoder.bind(weights);
   impl_->version = version;
   impl_->prompts.clear();  // caches of the old version live on only in their open sequences
 }
@@ -322,7 +308,7 @@ bool Engine::has_work() const {
 
 std::vector<Engine::Finished> Engine::step() {
   const at::NoGradGuard no_grad;
-  if (impl_->version < 0) throw Error("engine: no weights committed");
+  if (impl_->version < 0) throw Error("engine: no weights loaded");
   std::vector<Finished> finished =
       impl_->collect();  // turns that end without a token: no room left
   const Impl::Batch batch = impl_->gather();

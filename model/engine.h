@@ -32,8 +32,9 @@ struct Completion {
 using SequenceId = std::int64_t;
 
 struct EngineOptions {
-  std::int64_t max_context = 8192;  // tokens a sequence may hold, prompt included
-  std::int64_t max_batch = 256;     // sequences decoded together
+  std::int64_t max_context = 8192;    // tokens a sequence may hold, prompt included
+  std::int64_t max_batch = 256;       // sequences decoded together
+  at::ScalarType dtype = at::kFloat;  // of the policy's weights
 };
 
 struct EngineStats {
@@ -55,11 +56,10 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // The buffer that the next weights are written into (parameter_shapes() order, float32).
-  std::span<float> weight_buffer();
-  // Makes the buffer's contents the policy of `version`. Sequences opened before keep their cache:
+  // Packs what `weights` gives, one tensor at a time, as the policy of `version`, in the memory of
+  // the version before. If it throws there is no policy. Sequences opened before keep their cache:
   // callers that must not mix versions close them first.
-  void commit_weights(std::int64_t version);
+  void load(std::int64_t version, const TensorSource& weights);
   std::int64_t version() const;
 
   // Starts a sequence. The n-th token sampled in it uses the n-th draw of `seed`.

@@ -21,7 +21,7 @@ class KvSegment {
   // must then be stored in every layer before they are read.
   void extend(std::int64_t count) {
     length_ += count;
-    const auto blocks = static_cast<std::size_t>((length_ + kKeyBlock - 1) / kKeyBlock);
+    const auto blocks = static_cast<std::size_t>(key_blocks(length_));
     for (std::size_t i = 0; i < keys_.size(); ++i) {
       keys_[i].resize(blocks * static_cast<std::size_t>(shape_.key_block_floats()));
       values_[i].resize(blocks * static_cast<std::size_t>(kKeyBlock * shape_.value_row_floats()));

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "comms/error.h"
 #include "model/cpu_kernels.h"
 #include "model/kernel_calls.h"
 #include "model/ops.h"
@@ -16,19 +19,48 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kUnpackedFloats = 1 << 24;  // of a weight, alive at once in the backward
+constexpr std::int64_t kLooseFloats = 1 << 24;  // of a weight outside its panels at a time
 
-// Outputs [first, last) of the weight in rows: [last - first, in]; `first` begins a panel.
+// Calls body(panels) with the panels as what they are: float or BFloat16Pair.
+template <class Body>
+void with_panels(const LinearWeight& w, const Body& body) {
+  void* data = w.packed.data_ptr();
+  if (w.packed.scalar_type() == at::kBFloat16) {
+    body(static_cast<BFloat16Pair*>(data));
+  } else {
+    body(static_cast<float*>(data));
+  }
+}
+
+auto kernel_of(const CpuKernels& kernels, const float*) { return kernels.linear; }
+auto kernel_of(const CpuKernels& kernels, const BFloat16Pair*) { return kernels.linear_bfloat16; }
+
+// Calls body(first, last) for pieces of [0, out) that begin at a panel and hold kLooseFloats at
+// most, or one panel.
+template <class Body>
+void in_pieces(std::int64_t out, std::int64_t in, const Body& body) {
+  const std::int64_t panels =
+      std::max<std::int64_t>(1, kLooseFloats / (std::max<std::int64_t>(1, in) * kPanelWidth));
+  for (std::int64_t first = 0; first < out; first += panels * kPanelWidth)
+    body(first, std::min(out, first + panels * kPanelWidth));
+}
+
+// Outputs [first, last) of the weight: [last - first, in]; `first` begins a panel.
 at::Tensor unpacked_rows(const LinearWeight& w, std::int64_t first, std::int64_t last) {
   const std::int64_t in = w.packed.size(1);
   at::Tensor rows = at::empty({last - first, in}, at::kFloat);
-  const float* panels = w.packed.const_data_ptr<float>() + first * in;
   parallel(panel_count(last - first), kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t row = begin * kPanelWidth;
-    unpack_weights(panels + row * in, std::min(last - first, end * kPanelWidth) - row, in,
-                   rows.data_ptr<float>() + row * in);
+    const std::int64_t from = first + begin * kPanelWidth;
+    with_panels(w, [&](const auto* panels) {
+      unpack_weights(panels, in, from, std::min(last, first + end * kPanelWidth),
+                     rows.data_ptr<float>() + (from - first) * in);
+    });
   });
   return rows;
+}
+
+bool needs_gradient(const std::optional<at::Tensor>& weight) {
+  return weight.has_value() && weight->requires_grad();
 }
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -36,7 +68,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
                             const std::optional<at::Tensor>& weight,
                             const std::optional<at::Tensor>& bias, const at::Tensor& packed,
                             std::int64_t out) {
-    const bool trained = weight.has_value() && weight->requires_grad();
+    const bool trained = needs_gradient(weight);
     context->save_for_backward({trained ? x : at::Tensor(), packed});
     context->saved_data["trained"] = trained;
     context->saved_data["bias"] = bias.has_value();
@@ -57,50 +89,111 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   }
 };
 
+at::Tensor embedding_rows(const at::Tensor& ids, const LinearWeight& w) {
+  const std::int64_t in = w.packed.size(1);
+  at::Tensor rows = at::empty({ids.numel(), in}, at::kFloat);
+  const auto* id = ids.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < ids.numel(); ++i) {
+    if (id[i] < 0 || id[i] >= w.out)
+      throw Error("token id " + std::to_string(id[i]) + " is outside the embedding of " +
+                  std::to_string(w.out) + " rows");
+  }
+  parallel(ids.numel(), 8 * kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
+    with_panels(w, [&](const auto* panels) {
+      for (std::int64_t i = begin; i < end; ++i)
+        unpack_weights(panels, in, id[i], id[i] + 1, rows.data_ptr<float>() + i * in);
+    });
+  });
+  return rows;
+}
+
+struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& weight,
+                            const at::Tensor& ids, const at::Tensor& packed) {
+    context->save_for_backward({ids});
+    context->saved_data["out"] = weight.size(0);
+    return embedding_rows(ids, {{}, {}, packed, weight.size(0)});
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    return {at::embedding_dense_backward(grads[0].contiguous(), context->get_saved_variables()[0],
+                                         context->saved_data["out"].toInt(), /*padding_idx=*/-1,
+                                         /*scale_grad_by_freq=*/false),
+            at::Tensor(), at::Tensor()};
+  }
+};
+
+at::Tensor rounded(const at::Tensor& values, at::ScalarType dtype) {
+  return values.to(dtype).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+}
+
+struct RoundFunction : torch::autograd::Function<RoundFunction> {
+  static at::Tensor forward(AutogradContext*, const at::Tensor& values, std::int64_t dtype) {
+    return rounded(values, static_cast<at::ScalarType>(dtype));
+  }
+  static variable_list backward(AutogradContext*, variable_list grads) {
+    return {grads[0], at::Tensor()};
+  }
+};
+
+bool has_panels(const at::Tensor& values) {
+  return values.is_cpu() && values.scalar_type() != at::kDouble;
+}
+
 }  // namespace
 
 void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
   const std::int64_t rows = x.size(0), in = x.size(1), out = w.out;
   const float* bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr;
   const float* from = x.const_data_ptr<float>();
-  const float* packed = w.packed.const_data_ptr<float>();
   float* to = y.data_ptr<float>();
-  const auto& kernel = cpu_kernels();
   const std::int64_t panels = panel_count(out);
+  const auto run = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t first_panel,
+                       std::int64_t last_panel) {
+    with_panels(w, [&](const auto* packed) {
+      kernel_of(cpu_kernels(), packed)(from + first_row * in, in, last_row - first_row, packed, in,
+                                       out, first_panel, last_panel, bias, to + first_row * out,
+                                       out);
+    });
+  };
   if (rows >= panels) {
-    parallel(rows, 2 * in * out, [&](std::int64_t begin, std::int64_t end) {
-      kernel.linear(from + begin * in, in, end - begin, packed, in, out, 0, panels, bias,
-                    to + begin * out, out);
-    });
+    parallel(rows, 2 * in * out,
+             [&](std::int64_t begin, std::int64_t end) { run(begin, end, 0, panels); });
   } else {
-    parallel(panels, 2 * in * kPanelWidth * rows, [&](std::int64_t begin, std::int64_t end) {
-      kernel.linear(from, in, rows, packed, in, out, begin, end, bias, to, out);
-    });
+    parallel(panels, 2 * in * kPanelWidth * rows,
+             [&](std::int64_t begin, std::int64_t end) { run(0, rows, begin, end); });
   }
 }
 
 at::Tensor times_weight(const at::Tensor& dy, const LinearWeight& w) {
-  const std::int64_t in = w.packed.size(1);
-  const std::int64_t step =
-      std::max<std::int64_t>(1, kUnpackedFloats / (in * kPanelWidth)) * kPanelWidth;
   at::Tensor dx;
-  for (std::int64_t first = 0; first < w.out; first += step) {
-    const std::int64_t last = std::min(w.out, first + step);
+  in_pieces(w.out, w.packed.size(1), [&](std::int64_t first, std::int64_t last) {
     const at::Tensor part = dy.slice(1, first, last), rows = unpacked_rows(w, first, last);
     dx.defined() ? dx.addmm_(part, rows) : dx = at::mm(part, rows);
-  }
+  });
   return dx;
 }
 
-void pack(LinearWeight& w, const at::Tensor& values) {
+void pack(LinearWeight& w, const at::Tensor& values, at::ScalarType dtype) {
   w.out = values.size(0);
-  w.weight = values.requires_grad() || !has_kernel(values) ? values : at::Tensor();
-  if (!has_kernel(values)) return;
+  w.weight = values.requires_grad() || !has_panels(values) ? values : at::Tensor();
+  if (!has_panels(values)) return;
   const at::NoGradGuard no_grad;
-  const at::Tensor weight = values.contiguous();
-  const std::int64_t in = weight.size(1);
-  if (!w.packed.defined()) w.packed = at::empty({panel_count(w.out), in, kPanelWidth}, at::kFloat);
-  pack_weights(weight.const_data_ptr<float>(), w.out, in, w.packed.data_ptr<float>());
+  const std::int64_t in = values.size(1);
+  if (!w.packed.defined() || w.packed.scalar_type() != dtype)
+    w.packed = at::empty({panel_count(w.out), in, kPanelWidth}, dtype);
+  in_pieces(w.out, in, [&](std::int64_t first, std::int64_t last) {
+    const at::Tensor rows = values.slice(0, first, last).to(at::kFloat).contiguous();
+    parallel(panel_count(last - first), 4 * kPanelWidth * in,
+             [&](std::int64_t begin, std::int64_t end) {
+               const std::int64_t row = begin * kPanelWidth;
+               with_panels(w, [&](auto* panels) {
+                 using Weight = std::remove_pointer_t<decltype(panels)>;
+                 pack_weights(rows.const_data_ptr<float>() + row * in,
+                              std::min(last - first, end * kPanelWidth) - row, in,
+                              panels + (first / kPanelWidth + begin) * kPanelRow<Weight> * in);
+               });
+             });
+  });
 }
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
@@ -111,6 +204,20 @@ at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
   at::Tensor y = at::empty({x.size(0), w.out}, x.options());
   linear_into(x, w, y);
   return y;
+}
+
+at::Tensor embedding(const at::Tensor& ids, const LinearWeight& w) {
+  if (!w.packed.defined()) return at::embedding(w.weight, ids);
+  if (at::GradMode::is_enabled() && w.weight.defined())
+    return EmbeddingFunction::apply(w.weight, ids, w.packed);
+  return embedding_rows(ids, w);
+}
+
+at::Tensor policy_vector(const at::Tensor& values, at::ScalarType dtype) {
+  if (!has_panels(values)) return values;
+  if (!values.requires_grad()) return rounded(values, dtype);
+  return dtype == at::kFloat ? values
+                             : RoundFunction::apply(values, static_cast<std::int64_t>(dtype));
 }
 
 }  // namespace rollcall

@@ -2,12 +2,14 @@
 #include "model/lora.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <random>
+#include <utility>
 
 #include "comms/error.h"
 
@@ -68,13 +70,13 @@ void merge_row(const float* __restrict base, const float* __restrict a, const fl
   for (std::int64_t i = 0; i < in; ++i) out[i] = base[i] + scaling * sum[i];
 }
 
-void merge_module(const at::Tensor& base, const at::Tensor& a, const at::Tensor& b, float scaling,
-                  const at::Tensor& weight) {
+void merge_rows(const at::Tensor& base, const at::Tensor& a, const at::Tensor& b, float scaling,
+                at::Tensor& merged) {
   const std::int64_t rank = a.size(0), in = a.size(1);
   const auto* from = base.const_data_ptr<float>();
   const auto* a_rows = a.const_data_ptr<float>();
   const auto* b_rows = b.const_data_ptr<float>();
-  auto* to = weight.data_ptr<float>();
+  auto* to = merged.data_ptr<float>();
   constexpr std::int64_t kGrainFlops = 1 << 18;  // work worth waking a thread for
   at::parallel_for(0, b.size(0), std::max<std::int64_t>(1, kGrainFlops / (2 * rank * in)),
                    [&](std::int64_t begin, std::int64_t end) {
@@ -135,14 +137,24 @@ void init_lora(std::uint64_t seed, LoraAdapter& adapter) {
   }
 }
 
-void merge_lora(const LoraAdapter& adapter, const NamedTensors& base, const NamedTensors& weights) {
-  const auto& parameters = adapter.parameters.tensors;
-  const auto scaling = static_cast<float>(lora_scaling(adapter.options));
-  for (const auto& module : adapter.modules) {
-    const std::string name = module + std::string(kWeight);
-    merge_module(base.at(name), parameters.at(lora_a_key(module)),
-                 parameters.at(lora_b_key(module)), scaling, weights.at(name));
-  }
+at::Tensor merge_lora(const LoraAdapter& adapter, const std::string& module,
+                      const at::Tensor& weight) {
+  const at::Tensor base = weight.detach().to(at::kFloat).contiguous();
+  at::Tensor merged = at::empty(base.sizes(), at::kFloat);
+  merge_rows(base, adapter.parameters.tensors.at(lora_a_key(module)),
+             adapter.parameters.tensors.at(lora_b_key(module)),
+             static_cast<float>(lora_scaling(adapter.options)), merged);
+  return merged;
+}
+
+TensorSource with_lora(const LoraAdapter& adapter, TensorSource base) {
+  return [adapter, base = std::move(base)](const std::string& name) {
+    const at::Tensor values = base(name);
+    if (!name.ends_with(kWeight)) return values;
+    const std::string module = name.substr(0, name.size() - kWeight.size());
+    const bool adapted = adapter.parameters.tensors.contains(lora_a_key(module));
+    return adapted ? merge_lora(adapter, module, values) : values;
+  };
 }
 
 std::map<std::string, LoraLeaves> lora_leaves(const LoraAdapter& adapter,

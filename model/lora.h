@@ -41,10 +41,14 @@ LoraAdapter make_lora_adapter(const ModelSpec&, const LoraOptions&);
 // same seed.
 void init_lora(std::uint64_t seed, LoraAdapter&);
 
-// Writes W + scaling * B @ A into the weights of the adapter's modules; `base` holds W by weight
-// name, `weights` may be its tensors too. float32 on the CPU; the same bits on every machine,
-// whatever the number of threads.
-void merge_lora(const LoraAdapter&, const NamedTensors& base, const NamedTensors& weights);
+// W + scaling * B @ A as a float32 tensor of its own, for the weight W of one of the adapter's
+// modules, in any float type on the CPU. The same bits on every machine, whatever the number of
+// threads.
+at::Tensor merge_lora(const LoraAdapter&, const std::string& module, const at::Tensor& weight);
+
+// The parameters of `base`, with the adapter merged into those of its modules. Follows the
+// adapter's present values.
+TensorSource with_lora(const LoraAdapter&, TensorSource base);
 
 // What the decoder takes to train the adapter: `leaves` are its parameters by PEFT key. By module.
 std::map<std::string, LoraLeaves> lora_leaves(const LoraAdapter&, const NamedTensors& leaves);

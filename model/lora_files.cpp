@@ -11,6 +11,7 @@
 #include "comms/error.h"
 #include "model/lora.h"
 #include "model/safetensors.h"
+#include "model/stored_weights.h"
 
 // The layout of peft 0.21 (adapter_config.json, adapter_model.safetensors).
 
@@ -75,7 +76,6 @@ void refuse_other_kinds(const fs::path& file, const json& config) {
 }
 
 LoraOptions read_options(const fs::path& file, const json& config) {
-  LoraOptions options;
   const json rank = config.value("r", json()), alpha = config.value("lora_alpha", json());
   if (!rank.is_number_integer() || rank < 1 || rank > kMaxRank)
     damaged(file, "r must be a whole number from 1 to " + std::to_string(kMaxRank));
@@ -105,8 +105,8 @@ void read_parameters(const fs::path& file, LoraAdapter& adapter) {
     const auto target = adapter.parameters.tensors.find(entry.name);
     if (target == adapter.parameters.tensors.end())
       refuse(file, "tensor '" + entry.name + "' belongs to none of target_modules");
-    check_shape(file, entry, target->second, kConfig);
-    target->second.copy_(read_tensor(file, entry));
+    target->second.copy_(
+        checked_tensor(file, entry, target->second.sizes().vec(), kConfig, at::kFloat));
     missing.erase(entry.name);
   }
   if (!missing.empty())

@@ -22,7 +22,7 @@ struct LoraOptions {
 // `model:` of a run file.
 struct ModelOptions {
   std::string path;               // Hugging Face directory
-  std::string dtype = "float32";  // compute type: float32 on CPU
+  std::string dtype = "float32";  // of the policy's weights: "float32" or "bfloat16"
   std::string train = "full";     // what is trained: full, lora
   LoraOptions lora;               // of a fresh adapter
   std::string adapter;            // PEFT directory to start from instead; empty: none

@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "model/config_keys.h"
 
 namespace rollcall {
 namespace {
@@ -17,51 +17,92 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// What a model_type means where config.json is silent, and which of its keys the class reads.
+// Where config.json gives no layer_types: which layers look through the sliding window.
+enum class WindowRule {
+  kNone,
+  kAll,
+  kFromMaxWindowLayers,  // on; only if use_sliding_window
+  kWithoutRotation,      // the layers without rotary positions; only if use_sliding_window
+};
+
+// What a model_type means where config.json is silent, and which of its keys the class reads
+// (transformers 5.23, configuration_*.py).
 struct Family {
   std::string_view model_type;
-  std::optional<std::int64_t> kv_heads;  // when the key is missing; none: as many as heads
-  std::optional<std::int64_t> head_dim;  // when missing; none: hidden_size / heads
   std::int64_t max_positions;
-  bool tied;
-  bool qk_norm;
-  bool qkv_bias;  // always, whatever the keys say
-  bool reads_attention_bias;
-  bool reads_mlp_bias;
-  bool reads_sliding_window;  // active if use_sliding_window says so
+  std::optional<std::int64_t> kv_heads{};  // when the key is missing; none: as many as heads
+  std::optional<std::int64_t> head_dim{};  // when missing; none: hidden_size / heads
+  double rope_theta = 10000.0;
+  bool tied = false;
+  bool qk_norm = false;
+  bool qkv_bias = false;  // always, whatever the keys say
+  bool reads_attention_bias = false;
+  bool reads_mlp_bias = false;
+  bool reads_no_rope_layers = false;
+  WindowRule window_rule = WindowRule::kNone;
+  std::optional<std::int64_t> window{};  // when sliding_window is missing
 };
 
 constexpr std::array kFamilies = std::to_array<Family>({
     {.model_type = "llama",
-     .kv_heads = std::nullopt,
-     .head_dim = std::nullopt,
      .max_positions = 2048,
-     .tied = false,
-     .qk_norm = false,
-     .qkv_bias = false,
      .reads_attention_bias = true,
-     .reads_mlp_bias = true,
-     .reads_sliding_window = false},
+     .reads_mlp_bias = true},
+    {.model_type = "ministral",
+     .max_positions = 131072,
+     .kv_heads = 8,
+     .window_rule = WindowRule::kAll,
+     .window = 4096},
+    {.model_type = "mistral",
+     .max_positions = 131072,
+     .kv_heads = 8,
+     .window_rule = WindowRule::kAll,
+     .window = 4096},
     {.model_type = "qwen2",
-     .kv_heads = 32,
-     .head_dim = std::nullopt,
      .max_positions = 32768,
-     .tied = false,
-     .qk_norm = false,
+     .kv_heads = 32,
      .qkv_bias = true,
-     .reads_attention_bias = false,
-     .reads_mlp_bias = false,
-     .reads_sliding_window = true},
+     .window_rule = WindowRule::kFromMaxWindowLayers,
+     .window = 4096},
     {.model_type = "qwen3",
+     .max_positions = 32768,
      .kv_heads = 32,
      .head_dim = 128,
-     .max_positions = 32768,
-     .tied = false,
      .qk_norm = true,
-     .qkv_bias = false,
      .reads_attention_bias = true,
-     .reads_mlp_bias = false,
-     .reads_sliding_window = true},
+     .window_rule = WindowRule::kFromMaxWindowLayers,
+     .window = 4096},
+    {.model_type = "smollm3",
+     .max_positions = 32768,
+     .kv_heads = 4,
+     .rope_theta = 2e6,
+     .tied = true,
+     .reads_attention_bias = true,
+     .reads_mlp_bias = true,
+     .reads_no_rope_layers = true,
+     .window_rule = WindowRule::kWithoutRotation},
+});
+
+// Why some well-known model types are not supported, by a part of their name; the first wins.
+struct Stranger {
+  std::string_view part, reason;
+};
+
+constexpr std::array kStrangers = std::to_array<Stranger>({
+    {"moe", "a mixture of experts"},
+    {"mixtral", "a mixture of experts"},
+    {"deepseek", "a mixture of experts"},
+    {"gpt_oss", "a mixture of experts"},
+    {"_vl", "a model that sees images"},
+    {"mistral3", "a model that sees images"},
+    {"mllama", "a model that sees images"},
+    {"llama4", "a model that sees images"},
+    {"qwen3_next", "it has linear attention layers"},
+    {"qwen3_5", "it has linear attention layers"},
+    {"gemma", "its norms, embeddings and activation differ"},
+    {"phi", "its projections are fused"},
+    {"olmo", "its norms stand elsewhere"},
+    {"glm", "its projections are fused"},
 });
 
 // Bounds that no real model comes near: with them no count of parameters overflows.
@@ -70,76 +111,6 @@ constexpr std::int64_t kMaxHeads = 1024;
 constexpr std::int64_t kMaxHeadDim = 1024;
 constexpr std::int64_t kMaxWidth = 1 << 24;
 constexpr std::int64_t kMaxPositions = std::int64_t{1} << 40;
-
-// One object of a JSON file, read key by key. A null value counts as a missing key, as for the
-// library that writes these files.
-class Keys {
- public:
-  Keys(std::string where, json object) : where_(std::move(where)), object_(std::move(object)) {}
-
-  [[noreturn]] void fail(const std::string& key, const std::string& problem,
-                         const std::string& advice = {}) const {
-    throw input_error(where_ + key + ": " + problem, advice);
-  }
-
-  bool names(const std::string& key) const { return object_.contains(key); }
-
-  const json* find(const std::string& key) const {
-    const auto at = object_.find(key);
-    return at == object_.end() || at->is_null() ? nullptr : &*at;
-  }
-
-  std::int64_t size(const std::string& key, std::int64_t largest,
-                    std::optional<std::int64_t> missing = {}) const {
-    const auto* value = find(key);
-    if (value == nullptr && missing) return *missing;
-    if (value == nullptr) fail(key, "missing");
-    if (!value->is_number_integer() || *value < 1 || *value > largest) {
-      fail(key, "must be a whole number from 1 to " + std::to_string(largest) + ", is " +
-                    (value->is_number() ? value->dump() : value->type_name()));
-    }
-    return value->get<std::int64_t>();
-  }
-
-  double positive(const std::string& key, std::optional<double> missing = {}) const {
-    const auto* value = find(key);
-    if (value == nullptr && missing) return *missing;
-    if (value == nullptr) fail(key, "missing");
-    const double number = value->is_number() ? value->get<double>() : 0;
-    if (!(number > 0) || !std::isfinite(number)) fail(key, "must be a number over 0");
-    return number;
-  }
-
-  bool flag(const std::string& key, bool missing) const {
-    const auto* value = find(key);
-    if (value == nullptr) return missing;
-    if (!value->is_boolean()) fail(key, "must be true or false");
-    return value->get<bool>();
-  }
-
-  std::string text(const std::string& key, const std::string& missing) const {
-    const auto* value = find(key);
-    if (value == nullptr) return missing;
-    if (!value->is_string()) fail(key, "must be a text");
-    return value->get<std::string>();
-  }
-
-  std::optional<Keys> object(const std::string& key) const {
-    const auto* value = find(key);
-    if (value == nullptr) return std::nullopt;
-    if (!value->is_object()) fail(key, "must be an object");
-    return Keys(where_ + key + ".", *value);
-  }
-
-  bool empty() const { return object_.empty(); }
-  bool holds_objects() const {
-    return std::ranges::any_of(object_, [](const json& value) { return value.is_object(); });
-  }
-
- private:
-  std::string where_;  // file and path of the object, ready to be followed by a key
-  json object_;
-};
 
 json read_object(const fs::path& file) {
   json document;
@@ -154,17 +125,21 @@ json read_object(const fs::path& file) {
   return document;
 }
 
-const Family& family_of(const Keys& config) {
+const Family& family_of(const ConfigKeys& config) {
   const auto type = config.text("model_type", "");
   std::string known;
   for (const auto& family : kFamilies) {
     if (family.model_type == type) return family;
     known += (known.empty() ? "" : ", ") + std::string(family.model_type);
   }
-  config.fail("model_type", "'" + type + "' is not supported", "supported: " + known);
+  const auto stranger = std::ranges::find_if(
+      kStrangers, [&](const Stranger& s) { return type.find(s.part) != std::string::npos; });
+  const auto reason =
+      stranger == kStrangers.end() ? std::string() : ": " + std::string(stranger->reason);
+  config.fail("model_type", "'" + type + "' is not supported" + reason, "supported: " + known);
 }
 
-void refuse_unsupported(const Keys& config, const Family& family) {
+void refuse_unsupported(const ConfigKeys& config) {
   if (config.find("quantization_config") != nullptr) {
     config.fail("quantization_config", "quantised weights cannot be trained",
                 "use the checkpoint in bfloat16 or float32");
@@ -172,21 +147,9 @@ void refuse_unsupported(const Keys& config, const Family& family) {
   const auto activation = config.text("hidden_act", "silu");
   if (activation != "silu")
     config.fail("hidden_act", "'" + activation + "' is not supported, only silu");
-  if (config.positive("partial_rotary_factor", 1.0) != 1.0) {
-    config.fail("partial_rotary_factor", "only 1 is supported");
-  }
-  if (family.reads_sliding_window && config.flag("use_sliding_window", false)) {
-    config.fail("use_sliding_window", "sliding windows are not supported");
-  }
-  const auto* layer_types = config.find("layer_types");
-  if (layer_types != nullptr &&
-      (!layer_types->is_array() ||
-       std::ranges::any_of(*layer_types, [](const json& t) { return t != "full_attention"; }))) {
-    config.fail("layer_types", "only full_attention is supported");
-  }
 }
 
-void read_sizes(const Keys& config, const Family& family, ModelSpec& spec) {
+void read_sizes(const ConfigKeys& config, const Family& family, ModelSpec& spec) {
   spec.hidden_size = config.size("hidden_size", kMaxWidth);
   spec.intermediate_size = config.size("intermediate_size", kMaxWidth);
   spec.layers = config.size("num_hidden_layers", kMaxLayers);
@@ -214,46 +177,90 @@ void read_sizes(const Keys& config, const Family& family, ModelSpec& spec) {
   }
 }
 
-// transformers v4 writes rope_theta and rope_scaling, v5 rope_parameters; the older key wins where
-// both are there.
-Keys rope_keys(const Keys& config) {
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const auto keys = config.object(key);
-    if (!keys || keys->empty()) continue;
-    if (keys->holds_objects()) config.fail(key, "positions by layer type are not supported");
-    return *keys;
+constexpr const char* kFull = "full_attention";
+constexpr const char* kSliding = "sliding_attention";
+
+// By layer: whether queries and keys are rotated. In config.json 0 marks a layer without.
+std::vector<bool> read_rotary(const ConfigKeys& config, std::int64_t layers) {
+  std::vector<bool> rotary;
+  const auto* flags = config.find("no_rope_layers");
+  if (flags == nullptr) {
+    const auto interval = config.size("no_rope_layer_interval", kMaxLayers, 4);
+    for (std::int64_t i = 0; i < layers; ++i) rotary.push_back((i + 1) % interval != 0);
+    return rotary;
   }
-  return Keys("", json::object());
+  if (!flags->is_array() || std::ssize(*flags) < layers ||
+      !std::ranges::all_of(*flags, &json::is_number_integer)) {
+    config.fail("no_rope_layers", "must be a list of 0 and 1, one for each layer");
+  }
+  for (std::int64_t i = 0; i < layers; ++i) {
+    rotary.push_back((*flags)[static_cast<std::size_t>(i)] != 0);
+  }
+  return rotary;
 }
 
-void read_llama3_scaling(const Keys& config, const Keys& rope, ModelSpec& spec) {
-  constexpr const char* kOriginal = "original_max_position_embeddings";
-  spec.rope_low_freq_factor = rope.positive("low_freq_factor");
-  spec.rope_high_freq_factor = rope.positive("high_freq_factor");
-  if (spec.rope_high_freq_factor <= spec.rope_low_freq_factor) {
-    rope.fail("high_freq_factor", "must be over low_freq_factor");
-  }
-  const auto in_rope = rope.size(kOriginal, kMaxPositions, spec.max_position_embeddings);
-  spec.rope_original_positions = config.size(kOriginal, kMaxPositions, in_rope);
+// The window of the layers that have one; 0: the model has none.
+std::int64_t read_window(const ConfigKeys& config, const Family& family) {
+  const bool switched = family.window_rule == WindowRule::kFromMaxWindowLayers ||
+                        family.window_rule == WindowRule::kWithoutRotation;
+  if (family.window_rule == WindowRule::kNone) return 0;
+  if (switched && !config.flag("use_sliding_window", false)) return 0;
+  const bool named = config.names("sliding_window");  // a null means none, in every family
+  return config.size("sliding_window", kMaxPositions, named ? 0 : family.window.value_or(0));
 }
 
-void read_rope(const Keys& config, ModelSpec& spec) {
-  const auto rope = rope_keys(config);
-  spec.rope_theta = rope.positive("rope_theta", config.positive("rope_theta", 10000.0));
-  if (rope.positive("partial_rotary_factor", 1.0) != 1.0) {
-    rope.fail("partial_rotary_factor", "only 1 is supported");
+std::vector<std::string> class_layer_types(const ConfigKeys& config, const Family& family,
+                                           const ModelSpec& spec) {
+  std::vector<std::string> types(static_cast<std::size_t>(spec.layers), kSliding);
+  if (family.window_rule == WindowRule::kFromMaxWindowLayers) {
+    const auto full = config.size("max_window_layers", kMaxLayers, 28, 0);
+    std::fill_n(types.begin(), std::min(full, spec.layers), kFull);
   }
-  const auto type = rope.text("rope_type", rope.text("type", "default"));
-  if (type == "default") return;
-  if (type != "linear" && type != "llama3") {
-    rope.fail("rope_type", "'" + type + "' is not supported", "supported: default, linear, llama3");
+  if (family.window_rule == WindowRule::kWithoutRotation) {
+    for (std::int64_t i = 0; i < spec.layers; ++i) {
+      if (spec.rotates(i)) types[static_cast<std::size_t>(i)] = kFull;
+    }
   }
-  spec.rope_factor = rope.positive("factor");
-  spec.rope_type = type == "linear" ? RopeType::kLinear : RopeType::kLlama3;
-  if (spec.rope_type == RopeType::kLlama3) read_llama3_scaling(config, rope, spec);
+  return types;
 }
 
-std::vector<std::int32_t> read_eos_ids(const Keys& keys, std::int64_t vocab_size) {
+std::vector<std::string> given_layer_types(const ConfigKeys& config, const json& given,
+                                           const ModelSpec& spec) {
+  if (!given.is_array() || std::ssize(given) != spec.layers) {
+    config.fail("layer_types", "must be a list with one type for each layer");
+  }
+  for (const auto& type : given) {
+    if (type == kFull || type == kSliding) continue;
+    config.fail("layer_types", type.dump() + " is not supported",
+                "supported: full_attention, sliding_attention");
+  }
+  return given.get<std::vector<std::string>>();
+}
+
+// Fills rotary and windows; returns the layer types that occur.
+std::vector<std::string> read_layers(const ConfigKeys& config, const Family& family,
+                                     ModelSpec& spec) {
+  if (family.reads_no_rope_layers) spec.rotary = read_rotary(config, spec.layers);
+  const auto window = read_window(config, family);
+  std::vector<std::string> types(static_cast<std::size_t>(spec.layers), kFull);
+  if (const auto* given = config.find("layer_types")) {
+    types = given_layer_types(config, *given, spec);
+  } else if (window > 0) {
+    types = class_layer_types(config, family, spec);
+  }
+  for (const auto& type : types) {
+    if (type == kSliding && window == 0) {
+      config.fail("layer_types", "asks for sliding_attention, but no window is set",
+                  "see use_sliding_window and sliding_window");
+    }
+    spec.windows.push_back(type == kSliding ? window : 0);
+  }
+  std::ranges::sort(types);
+  types.erase(std::ranges::unique(types).begin(), types.end());
+  return types;
+}
+
+std::vector<std::int32_t> read_eos_ids(const ConfigKeys& keys, std::int64_t vocab_size) {
   const auto* value = keys.find("eos_token_id");
   if (value == nullptr) return {};
   std::vector<std::int32_t> ids;
@@ -266,12 +273,12 @@ std::vector<std::int32_t> read_eos_ids(const Keys& keys, std::int64_t vocab_size
   return ids;
 }
 
-std::vector<std::int32_t> eos_ids(const fs::path& dir, const Keys& config,
+std::vector<std::int32_t> eos_ids(const fs::path& dir, const ConfigKeys& config,
                                   std::int64_t vocab_size) {
   const auto file = dir / "generation_config.json";
   if (fs::exists(file)) {
     const auto document = read_object(file);
-    auto ids = read_eos_ids(Keys(file.string() + ": ", document), vocab_size);
+    auto ids = read_eos_ids(ConfigKeys(file.string() + ": ", document), vocab_size);
     if (!ids.empty()) return ids;
   }
   return read_eos_ids(config, vocab_size);
@@ -312,9 +319,9 @@ void add_layer(Shapes& shapes, const ModelSpec& spec, const std::string& layer) 
 ModelSpec read_model_spec(const fs::path& dir) {
   const auto file = dir / "config.json";
   const auto document = read_object(file);
-  const Keys config(file.string() + ": ", document);
+  const ConfigKeys config(file.string() + ": ", document);
   const auto& family = family_of(config);
-  refuse_unsupported(config, family);
+  refuse_unsupported(config);
   ModelSpec spec;
   spec.model_type = family.model_type;
   spec.qk_norm = family.qk_norm;
@@ -325,7 +332,8 @@ ModelSpec read_model_spec(const fs::path& dir) {
   spec.attention_bias = spec.output_bias || family.qkv_bias;
   spec.mlp_bias = family.reads_mlp_bias && config.flag("mlp_bias", false);
   spec.tied = config.flag("tie_word_embeddings", family.tied);
-  read_rope(config, spec);
+  const auto layer_types = read_layers(config, family, spec);
+  spec.rope = read_rope(config, {family.rope_theta, spec.max_position_embeddings, layer_types});
   spec.eos_ids = eos_ids(dir, config, spec.vocab_size);
   return spec;
 }

@@ -8,13 +8,13 @@
 #include <utility>
 #include <vector>
 
-namespace rollcall {
+#include "model/rope.h"
 
-enum class RopeType { kDefault, kLinear, kLlama3 };
+namespace rollcall {
 
 // What config.json means, with every default of its model_type filled in.
 struct ModelSpec {
-  std::string model_type;  // "llama", "qwen2", "qwen3"
+  std::string model_type;  // "llama", "mistral", "qwen2", "qwen3", "smollm3"
   std::int64_t hidden_size = 0;
   std::int64_t intermediate_size = 0;
   std::int64_t layers = 0;
@@ -30,18 +30,25 @@ struct ModelSpec {
   bool qk_norm = false;  // RMSNorm over head_dim on q and k before RoPE (Qwen3)
   bool tied = false;     // lm_head.weight is model.embed_tokens.weight
   std::int64_t max_position_embeddings = 0;
-  RopeType rope_type = RopeType::kDefault;
-  double rope_theta = 10000.0;
-  double rope_factor = 1.0;
-  double rope_low_freq_factor = 1.0;
-  double rope_high_freq_factor = 4.0;
-  std::int64_t rope_original_positions = 0;
-  std::vector<std::int32_t> eos_ids;  // of generation_config.json if there, else config.json
+  RopeSpec rope{};
+  std::vector<bool> rotary{};           // by layer, see rotates()
+  std::vector<std::int64_t> windows{};  // by layer, see window()
+  std::vector<std::int32_t> eos_ids;    // of generation_config.json if there, else config.json
+
+  // A query at position p of the layer sees the keys at p - window < k <= p; 0: all up to p.
+  std::int64_t window(std::int64_t layer) const {
+    return windows.empty() ? 0 : windows[static_cast<std::size_t>(layer)];
+  }
+  // False for a layer whose queries and keys carry no positions (SmolLM3).
+  bool rotates(std::int64_t layer) const {
+    return rotary.empty() || rotary[static_cast<std::size_t>(layer)];
+  }
 };
 
 // Reads DIR/config.json (transformers v4 and v5 spelling) and generation_config.json's eos ids.
 // Throws an input Error naming file and key: unknown model_type, quantised weights, unsupported
-// rope type or activation, missing or non-positive sizes, heads not divisible by kv_heads.
+// rope type, layer type or activation, missing or non-positive sizes, heads not divisible by
+// kv_heads.
 ModelSpec read_model_spec(const std::filesystem::path& dir);
 
 // Every parameter of the model in Hugging Face names and [out, in] shapes, in a fixed order

@@ -24,18 +24,27 @@ struct LoraLeaves {
 // of the input are computed from. They may hold other values than `weight`, which only receives
 // their gradient: rounded ones, or ones with an adapter merged in.
 struct LinearWeight {
-  at::Tensor weight;     // [out, in]; undefined where there are panels: frozen
-  at::Tensor bias;       // [out], or undefined
-  at::Tensor packed;     // [panels, in, 32] on CPU float32, else undefined
+  at::Tensor weight;  // [out, in]; undefined where there are panels: frozen
+  at::Tensor bias;    // [out], or undefined
+  at::Tensor packed;  // [panels, in, 32] float32, or bfloat16 in the kernels' order; else undefined
   std::int64_t out = 0;  // outputs; what the last panel has beyond them is padding
   LoraLeaves lora = {};
 };
-// Packs `values` [out, in], into the memory of the panels before if there are. Keeps them as
-// `weight` if they require gradients or cannot be packed; else they are read during the call only.
-// Not between a forward pass and its backward pass, which reads the panels again.
-void pack(LinearWeight&, const at::Tensor& values);
+// Packs CPU `values` [out, in] of any float type but float64 as panels of `dtype` (float32 or
+// bfloat16, rounded to nearest even), into the memory of the panels before if there are. Keeps them
+// as `weight` if they require gradients or cannot be packed; else they are read during the call
+// only. Not between a forward pass and its backward pass, which reads the panels again.
+void pack(LinearWeight&, const at::Tensor& values, at::ScalarType dtype = at::kFloat);
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight&);  // [T, in] -> [T, out]
+
+// Rows of the weight as float32: ids [T] int64, below `out` -> [T, in].
+at::Tensor embedding(const at::Tensor& ids, const LinearWeight&);
+
+// A vector of parameters in a policy of `dtype`: rounded to it and held as float32. Its gradient
+// goes straight through. Shares `values` if they require gradients and nothing is rounded, copies
+// otherwise.
+at::Tensor policy_vector(const at::Tensor& values, at::ScalarType dtype);
 
 // x / sqrt(mean(x^2) + eps) * weight over the last dimension.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
@@ -55,9 +64,11 @@ struct Segment {
       -1;  // index of another, earlier segment without a prefix of its own; -1: none
 };
 
-// Attention inside a packed row: q [T, heads, d], k and v [T, kv_heads, d] -> [T, heads, d].
+// Attention inside a packed row: q [T, heads, d], k and v [T, kv_heads, d] -> [T, heads, d]. With a
+// `window`, a query sees only the last so many positions of its sequence, its own included; 0: all.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::vector<Segment>& segments, double scale);
+                            const std::vector<Segment>& segments, double scale,
+                            std::int64_t window = 0);
 
 struct TokenLogprobs {
   at::Tensor logprobs;  // [N] nats, differentiable

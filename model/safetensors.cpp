@@ -195,6 +195,14 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) try {
   throw SafetensorsError(error.kind(), path.string() + ": " + error.what());
 }
 
+void SafetensorsFile::release(const SafetensorsEntry& entry) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(entry.data.data()) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(entry.data.data() + entry.data.size());
+  // Only advice: an error changes nothing but the memory in use.
+  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // NOLINT
+}
+
 SafetensorsFile::~SafetensorsFile() { Mapping::unmap(map_, size_); }
 
 SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept

@@ -50,6 +50,9 @@ class SafetensorsFile {
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }  // in file order
   const std::optional<std::map<std::string, std::string>>& metadata() const { return metadata_; }
 
+  // Gives the memory that holds an entry's bytes back; they are read from the file again on use.
+  static void release(const SafetensorsEntry&);
+
  private:
   void* map_ = nullptr;
   std::size_t size_ = 0;

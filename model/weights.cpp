@@ -2,115 +2,23 @@
 #include "model/weights.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
-#include <c10/util/Half.h>
 #include <unistd.h>
 
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <numbers>
 #include <numeric>
 #include <random>
-#include <set>
 
 #include "comms/error.h"
-#include "model/weight_files.h"
+#include "model/stored_weights.h"
 
 namespace rollcall {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr const char* kConfig = "config.json";
-constexpr const char* kHead = "lm_head.weight";
-
-std::string shape_text(std::span<const std::int64_t> shape) {
-  std::string text = "[";
-  for (const auto size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  return text + "]";
-}
-
-// The name of a tensor in a file, as errors call it.
-std::string place(const fs::path& file, const std::string& tensor) {
-  return file.string() + ": tensor '" + tensor + "'";
-}
-
-float from_bfloat16(std::uint16_t bits) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-}
-
-// Bytes of 16-bit numbers at any alignment.
-template <typename Convert>
-void widen(std::span<const std::byte> bytes, float* out, Convert convert) {
-  for (std::size_t i = 0; i < bytes.size() / 2; ++i) {
-    std::uint16_t bits = 0;
-    std::memcpy(&bits, bytes.data() + 2 * i, sizeof bits);
-    out[i] = convert(bits);
-  }
-}
-
-void read_floats(const fs::path& file, const SafetensorsEntry& entry, float* out) {
-  if (entry.dtype == "F32") {
-    if (!entry.data.empty()) std::memcpy(out, entry.data.data(), entry.data.size());
-  } else if (entry.dtype == "BF16") {
-    widen(entry.data, out, from_bfloat16);
-  } else if (entry.dtype == "F16") {
-    widen(entry.data, out,
-          [](std::uint16_t bits) { return c10::detail::fp16_ieee_to_fp32_value(bits); });
-  } else {
-    throw input_error(place(file, entry.name) + " has dtype " + entry.dtype,
-                      "weights must be F32, F16 or BF16: convert the checkpoint first");
-  }
-}
-
-// Index of the first NaN or infinity, or the size. Looks at bits: exponent all ones.
-std::size_t first_not_finite(std::span<const float> values) {
-  constexpr std::uint32_t kExponent = 0x7f800000;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if ((std::bit_cast<std::uint32_t>(values[i]) & kExponent) == kExponent) return i;
-  }
-  return values.size();
-}
-
-bool ignored(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
-
-struct Extra {
-  fs::path file;
-  const SafetensorsEntry* entry;
-};
-
-// A tied model's file may repeat the embedding as its head; training would untie another one.
-void check_extra(const Extra& extra, const ModelSpec& spec, const NamedTensors& tensors) {
-  const auto& [file, entry] = extra;
-  if (!spec.tied || entry->name != kHead) {
-    throw input_error(
-        place(file, entry->name) + " is not a parameter of this " + spec.model_type + " model",
-        "config.json and the weights are of different models");
-  }
-  const auto& embedding = tensors.at(kEmbedding);
-  check_shape(file, *entry, embedding, kConfig);
-  if (!at::equal(read_tensor(file, *entry).to(embedding.device()), embedding)) {
-    throw input_error(
-        place(file, entry->name) + " differs from " + kEmbedding + " though config.json ties them",
-        "set tie_word_embeddings to false in config.json, or remove the tensor");
-  }
-}
-
-void check_complete(const fs::path& dir, const NamedTensors& wanted,
-                    const std::set<std::string>& loaded) {
-  for (const auto& [name, tensor] : wanted) {
-    if (loaded.contains(name)) continue;
-    throw input_error(dir.string() + ": tensor '" + name + "' of shape " +
-                          shape_text(tensor.sizes()) + " is missing (" +
-                          std::to_string(wanted.size() - loaded.size()) + " in all)",
-                      "config.json and the weights are of different models, or a file is missing");
-  }
-}
 
 // Standard normal numbers (Box and Muller 1958) that do not depend on the standard library.
 class Normal {
@@ -150,45 +58,34 @@ void init_tensor(const std::string& name, const ModelSpec& spec, Normal& normal,
   }
 }
 
-[[noreturn]] void too_large(std::int64_t count) {
-  throw Error(std::to_string(count) + " parameters in float32 do not fit into memory",
+[[noreturn]] void too_large(std::int64_t count, at::ScalarType dtype) {
+  throw Error(std::to_string(count) + " parameters in " +
+                  (dtype == at::kBFloat16 ? "bfloat16" : "float32") + " do not fit into memory",
               "use a smaller model or a machine with more memory");
 }
 
-// Asks before allocating: an overcommitting system would grant the memory and kill us on use.
 at::Tensor allocate(std::int64_t count) {
-  const auto bytes = static_cast<double>(count) * sizeof(float);
-  const auto physical_bytes =
-      static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
-  if (bytes > physical_bytes) too_large(count);
+  require_memory_for(count, at::kFloat);
   try {
     return at::zeros({count}, at::kFloat);
   } catch (const c10::Error&) {
-    too_large(count);
+    too_large(count, at::kFloat);
   }
 }
 
 }  // namespace
 
-at::Tensor read_tensor(const fs::path& file, const SafetensorsEntry& entry) {
-  auto tensor = at::empty(entry.shape, at::kFloat);
-  read_floats(file, entry, tensor.data_ptr<float>());
-  const std::span values(tensor.const_data_ptr<float>(), static_cast<std::size_t>(tensor.numel()));
-  const auto bad = first_not_finite(values);
-  if (bad < values.size()) {
-    throw input_error(place(file, entry.name) + " holds a value that is not finite, at element " +
-                          std::to_string(bad),
-                      "the checkpoint is damaged: take an earlier one");
-  }
-  return tensor;
+void require_memory_for(std::int64_t parameters, at::ScalarType dtype) {
+  const auto bytes = static_cast<double>(parameters) * static_cast<double>(c10::elementSize(dtype));
+  const auto physical_bytes =
+      static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  if (bytes > physical_bytes) too_large(parameters, dtype);
 }
 
-void check_shape(const fs::path& file, const SafetensorsEntry& entry, const at::Tensor& target,
-                 const std::string& config) {
-  if (target.sizes() == c10::IntArrayRef(entry.shape)) return;
-  throw input_error(place(file, entry.name) + " has shape " + shape_text(entry.shape) + ", " +
-                        config + " asks for " + shape_text(target.sizes()),
-                    config + " and the weights are of different models");
+at::ScalarType policy_dtype(const std::string& name) {
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  throw input_error("no policy computes in '" + name + "'", "use float32 or bfloat16");
 }
 
 FlatWeights make_flat_weights(const ModelSpec& spec) {
@@ -211,24 +108,16 @@ FlatWeights make_flat_weights(
   return weights;
 }
 
+TensorSource source_of(const NamedTensors& tensors) {
+  return [&tensors](const std::string& name) {
+    const auto found = tensors.find(name);
+    return found == tensors.end() ? at::Tensor() : found->second;
+  };
+}
+
 void load_weights(const fs::path& dir, const ModelSpec& spec, FlatWeights& weights) {
-  const auto files = open_weight_files(dir);
-  std::set<std::string> loaded;
-  std::vector<Extra> extras;
-  for (const auto& file : files) {
-    for (const auto& entry : file.contents.entries()) {
-      const auto target = weights.tensors.find(entry.name);
-      if (target != weights.tensors.end()) {
-        check_shape(file.path, entry, target->second, kConfig);
-        target->second.copy_(read_tensor(file.path, entry));
-        loaded.insert(entry.name);
-      } else if (!ignored(entry.name)) {
-        extras.push_back({file.path, &entry});
-      }
-    }
-  }
-  check_complete(dir, weights.tensors, loaded);
-  for (const auto& extra : extras) check_extra(extra, spec, weights.tensors);
+  StoredWeights stored(dir, spec, at::kFloat);
+  for (auto& [name, tensor] : weights.tensors) tensor.copy_(stored.read(name));
 }
 
 void init_weights(const ModelSpec& spec, std::uint64_t seed, FlatWeights& weights) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -12,12 +13,16 @@
 #include <vector>
 
 #include "model/model_spec.h"
-#include "model/safetensors.h"
 
 namespace rollcall {
 
 // Parameters by Hugging Face name. A tied model has no "lm_head.weight".
 using NamedTensors = std::map<std::string, at::Tensor>;
+
+// Gives a parameter by its name, to be read before the next call; undefined if there is none of
+// this name.
+using TensorSource = std::function<at::Tensor(const std::string& name)>;
+TensorSource source_of(const NamedTensors&);  // refers to the table
 
 // All parameters as views of one contiguous float32 buffer in parameter_shapes() order: what the
 // optimizer steps over, what is summed between learners and published to workers.
@@ -29,10 +34,7 @@ FlatWeights make_flat_weights(const ModelSpec&);  // zero-filled, CPU
 FlatWeights make_flat_weights(
     std::span<const std::pair<std::string, std::vector<std::int64_t>>> shapes);  // in that order
 
-// Fills `weights` from DIR/model.safetensors or the shards of model.safetensors.index.json, casting
-// F32, F16, BF16 to float32. Throws an input Error that names tensor, expected shape and file for
-// anything missing, extra, misshaped, of another dtype, NaN or infinite. Ignores rotary inv_freq;
-// accepts a redundant lm_head.weight of a tied model if it equals the embedding.
+// Fills `weights` from the files of a Hugging Face directory, as StoredWeights reads them.
 void load_weights(const std::filesystem::path& dir, const ModelSpec&, FlatWeights& weights);
 
 // Random initialisation (normal, std initializer_range, output projections scaled by 1/sqrt(2
@@ -47,14 +49,12 @@ void init_weights(const ModelSpec&, std::uint64_t seed, FlatWeights& weights);
 void save_weights(const std::filesystem::path& dir, const NamedTensors&, const std::string& dtype,
                   std::int64_t max_shard_bytes = 0);
 
-// One tensor of a file as float32, cast from F32, F16 or BF16. Throws an input Error for another
-// dtype or a value that is not finite.
-at::Tensor read_tensor(const std::filesystem::path& file, const SafetensorsEntry&);
+// Throws Error if this machine's memory cannot hold `parameters` of `dtype` at all. To be asked
+// before allocating them: an overcommitting system would grant the memory and kill us on use.
+void require_memory_for(std::int64_t parameters, at::ScalarType dtype);
 
-// Throws an input Error unless the tensor in the file has the shape of `target`, which follows from
-// `config`, the name of a file.
-void check_shape(const std::filesystem::path& file, const SafetensorsEntry&,
-                 const at::Tensor& target, const std::string& config);
+// at::kFloat or at::kBFloat16 for "float32" or "bfloat16"; throws Error for anything else.
+at::ScalarType policy_dtype(const std::string& name);
 
 // The tensor as save_weights() stores it: contiguous, on the CPU, in `dtype`.
 at::Tensor stored_tensor(const at::Tensor&, const std::string& dtype);

@@ -39,6 +39,7 @@ struct LogitsArguments {
   std::filesystem::path dir;
   std::filesystem::path adapter;  // PEFT directory; empty: none
   std::vector<std::int64_t> ids;
+  std::string dtype = "float32";  // of the weights
   double temperature = 1.0;
   bool mask_padding = false;
   std::vector<std::string> gradients;

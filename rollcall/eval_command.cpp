@@ -14,18 +14,21 @@
 namespace rollcall {
 namespace {
 
+constexpr std::size_t kNothingPublished = 0;  // bytes: every worker reads the model itself
+
 ExitCode eval_rank(const RunConfig& config, World& world) {
   const ModelSpec spec = read_model_spec(config.model.path);
-  const std::size_t parameter_bytes =
-      static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
   use_threads(1);
   if (world.rank() > 0) {
-    RolloutClient client(world, config.cluster, parameter_bytes);
-    run_worker(make_worker_setup(config, world.rank()), client);
+    RolloutClient client(world, config.cluster, kNothingPublished);
+    WorkerSetup worker = make_worker_setup(config, world.rank());
+    worker.loads_model = true;
+    worker.adapter = config.model.adapter;
+    run_worker(worker, client);
     return ExitCode::kDone;
   }
   const TrainSetup setup = make_train_setup(config);
-  RolloutServer server(world, config.cluster, parameter_bytes);
+  RolloutServer server(world, config.cluster, kNothingPublished);
   const Evaluation e = run_evaluation(setup, spec, server);
   const nlohmann::ordered_json line{{"model", config.model.path}, {"dataset", config.data.valid},
                                     {"pass_at_1", e.pass_at_1},   {"low_95", e.low_95},
@@ -41,9 +44,8 @@ ExitCode eval_rank(const RunConfig& config, World& world) {
 
 int eval_command(const RunArguments& arguments, const std::filesystem::path& checkpoint) {
   RunConfig config = load_run_config(arguments, Purpose::kTrain);
-  if (!checkpoint.empty()) {  // stands for itself, whatever the run file trains
+  if (!checkpoint.empty()) {  // stands for itself, without the run file's adapter
     config.model.path = std::filesystem::absolute(checkpoint).string();
-    config.model.train = "full";
     config.model.adapter.clear();
   }
   config.cluster.learners = 1;  // nothing is learnt: one rank leads

@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 // What to export and the directory whose other files go with it.
 struct Source {
   fs::path dir;
+  ModelSpec spec;
   TrainedPolicy policy;
 };
 
@@ -28,7 +29,8 @@ Source from_model(const ExportArguments& a) {
                       "give both; an adapter alone is a folder that can be copied as it is");
   std::optional<LoraStart> lora;
   if (a.merge) lora = LoraStart{{}, 0, a.adapter};
-  return {a.source, load_policy(a.source, read_model_spec(a.source), lora)};
+  const ModelSpec spec = read_model_spec(a.source);
+  return {a.source, spec, load_policy(a.source, spec, at::kFloat, lora)};
 }
 
 fs::path wanted_checkpoint(const ExportArguments& a) {
@@ -53,7 +55,8 @@ Source from_run(const ExportArguments& a) {
   const RunConfig config = read_run_config(
       a.source / "config.yaml", {}, [](const std::string& name) { return std::optional(name); });
   const fs::path dir = config.model.path;
-  return {dir, load_policy(dir, read_model_spec(dir), load_checkpoint(checkpoint))};
+  const ModelSpec spec = read_model_spec(dir);
+  return {dir, spec, load_policy(dir, spec, at::kFloat, load_checkpoint(checkpoint))};
 }
 
 }  // namespace
@@ -66,7 +69,8 @@ int export_command(const ExportArguments& a) {
                         "leave it out");
     export_adapter(*source.policy.adapter(), source.dir, a.out);
   } else {
-    export_model(source.dir, source.policy.weights().tensors, a.dtype, a.out, a.max_shard_bytes);
+    export_model(source.dir, source.policy.all_weights(source.spec).tensors, a.dtype, a.out,
+                 a.max_shard_bytes);
   }
   std::fprintf(stderr, "wrote %s\n", a.out.c_str());
   return 0;

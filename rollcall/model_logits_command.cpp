@@ -9,11 +9,10 @@
 
 #include "comms/error.h"
 #include "model/decoder.h"
-#include "model/engine.h"
+#include "model/lora.h"
+#include "model/stored_weights.h"
 #include "model/tokenizer.h"
-#include "model/weights.h"
 #include "rollcall/commands.h"
-#include "trainer/trained_policy.h"
 
 namespace rollcall {
 namespace {
@@ -39,6 +38,29 @@ std::vector<std::int64_t> greedy_continuation(const Decoder& decoder, std::vecto
   return {ids.begin() + static_cast<std::ptrdiff_t>(given), ids.end()};
 }
 
+NamedTensors adapter_leaves(const LoraAdapter& adapter, const std::vector<std::string>& names) {
+  NamedTensors leaves;
+  for (const auto& [key, t] : adapter.parameters.tensors)
+    leaves[key] = t.detach().set_requires_grad(true);
+  for (const auto& name : names)
+    if (!leaves.contains(name))
+      throw input_error("--grad: the adapter has no parameter '" + name + "'",
+                        "with --adapter its parameters alone have gradients, by their PEFT keys");
+  return leaves;
+}
+
+// The parameters whose gradients are asked for: the only ones held beside the decoder's panels.
+NamedTensors make_leaves(StoredWeights& stored, const std::vector<std::string>& names) {
+  NamedTensors leaves;
+  for (const auto& name : names) {
+    const at::Tensor values = stored.read(name);
+    if (!values.defined()) throw input_error("--grad: the model has no parameter '" + name + "'");
+    leaves[name] = values.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    leaves[name].set_requires_grad(true);
+  }
+  return leaves;
+}
+
 }  // namespace
 
 int model_logits_command(const LogitsArguments& a) {
@@ -47,14 +69,21 @@ int model_logits_command(const LogitsArguments& a) {
     if (id < 0 || id >= spec.vocab_size)
       throw input_error("--ids: " + std::to_string(id) + " is outside the vocabulary of " +
                         std::to_string(spec.vocab_size));
-  std::optional<LoraStart> lora;
-  if (!a.adapter.empty()) lora = LoraStart{{}, 0, a.adapter};
-  const TrainedPolicy policy = load_policy(a.dir, spec, lora);
+  const at::AutoGradMode gradients(!a.gradients.empty());
+  const auto dtype = policy_dtype(a.dtype);
+  StoredWeights stored(a.dir, spec, dtype);
   NamedTensors leaves;
-  for (const auto& [name, t] : policy.masters().tensors)
-    leaves[name] = t.detach().set_requires_grad(true);
-  Decoder decoder(spec);
-  policy.bind(decoder, leaves);
+  Decoder decoder(spec, dtype);
+  if (a.adapter.empty()) {
+    leaves = make_leaves(stored, a.gradients);
+    decoder.bind([&](const std::string& name) {
+      return leaves.contains(name) ? leaves.at(name) : stored.read(name);
+    });
+  } else {
+    const LoraAdapter adapter = read_lora_adapter(a.adapter, spec);
+    leaves = adapter_leaves(adapter, a.gradients);
+    decoder.bind(with_lora(adapter, stored.source()), lora_leaves(adapter, leaves));
+  }
   const at::Tensor ids = at::tensor(a.ids);
   const std::int64_t length = ids.numel();
   const at::Tensor hidden = decoder.packed_hidden(ids, {{0, length, -1}});
@@ -78,13 +107,9 @@ int model_logits_command(const LogitsArguments& a) {
     const at::Tensor nll = -logprobs.mean();
     nll.backward();
     out["nll"] = nll.item<double>();
-    for (const auto& name : a.gradients) {
-      const auto found = leaves.find(name);
-      if (found == leaves.end())
-        throw input_error("--grad: nothing that is trained here is called '" + name + "'");
-      out["grads"][name] = {{"shape", found->second.sizes().vec()},
-                            {"values", to_doubles(found->second.grad())}};
-    }
+    for (const auto& name : a.gradients)
+      out["grads"][name] = {{"shape", leaves.at(name).sizes().vec()},
+                            {"values", to_doubles(leaves.at(name).grad())}};
   }
   if (a.greedy > 0) out["greedy"] = greedy_continuation(decoder, a.ids, a.greedy);
   std::printf("%s\n", out.dump().c_str());

@@ -12,6 +12,7 @@
 #include "model/chat_format.h"
 #include "model/cpu_kernels.h"
 #include "model/tokenizer.h"
+#include "model/weights.h"
 #include "rollcall/version.h"
 #include "rollout_workers/endpoint_check.h"
 
@@ -67,7 +68,7 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.model_dir = config.model.path;
   setup.lora = lora_start(config.model, config.run.seed);
   setup.run_dir = run_directory(config);
-  setup.export_dtype = config.model.dtype;
+  setup.dtype = config.model.dtype;
   setup.effective_config = effective_yaml(config);
   setup.about = about_run(config);
   setup.valid_ids = Tokenizer(setup.model_dir / "tokenizer.json").size();
@@ -90,7 +91,8 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           tasks_of(config.data.valid, "data.valid"),
           config.run.name,
           rank,
-          config.cluster.rollouts_per_worker};
+          config.cluster.rollouts_per_worker,
+          policy_dtype(config.model.dtype)};
 }
 
 void check_inputs(const RunConfig& config) {

@@ -16,7 +16,8 @@ namespace {
 
 TrainedPolicy initial_policy(const RunConfig& config, const ModelSpec& spec) {
   if (!config.sft.from_scratch)
-    return load_policy(config.model.path, spec, lora_start(config.model, config.sft.seed));
+    return load_policy(config.model.path, spec, policy_dtype(config.model.dtype),
+                       lora_start(config.model, config.sft.seed));
   FlatWeights weights = make_flat_weights(spec);
   init_weights(spec, config.sft.seed, weights);
   return weights;
@@ -37,8 +38,8 @@ int sft_command(const RunArguments& arguments) {
                static_cast<long long>(config.sft.steps), static_cast<long long>(config.sft.batch));
   const auto alone = make_single_communicator();
   supervised_fine_tuning(
-      config.sft, config.algorithm, spec, policy, demonstrations, tokenizer.size(), *alone,
-      [&](const SftProgress& p) {
+      config.sft, config.algorithm, spec, policy, demonstrations, tokenizer.size(),
+      policy_dtype(config.model.dtype), *alone, [&](const SftProgress& p) {
         if (p.step % 10 == 0 || p.step == config.sft.steps)
           std::fprintf(stderr, "step %lld/%lld  loss %.4f nats/token  %.0f tok/s\n",
                        static_cast<long long>(p.step), static_cast<long long>(config.sft.steps),
@@ -48,7 +49,7 @@ int sft_command(const RunArguments& arguments) {
     export_adapter(*policy.adapter(), dir, config.sft.adapter_out);
     std::fprintf(stderr, "wrote %s\n", config.sft.adapter_out.c_str());
   }
-  export_model(dir, policy.weights().tensors, config.model.dtype, config.sft.out);
+  export_model(dir, policy.all_weights(spec).tensors, config.model.dtype, config.sft.out);
   std::fprintf(stderr, "wrote %s\n", config.sft.out.c_str());
   return 0;
 }

@@ -11,6 +11,7 @@
 #include "comms/stop_signal.h"
 #include "comms/world.h"
 #include "model/model_spec.h"
+#include "model/published_weights.h"
 #include "rollcall/commands.h"
 #include "rollcall/ranks.h"
 #include "rollcall/run_setup.h"
@@ -62,8 +63,7 @@ void conclude(const RunResult& result) {
 
 ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& stop) {
   const ModelSpec spec = read_model_spec(config.model.path);
-  const std::size_t parameter_bytes =
-      static_cast<std::size_t>(parameter_count(spec)) * sizeof(float);
+  const std::size_t parameter_bytes = published_bytes(spec, policy_dtype(config.model.dtype));
   if (world.rank() >= config.cluster.learners) {
     use_threads(1);  // workers share a node: each decodes on one core
     RolloutClient client(world, config.cluster, parameter_bytes);

@@ -13,6 +13,9 @@
 #include "comms/rollout_link.h"
 #include "model/chat_format.h"
 #include "model/engine.h"
+#include "model/lora.h"
+#include "model/published_weights.h"
+#include "model/stored_weights.h"
 #include "model/tokenizer.h"
 #include "rollout_workers/engine_policy.h"
 #include "rollout_workers/http_client.h"
@@ -31,16 +34,15 @@ class Worker {
         spec_(read_model_spec(setup.model_dir)),
         tokenizer_(setup.model_dir / "tokenizer.json"),
         format_(make_chat_format(setup.model_dir, tokenizer_)),
-        engine_(spec_, {setup.rollout.context, setup.max_batch}),
+        engine_(spec_, {setup.rollout.context, setup.max_batch, setup.dtype}),
         policy_(engine_),
         http_(loop_.get_executor()),
         environment_(http_, setup.tools, setup.grader, setup.job_id) {}
 
   void run() {
     for (;;) {
-      auto inbox = client_.poll();
-      if (inbox.leave) return;
-      waiting_.insert(waiting_.end(), inbox.assignments.begin(), inbox.assignments.end());
+      poll_link();
+      if (leaving_) return;
       start_waiting();
       loop_.restart();
       const auto handled = loop_.poll();
@@ -51,6 +53,12 @@ class Worker {
   }
 
  private:
+  void poll_link() {
+    const auto inbox = client_.poll();
+    leaving_ = leaving_ || inbox.leave;
+    waiting_.insert(waiting_.end(), inbox.assignments.begin(), inbox.assignments.end());
+  }
+
   // Starts what may run with the policy at hand; a newer policy is loaded once nothing runs on the
   // old.
   void start_waiting() {
@@ -58,7 +66,7 @@ class Worker {
       const Assignment& next = waiting_.front();
       if (next.version != engine_.version()) {
         if (running_ > 0 || client_.newest_version() < next.version) return;
-        engine_.commit_weights(client_.load_weights(engine_.weight_buffer().data()));
+        load_weights();
         if (next.version != engine_.version())
           throw Error("worker: an assignment wants policy version " + std::to_string(next.version) +
                       ", published is " + std::to_string(engine_.version()));
@@ -66,6 +74,27 @@ class Worker {
       start(next);
       waiting_.pop_front();
     }
+  }
+
+  // From published memory straight into the engine: there is no copy between.
+  void load_weights() {
+    if (setup_.loads_model) return load_model();
+    client_.load_weights([this](std::int64_t version, std::span<const std::byte> published) {
+      engine_.load(version, published_source(spec_, setup_.dtype, published));
+    });
+  }
+
+  // Files may be slow: the link is kept alive between tensors.
+  void load_model() {
+    StoredWeights stored(setup_.model_dir, spec_, setup_.dtype);
+    const auto version = client_.load_weights([](std::int64_t, std::span<const std::byte>) {});
+    TensorSource source = stored.source();
+    if (!setup_.adapter.empty())
+      source = with_lora(read_lora_adapter(setup_.adapter, spec_), source);
+    engine_.load(version, [&](const std::string& name) {
+      poll_link();
+      return source(name);
+    });
   }
 
   void start(const Assignment& assignment) {
@@ -102,6 +131,7 @@ class Worker {
   RolloutContext context_{policy_, environment_, *format_, tokenizer_, setup_.rollout};
   std::deque<Assignment> waiting_;
   std::int64_t running_ = 0;
+  bool leaving_ = false;
   std::exception_ptr failure_;
 };
 

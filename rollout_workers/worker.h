@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -15,15 +17,17 @@ class RolloutClient;
 
 // What a worker needs besides its link.
 struct WorkerSetup {
-  std::filesystem::path
-      model_dir;  // config, tokenizer and chat template; weights come over the link
+  std::filesystem::path model_dir;  // config, tokenizer and chat template
   std::vector<ToolOptions> tools;
   GraderOptions grader;
   RolloutOptions rollout;
   std::vector<Task> train, valid;
   std::string job_id;  // X-Rft-Job-Id
   int rank = 0;
-  std::int64_t max_batch = 256;  // sequences decoded together
+  std::int64_t max_batch = 256;       // sequences decoded together
+  at::ScalarType dtype = at::kFloat;  // of the policy's weights, and of what is published
+  bool loads_model = false;  // weights come from model_dir instead of the link, for any version
+  std::filesystem::path adapter;  // PEFT directory merged into the model so loaded; empty: none
 };
 
 // Runs rollouts until the learner says goodbye or has been silent too long. Everything but HTTP

@@ -34,19 +34,19 @@ void check_agreement(const UpdateStats& stats, double limit) {
 }  // namespace
 
 Learner::Learner(const ModelSpec& spec, TrainedPolicy policy, std::int64_t valid_ids,
-                 Communicator& communicator)
+                 Communicator& communicator, at::ScalarType dtype)
     : communicator_(communicator),
-      decoder_(spec),
+      decoder_(spec, dtype),
       policy_(std::move(policy)),
       valid_ids_(valid_ids),
-      parameters_(policy_.masters().flat.numel()),
+      parameters_(masters().flat.numel()),
       shard_(shard_floats(parameters_, communicator.size())),
       gradients_(static_cast<std::size_t>(shard_ * communicator.size())),
       decay_(static_cast<std::size_t>(shard_)),
       optimizer_(shard_) {
-  const auto* base = policy_.masters().flat.const_data_ptr<float>();
+  const auto* base = masters().flat.const_data_ptr<float>();
   const std::int64_t shard_begin = communicator.rank() * shard_;
-  for (const auto& [name, tensor] : policy_.masters().tensors) {
+  for (const auto& [name, tensor] : masters().tensors) {
     const std::int64_t offset = tensor.const_data_ptr<float>() - base;
     at::Tensor leaf = tensor.detach().set_requires_grad(true);
     // Backward adds into the flat gradient in place.
@@ -131,18 +131,17 @@ void Learner::apply(double factor, const AdamWOptions& options) {
   const std::span gradient(gradients_.data() + begin, static_cast<std::size_t>(shard_));
   if (factor != 1.0)
     for (float& g : gradient) g = static_cast<float>(g * factor);
-  float* masters = policy_.masters().flat.data_ptr<float>();
+  float* masters = masters().flat.data_ptr<float>();
   if (communicator_.size() == 1) {
     optimizer_.step({masters, static_cast<std::size_t>(parameters_)}, gradient, decay_, options);
-  } else {
-    std::vector<float> padded(gradients_.size());
-    std::copy_n(masters, parameters_, padded.begin());
-    optimizer_.step({padded.data() + begin, static_cast<std::size_t>(shard_)}, gradient, decay_,
-                    options);
-    communicator_.all_gather(padded);
-    std::copy_n(padded.begin(), parameters_, masters);
+    return;
   }
-  policy_.masters_changed();
+  std::vector<float> padded(gradients_.size());
+  std::copy_n(masters, parameters_, padded.begin());
+  optimizer_.step({padded.data() + begin, static_cast<std::size_t>(shard_)}, gradient, decay_,
+                  options);
+  communicator_.all_gather(padded);
+  std::copy_n(padded.begin(), parameters_, masters);
 }
 
 Learner::OptimizerState Learner::optimizer_state() {
@@ -158,8 +157,7 @@ Learner::OptimizerState Learner::optimizer_state() {
 }
 
 void Learner::restore(std::span<const float> masters, const OptimizerState& state) {
-  std::copy(masters.begin(), masters.end(), policy_.masters().flat.data_ptr<float>());
-  policy_.masters_changed();
+  std::copy(masters.begin(), masters.end(), masters().flat.data_ptr<float>());
   const auto shard_of = [&](std::vector<float> all) {
     all.resize(gradients_.size());
     const auto begin = all.begin() + communicator_.rank() * shard_;

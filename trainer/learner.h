@@ -41,8 +41,10 @@ struct UpdateStats {
 // an adapter are small. update(), state and restore are collective. Single thread.
 class Learner {
  public:
-  // Trains the policy's own storage.
-  Learner(const ModelSpec&, TrainedPolicy policy, std::int64_t valid_ids, Communicator&);
+  // Trains the policy's own storage, and computes with its weights rounded to `dtype`, as the
+  // sampler does.
+  Learner(const ModelSpec&, TrainedPolicy policy, std::int64_t valid_ids, Communicator&,
+          at::ScalarType dtype = at::kFloat);
 
   // This micro-batch's share of the step's loss, differentiable in `current.logprobs` [N].
   using Loss = std::function<at::Tensor(std::size_t batch, const TokenLogprobs& current)>;
@@ -54,8 +56,8 @@ class Learner {
   UpdateStats update(std::span<const PackedBatch> batches, const Loss& loss, const UpdateOptions&,
                      const std::function<void()>& between);
 
-  const FlatWeights& weights() const { return policy_.weights(); }
   const TrainedPolicy& policy() const { return policy_; }
+  const FlatWeights& masters() const { return policy_.masters(); }
 
   // Moments of all shards, gathered; every member gets them.
   struct OptimizerState {

@@ -57,7 +57,9 @@ std::string number(double value) {
 std::string tool_row(const std::string& name, const ToolRow& tool, double rollouts_before,
                      double rollouts_after) {
   const auto per = [](double count, double of) { return of > 0 ? count / of : 0; };
-  return "<tr><td><code>" + escape_html(name) + "</code></td>" + number(tool.whole.calls()) +
+  const std::string shown =
+      name.empty() ? "not a readable call" : "<code>" + escape_html(name) + "</code>";
+  return "<tr><td>" + shown + "</td>" + number(tool.whole.calls()) +
          was_is(per(tool.before.calls(), rollouts_before), per(tool.after.calls(), rollouts_after),
                 ChartUnit::kNumber) +
          was_is(tool.before.per_call(tool.before.errors), tool.after.per_call(tool.after.errors),

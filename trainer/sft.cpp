@@ -45,9 +45,9 @@ std::vector<TrainSequence> member_sequences(std::span<const Demonstration> demon
 void supervised_fine_tuning(const SftOptions& options, const AlgorithmOptions& algorithm,
                             const ModelSpec& spec, const TrainedPolicy& policy,
                             std::span<const Demonstration> demonstrations, std::int64_t valid_ids,
-                            Communicator& communicator,
+                            at::ScalarType dtype, Communicator& communicator,
                             const std::function<void(const SftProgress&)>& report) {
-  Learner learner(spec, policy, valid_ids, communicator);
+  Learner learner(spec, policy, valid_ids, communicator, dtype);
   TaskPool pool(static_cast<std::int64_t>(demonstrations.size()), options.seed);
   std::size_t longest = 0;
   for (const auto& d : demonstrations) longest = std::max(longest, d.tokens.size());

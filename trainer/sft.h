@@ -30,6 +30,7 @@ struct SftProgress {
 void supervised_fine_tuning(const SftOptions&, const AlgorithmOptions&, const ModelSpec&,
                             const TrainedPolicy& policy,
                             std::span<const Demonstration> demonstrations, std::int64_t valid_ids,
-                            Communicator&, const std::function<void(const SftProgress&)>& report);
+                            at::ScalarType dtype, Communicator&,
+                            const std::function<void(const SftProgress&)>& report);
 
 }  // namespace rollcall

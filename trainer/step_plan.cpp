@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/step_plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "comms/error.h"
 #include "comms/log.h"
 #include "model/sampling.h"
 
@@ -69,10 +72,14 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
   return plan;
 }
 
-StepBatch make_step_batch(std::span<const Collected> collected, AdvantageKind kind,
-                          double pass_threshold, std::int64_t step) {
+StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
+                          AdvantageKind kind, double pass_threshold, std::int64_t step) {
   StepBatch batch;
   for (const auto& c : collected) {
+    if (c.row >= committed_rows) {
+      throw Error(fmt::format("step {}: row {} of the journal is not committed, only {} rows are",
+                              step, c.row, committed_rows));
+    }
     const Trajectory& t = c.trajectory;
     batch.uses.push_back({c.row, step, t.grade.reward, 0.0, false});
     ++batch.signal.rollouts;

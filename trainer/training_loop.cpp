@@ -14,6 +14,8 @@
 #include "comms/error.h"
 #include "comms/log.h"
 #include "comms/rollout_link.h"
+#include "model/published_weights.h"
+#include "model/stored_weights.h"
 #include "trainer/checkpoint.h"
 #include "trainer/collector.h"
 #include "trainer/evaluation.h"
@@ -41,6 +43,7 @@ class TrainingLoop {
       : setup_(setup),
         server_(server),
         stop_requested_(std::move(stop_requested)),
+        spec_(spec),
         updater_(setup, spec, communicator),
         pool_(setup.train_tasks, setup.run.seed),
         progress_(setup.live_progress) {}
@@ -99,7 +102,7 @@ class TrainingLoop {
   // What the journal says of its run: what the setup says, and the weights the run began with.
   std::string about() const {
     auto about = nlohmann::ordered_json::parse(setup_.about);
-    about["initial_weights_xxh3"] = fingerprint(updater_.weights());
+    about["initial_weights_xxh3"] = fingerprint(spec_, updater_.policy().source());
     return about.dump();
   }
 
@@ -107,14 +110,19 @@ class TrainingLoop {
   // these are the weights that sampled it.
   void refuse_other_weights() const {
     const auto about = nlohmann::json::parse(JournalReader(journal_file()).about());
-    if (about.value("initial_weights_xxh3", "") == fingerprint(updater_.weights())) return;
+    if (about.value("initial_weights_xxh3", "") == fingerprint(spec_, updater_.policy().source()))
+      return;
     throw input_error(
         "the rollouts in " + journal_file().string() +
             " were sampled from other weights than those in " + setup_.model_dir.string(),
         "set model.path to the model the run began with, or give the run another name");
   }
 
-  void publish() { server_.publish(step_, updater_.weights().flat.const_data_ptr<float>()); }
+  void publish() {
+    server_.publish(step_, [this](std::span<std::byte> out) {
+      write_published(spec_, policy_dtype(setup_.dtype), updater_.policy().source(), out);
+    });
+  }
 
   // Collects while the progress line shows how far it is; empty if the run shall stop.
   std::vector<Collected> collect(std::span<const Assignment> plan, std::string_view what) {
@@ -143,12 +151,13 @@ class TrainingLoop {
     StepMetrics record;
     record.seconds_rollout = seconds_collecting_;
     auto mark = Clock::now();
-    journal_->commit();
+    const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);
     refuse_if_all_faulted(collected);
 
-    const StepBatch batch = make_step_batch(collected, advantage_kind(setup_.algorithm.advantage),
-                                            setup_.pass_threshold, step_);
+    const StepBatch batch =
+        make_step_batch(collected, committed_rows, advantage_kind(setup_.algorithm.advantage),
+                        setup_.pass_threshold, step_);
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });
@@ -241,7 +250,7 @@ class TrainingLoop {
     if (stopping_) return stop();
     if (saved_step_ != step_) save();
     const fs::path out = setup_.run_dir / "export";
-    export_model(setup_.model_dir, updater_.weights().tensors, setup_.export_dtype, out);
+    export_model(setup_.model_dir, updater_.policy().all_weights(spec_).tensors, setup_.dtype, out);
     result_.export_dir = out.string();
     if (const LoraAdapter* adapter = updater_.policy().adapter()) {
       const fs::path adapter_out = setup_.run_dir / "adapter";
@@ -267,6 +276,7 @@ class TrainingLoop {
   const TrainSetup& setup_;
   RolloutServer& server_;
   std::function<bool()> stop_requested_;
+  const ModelSpec& spec_;
   Updater updater_;
   TaskPool pool_;
   Progress progress_;
@@ -294,8 +304,8 @@ void run_following_learner(const TrainSetup& setup, const ModelSpec& spec,
 }
 
 Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, RolloutServer& server) {
-  const TrainedPolicy policy = load_policy(setup.model_dir, spec, setup.lora);
-  server.publish(0, policy.weights().flat.const_data_ptr<float>());
+  StoredWeights(setup.model_dir, spec, policy_dtype(setup.dtype)).check_values();
+  server.publish(0, [](std::span<std::byte>) {});
   const fs::path folder = setup.run_dir / "eval";
   fs::create_directories(folder);
   fs::remove(folder / "journal.h5");

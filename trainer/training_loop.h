@@ -31,11 +31,11 @@ struct TrainSetup {
   std::filesystem::path model_dir;  // the checkpoint trained from
   std::optional<LoraStart> lora;    // nothing: every weight is trained
   std::filesystem::path run_dir;    // runs/<name>
-  std::string export_dtype = "float32";
-  std::string effective_config;  // YAML, secrets as ${NAME}
-  std::string about;             // JSON: revision, library versions
-  std::int64_t valid_ids = 0;    // ids the tokenizer has; logits beyond are padding
-  bool live_progress = false;    // one line redrawn in place
+  std::string dtype = "float32";    // of the policy's weights, exported and published
+  std::string effective_config;     // YAML, secrets as ${NAME}
+  std::string about;                // JSON: revision, library versions
+  std::int64_t valid_ids = 0;       // ids the tokenizer has; logits beyond are padding
+  bool live_progress = false;       // one line redrawn in place
 };
 
 // The lead learner: plans, collects, journals, updates, publishes, checkpoints, evaluates, exports,
@@ -48,13 +48,15 @@ RunResult run_lead_learner(const TrainSetup&, const ModelSpec&, Communicator&, R
 // goodbye.
 void run_following_learner(const TrainSetup&, const ModelSpec&, Communicator&);
 
-// Held-out evaluation of the policy that training would start from: the pass rate of every task.
+// Held-out evaluation of the policy in `model_dir` with no training: the pass rate of every task.
 struct Evaluation {
   double pass_at_1 = 0;            // mean over tasks of the share of passed rollouts
   double low_95 = 0, high_95 = 0;  // normal approximation over tasks, clipped to [0, 1]
   std::int64_t tasks = 0, samples = 0, faults = 0;
   std::int64_t rollouts = 0;
 };
+// The workers load it themselves (WorkerSetup::loads_model); the server publishes nothing but its
+// version.
 Evaluation run_evaluation(const TrainSetup&, const ModelSpec&, RolloutServer&);
 
 }  // namespace rollcall

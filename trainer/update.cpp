@@ -24,8 +24,8 @@ Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& c
     : setup_(setup),
       communicator_(communicator),
       model_config_(read_file(setup.model_dir / "config.json")),
-      learner_(spec, load_policy(setup.model_dir, spec, setup.lora), setup.valid_ids,
-               communicator) {}
+      learner_(spec, load_policy(setup.model_dir, spec, policy_dtype(setup.dtype), setup.lora),
+               setup.valid_ids, communicator, policy_dtype(setup.dtype)) {}
 
 double Updater::learning_rate(std::int64_t step) const {
   return warmup_learning_rate(setup_.algorithm.learning_rate, setup_.algorithm.warmup_steps, step);

@@ -18,7 +18,6 @@ class Updater {
  public:
   Updater(const TrainSetup&, const ModelSpec&, Communicator&);
 
-  const FlatWeights& weights() const { return learner_.weights(); }
   const TrainedPolicy& policy() const { return learner_.policy(); }
   double learning_rate(std::int64_t step) const;
 

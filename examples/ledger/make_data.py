@@ -24,7 +24,7 @@ from ledger import (
 )
 
 # Probability of the right option at each decision; the rest is shared by the wrong ones.
-CARE = {"invoice": 0.40, "amount": 0.40, "next": 0.45, "receipt": 0.60}
+CARE = {"invoice": 0.45, "amount": 0.45, "next": 0.48, "receipt": 0.65}
 RECEIPT_SHARE = 0.4  # of the tasks
 CAREFUL_SHARE = 0.5  # of the demonstrations
 

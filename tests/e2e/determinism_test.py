@@ -15,6 +15,16 @@ class Determinism(Case):
                 many = self.trained(f"many{workers}", cluster={"workers": workers})
                 self.assertEqual(many.digests(3), one.digests(3))
 
+    def test_number_of_workers_does_not_reach_a_bfloat16_policy(self):
+        half = {"model": {"dtype": "bfloat16"}, "run": {"steps": 2}}
+        one = self.trained("half1", **half, cluster={"workers": 1})
+        self.assert_learnt(one)
+        self.assertEqual(max(line["logprob_gap_max"] for line in one.metrics() if "loss" in line), 0)
+        two = self.trained("half2", **half, cluster={"workers": 2})
+        self.assertEqual(two.digests(2), one.digests(2))
+        wide = self.trained("wide", run={"steps": 2}, cluster={"workers": 2})
+        self.assertNotEqual(wide.digests(2)["state.safetensors"], one.digests(2)["state.safetensors"])
+
     def test_another_seed_reaches_the_weights(self):
         one = self.trained("one", run={"steps": 1})
         other = self.trained("other", run={"steps": 1, "seed": 2})

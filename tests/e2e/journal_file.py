@@ -3,7 +3,8 @@
 
 import h5py
 
-TRAIN, NO_FAULT = 0, 0
+TRAIN, VALID = 0, 1
+NO_FAULT = 0
 COMMITTED_ROWS = 2  # place in the dataset `counts`
 
 

@@ -15,29 +15,74 @@ from case import Case, environment, make_data
 from places import LEDGER, ROLLCALL
 
 
+def percentile(values, share):
+    """Nearest rank."""
+    return sorted(values)[int(share * (len(values) - 1) + 0.5)]
+
+
+def numbers_of(rows, sampled_tokens, tool_events):
+    """What metrics.jsonl says of the rollouts of a step; the arguments are parallel."""
+    graded = rows[rows["fault"] == journal_file.NO_FAULT]
+    rewards = [graded["reward"][graded["group"] == group].tolist() for group in set(graded["group"].tolist())]
+    calls = [len(events) for events in tool_events]
+    return {
+        "reward_mean": graded["reward"].mean(),
+        "pass_rate": (graded["score"] >= 1).mean(),
+        "rollouts": len(rows),
+        "faults": len(rows) - len(graded),
+        "groups": len(rewards),
+        "groups_signal": sum(len(set(of_group)) > 1 for of_group in rewards),
+        "groups_all_zero": sum(set(of_group) == {0} for of_group in rewards),
+        "groups_all_one": sum(set(of_group) == {1} for of_group in rewards),
+        "tokens_sampled": sum(sampled_tokens),
+        "tool_calls_p50": percentile(calls, 0.5),
+        "tool_calls_p95": percentile(calls, 0.95),
+        "tool_errors": sum(int(events["is_error"].sum()) for events in tool_events),
+        "rollout_seconds_p50": percentile(rows["wall_time_s"].tolist(), 0.5),
+        "rollout_seconds_p95": percentile(rows["wall_time_s"].tolist(), 0.95),
+    }
+
+
 def numbers_of_steps(path):
-    """step -> mean reward and pass rate, from the rows that its update used."""
+    """step -> its numbers, from the rows that its update used."""
     with journal_file.open_journal(path) as file:
         rows, uses = file["rows"][:], file["uses"][:]
+        sampled = [int(file["is_action"][b:e].sum()) for b, e in zip(file["offsets"][:-1], file["offsets"][1:])]
+        bounds = file["tool_event_offsets"][:]
+        events = [file["tool_events"][b:e] for b, e in zip(bounds[:-1], bounds[1:])]
     steps = {}
     for step in sorted(set(uses["step"].tolist())):
-        used = rows[uses["row"][uses["step"] == step]]
-        graded = used[used["fault"] == journal_file.NO_FAULT]
-        steps[step + 1] = graded["reward"].mean(), (graded["score"] >= 1).mean()
+        used = uses["row"][uses["step"] == step].tolist()
+        steps[step + 1] = numbers_of(rows[used], [sampled[row] for row in used], [events[row] for row in used])
     return steps
+
+
+def held_out_pass_rate(path, step):
+    """The mean over tasks of the share of passed rollouts."""
+    with journal_file.open_journal(path) as file:
+        rows = file["rows"][:]
+    rows = rows[(rows["split"] == journal_file.VALID) & (rows["step"] == step)]
+    tasks = [rows["score"][rows["task_row"] == task] for task in sorted(set(rows["task_row"].tolist()))]
+    return sum((scores >= 1).mean() for scores in tasks) / len(tasks)
 
 
 class JournalNumbers(Case):
     def test_metrics_can_be_computed_from_the_journal(self):
-        run = self.trained("numbers", cluster={"workers": 2})
+        valid = str(self.folder / "data" / "valid.jsonl")
+        run = self.trained("numbers", cluster={"workers": 2}, data={"valid": valid}, eval={"samples": 3})
         self.assert_learnt(run)
         journal_file.check_rows(run.journal(), self)
         steps = numbers_of_steps(run.journal())
         self.assertEqual(sorted(steps), [1, 2, 3])
         for line in run.metrics():
-            reward_mean, pass_rate = steps[line["step"]]
-            self.assertAlmostEqual(line["reward_mean"], reward_mean, places=12)
-            self.assertAlmostEqual(line["pass_rate"], pass_rate, places=12)
+            if "eval_pass_at_1" in line:
+                self.assertAlmostEqual(line["eval_pass_at_1"], held_out_pass_rate(run.journal(), line["step"]), places=12)
+                continue
+            for name, value in steps[line["step"]].items():
+                self.assertAlmostEqual(line[name], value, places=12, msg=name)
+        evaluations = run.result()["eval"]
+        for when, step in (("before", 0), ("after", 3)):
+            self.assertAlmostEqual(evaluations[when]["pass_at_1"], held_out_pass_rate(run.journal(), step), places=12)
 
     def test_h5py_reads_along_while_the_run_writes(self):
         run = self.make_run("watched")

@@ -3,7 +3,9 @@
 // nothing behind; workers notice the learner's death.
 #include <signal.h>
 
+#include <cstring>
 #include <filesystem>
+#include <span>
 
 #include "tests/mpi/fake_worker.h"
 
@@ -26,6 +28,12 @@ Weights weights_of(std::int64_t version) {
   return weights;
 }
 
+FillWeights filled_with(std::int64_t version) {
+  return [version](std::span<std::byte> out) {
+    std::memcpy(out.data(), weights_of(version).data(), out.size());
+  };
+}
+
 bool leftovers() {
   return std::ranges::any_of(
       std::filesystem::directory_iterator("/dev/shm"),
@@ -37,7 +45,7 @@ void publish_all(World& world, RolloutServer& server) {
   const int workers = world.size() - 1;
   std::vector<Trajectory> all;
   for (std::int64_t version = 0; version < kVersions; ++version) {
-    server.publish(version, weights_of(version).data());
+    server.publish(version, filled_with(version));
     for (int i = 0; i < workers; ++i) {
       server.submit({.group = version * workers + i, .version = version});
     }
@@ -56,7 +64,7 @@ void lead(World& world, const std::string& via) {
   publish_all(world, server);
   bool refused = false;
   try {
-    server.publish(kVersions - 1, weights_of(0).data());
+    server.publish(kVersions - 1, filled_with(0));
   } catch (const Error&) {
     refused = true;
   }
@@ -76,7 +84,10 @@ void worker(World& world, const ClusterOptions& options) {
   Weights weights(kWords);
   serve(client, [&](const RolloutClient::Inbox& inbox) {
     for (const Assignment& assignment : inbox.assignments) {
-      const std::int64_t version = client.load_weights(weights.data());
+      const std::int64_t version =
+          client.load_weights([&](std::int64_t, std::span<const std::byte> bytes) {
+            std::memcpy(weights.data(), bytes.data(), bytes.size());
+          });
       require(world, weights == weights_of(version), "content of " + std::to_string(version));
       Trajectory trajectory = echo(world, assignment);
       trajectory.tokens = {1};
@@ -90,7 +101,7 @@ void worker(World& world, const ClusterOptions& options) {
 
 void dying_lead(World& world, const std::string& via) {
   RolloutServer server(world, test_options(world, via), kBytes);
-  server.publish(0, weights_of(0).data());
+  server.publish(0, filled_with(0));
   for (std::int64_t group = 0; group < 20; ++group) server.submit({.group = group});
   server.poll_for(milliseconds(1000));
   ::raise(SIGKILL);

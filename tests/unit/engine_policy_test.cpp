@@ -19,9 +19,7 @@ using Ids = std::vector<std::int32_t>;
 class EnginePolicyTest : public testing::Test {
  protected:
   EnginePolicyTest() : model(7), engine(model.spec, {400, 64}), policy(engine) {
-    std::copy_n(model.weights.flat.const_data_ptr<float>(), model.weights.flat.numel(),
-                engine.weight_buffer().data());
-    engine.commit_weights(3);
+    engine.load(3, source_of(model.weights.tensors));
   }
 
   // Two turns of a session, the second behind a delta.

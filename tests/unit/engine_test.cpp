@@ -9,6 +9,7 @@
 #include <map>
 
 #include "comms/error.h"
+#include "model/published_weights.h"
 #include "tiny_model.h"
 
 namespace rollcall {
@@ -19,13 +20,13 @@ using Ids = std::vector<std::int32_t>;
 // An engine with the tiny model's weights, and the turns it finishes.
 class EngineTest : public testing::Test {
  protected:
-  EngineTest() : model_(7), engine_(make()) {}
+  explicit EngineTest(const ModelSpec& spec = tiny_spec(), at::ScalarType dtype = at::kFloat)
+      : model_(7, spec, dtype), engine_(make()) {}
 
   std::unique_ptr<Engine> make(std::int64_t max_context = 400, std::int64_t max_batch = 64) const {
-    auto engine = std::make_unique<Engine>(model_.spec, EngineOptions{max_context, max_batch});
-    std::copy_n(model_.weights.flat.const_data_ptr<float>(), model_.weights.flat.numel(),
-                engine->weight_buffer().data());
-    engine->commit_weights(3);
+    auto engine = std::make_unique<Engine>(
+        model_.spec, EngineOptions{max_context, max_batch, model_.decoder.dtype()});
+    engine->load(3, source_of(model_.weights.tensors));
     return engine;
   }
 
@@ -49,7 +50,24 @@ class EngineTest : public testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
-TEST_F(EngineTest, SamplesTheSameTokensAloneAndInACrowd) {
+struct Layout {
+  const char* name;
+  ModelSpec spec;
+  at::ScalarType dtype;
+};
+
+class EngineBits : public EngineTest, public testing::WithParamInterface<Layout> {
+ protected:
+  EngineBits() : EngineTest(GetParam().spec, GetParam().dtype) {}
+};
+
+INSTANTIATE_TEST_SUITE_P(Layouts, EngineBits,
+                         testing::Values(Layout{"plain", tiny_spec(), at::kFloat},
+                                         Layout{"windowed", tiny_windowed_spec(), at::kFloat},
+                                         Layout{"bfloat16", tiny_spec(), at::kBFloat16}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(EngineBits, SamplesTheSameTokensAloneAndInACrowd) {
   const Ids mine{1, 2, 3, 4, 5};
   const Completion expected = alone(mine, 42, 30);
   std::vector<SequenceId> others;
@@ -93,7 +111,9 @@ TEST_F(EngineTest, KeepsTheCacheAcrossTurns) {
   EXPECT_EQ(first.tokens.size() + second.tokens.size(), 12u);
 }
 
-TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
+// Two turns with a delta between them, against the log-probabilities that the decoder gives the
+// same tokens in one packed row.
+TEST_P(EngineBits, GivesTheLearnersLogProbabilitiesBitForBit) {
   const Ids prompt{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28},
       delta{7, 8, 9, 10, 11};
   const SequenceId id = engine_->open(prompt, 77);
@@ -116,6 +136,38 @@ TEST_F(EngineTest, GivesTheLearnersLogProbabilitiesBitForBit) {
   const float* got = learner.const_data_ptr<float>();
   for (std::size_t i = 0; i < 21; ++i) EXPECT_EQ(first.logprobs[i], got[i]) << i;
   for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(second.logprobs[i], got[21 + 5 + i]) << i;
+}
+
+class Bfloat16EngineTest : public EngineTest {
+ protected:
+  Bfloat16EngineTest() : EngineTest(tiny_spec(), at::kBFloat16) {}
+};
+
+// A worker gets the rounded weights, the learner rounds its masters: the same policy, and not that
+// of the masters.
+TEST_F(Bfloat16EngineTest, SamplesFromPublishedWeightsWhatTheMastersGive) {
+  const auto dtype = at::kBFloat16;
+  std::vector<std::byte> published(published_bytes(model_.spec, dtype));
+  EXPECT_EQ(published.size(), static_cast<std::size_t>(2 * parameter_count(model_.spec)));
+  write_published(model_.spec, dtype, source_of(model_.weights.tensors), published);
+  Engine worker(model_.spec, {400, 64, dtype}), masters(model_.spec, {400, 64, at::kFloat});
+  worker.load(4, published_source(model_.spec, dtype, published));
+  masters.load(4, source_of(model_.weights.tensors));
+  std::ranges::fill(published, std::byte{0});  // the engine has its own
+  const auto sampled = [](Engine& engine) {
+    const SequenceId id = engine.open(Ids{1, 2, 3}, 8);
+    engine.request_turn(id, {}, turn(20));
+    return run(engine).at(id);
+  };
+  EXPECT_EQ(sampled(worker).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
+  EXPECT_EQ(worker.version(), 4);
+  EXPECT_NE(sampled(masters).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
+}
+
+TEST_F(EngineTest, HasNoPolicyAfterALoadThatFailed) {
+  EXPECT_THROW(engine_->load(4, [](const std::string&) { return at::Tensor(); }), Error);
+  EXPECT_EQ(engine_->version(), -1);
+  EXPECT_THROW(engine_->step(), Error);
 }
 
 TEST_F(EngineTest, StopsAtAStopTokenAndKeepsIt) {

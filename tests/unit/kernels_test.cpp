@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/cpu_kernels.h"
+#include "model/query_stretch.h"
 #include "model/sampling.h"
 
 namespace rollcall {
@@ -50,6 +51,43 @@ TEST(LinearKernel, GivesARowTheSameBitsInAnyBatch) {
     for (std::int64_t o = 0; o < out; ++o)
       ASSERT_EQ(all[r * out + o], one[o]) << "row " << r << " column " << o;
   }
+}
+
+// Every instruction set that this CPU has, every size of a block of rows, a last panel that is not
+// full.
+TEST(LinearKernel, GivesBfloat16PanelsTheBitsOfTheRoundedWeights) {
+  const std::int64_t rows = 29, in = 67, out = 83, panels = panel_count(out);
+  const auto x = random_values(rows * in, 6), w = random_values(out * in, 7),
+             bias = random_values(out, 8);
+  std::vector<BFloat16Pair> halves(static_cast<std::size_t>(panels * in * kPanelWidth / 2));
+  pack_weights(w.data(), out, in, halves.data());
+  std::vector<float> rounded(w.size()), floats(2 * halves.size());
+  unpack_weights(halves.data(), in, 0, out, rounded.data());
+  pack_weights(rounded.data(), out, in, floats.data());
+  for (const char* isa : {"generic", "avx2", "avx512"}) {
+    const CpuKernels* kernels = cpu_kernels(isa);
+    if (kernels == nullptr) continue;
+    for (std::int64_t n = 1; n <= rows; ++n) {
+      std::vector<float> expected(static_cast<std::size_t>(n * out)), got(expected.size());
+      kernels->linear(x.data(), in, n, floats.data(), in, out, 0, panels, bias.data(),
+                      expected.data(), out);
+      kernels->linear_bfloat16(x.data(), in, n, halves.data(), in, out, 0, panels, bias.data(),
+                               got.data(), out);
+      ASSERT_EQ(got, expected) << isa << ", " << n << " rows";
+    }
+  }
+}
+
+TEST(PackedWeights, RoundToNearestEvenInBfloat16) {
+  // 1 + 2^-8 is half-way and goes to even 1; 1 + 3 * 2^-8 to even 1 + 2^-6; a little more goes up.
+  const std::vector<float> values{1.00390625F, 1.01171875F, 1.00390637F, -0.0F, 1e-45F, -3.14159F};
+  const auto n = static_cast<std::int64_t>(values.size());
+  std::vector<BFloat16Pair> packed(static_cast<std::size_t>(n * kPanelWidth / 2));
+  pack_weights(values.data(), 1, n, packed.data());
+  std::vector<float> rounded(values.size());
+  unpack_weights(packed.data(), n, 0, 1, rounded.data());
+  EXPECT_EQ(rounded, (std::vector<float>{1, 1.015625F, 1.0078125F, 0, 0, -3.140625F}));
+  EXPECT_TRUE(std::signbit(rounded[3]));
 }
 
 TEST(RmsNormKernel, MatchesItsFormulaWithATail) {
@@ -105,30 +143,38 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
   const std::int64_t before = 21, own = 18, d = shape.head_dim, row = shape.kv_heads * d;
   const Blocked prefix(shape, before, 10), rest(shape, own, 20);
   const auto q = random_values(static_cast<std::size_t>(shape.heads * d), 30);
-  std::vector<float> out(q.size()),
-      scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * 64));
-  const AttentionRow task{q.data(),
-                          out.data(),
-                          nullptr,
-                          {prefix.keys.data(), prefix.values.data(), before},
-                          {rest.keys.data(), rest.values.data(), own}};
-  cpu_kernels().attention(&task, 1, shape, scratch.data());
-  for (std::int64_t h = 0; h < shape.heads; ++h) {
-    const std::int64_t kv = h / (shape.heads / shape.kv_heads) * d;
-    std::vector<double> p, mixed(static_cast<std::size_t>(d));
-    double total = 0;
-    for (std::int64_t j = 0; j < before + own; ++j) {
-      const float* key = j < before ? &prefix.k[j * row] : &rest.k[(j - before) * row];
-      double score = 0;
-      for (std::int64_t i = 0; i < d; ++i) score += static_cast<double>(q[h * d + i]) * key[kv + i];
-      total += p.emplace_back(std::exp(score * shape.scale));
+  for (const std::int64_t start : {0, 1, 15, 16, 17, 20, 21, 22, 37, 38}) {  // of the window
+    std::vector<float> out(q.size()),
+        scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * 64));
+    const AttentionRow task{q.data(), out.data(), nullptr,
+                            behind({prefix.keys.data(), prefix.values.data(), before}, start),
+                            behind({rest.keys.data(), rest.values.data(), own}, start - before)};
+    cpu_kernels().attention(&task, 1, shape, scratch.data());
+    for (std::int64_t h = 0; h < shape.heads; ++h) {
+      const std::int64_t kv = h / (shape.heads / shape.kv_heads) * d;
+      std::vector<double> p, mixed(static_cast<std::size_t>(d));
+      double total = 0;
+      for (std::int64_t j = start; j < before + own; ++j) {
+        const float* key = j < before ? &prefix.k[j * row] : &rest.k[(j - before) * row];
+        double score = 0;
+        for (std::int64_t i = 0; i < d; ++i)
+          score += static_cast<double>(q[h * d + i]) * key[kv + i];
+        total += p.emplace_back(std::exp(score * shape.scale));
+      }
+      for (std::int64_t j = start; j < before + own; ++j) {
+        const float* value = j < before ? &prefix.v[j * row] : &rest.v[(j - before) * row];
+        for (std::int64_t i = 0; i < d; ++i) mixed[i] += p[j - start] / total * value[kv + i];
+      }
+      for (std::int64_t i = 0; i < d; ++i) ASSERT_NEAR(out[h * d + i], mixed[i], 1e-5) << start;
     }
-    for (std::int64_t j = 0; j < before + own; ++j) {
-      const float* value = j < before ? &prefix.v[j * row] : &rest.v[(j - before) * row];
-      for (std::int64_t i = 0; i < d; ++i) mixed[i] += p[j] / total * value[kv + i];
-    }
-    for (std::int64_t i = 0; i < d; ++i) ASSERT_NEAR(out[h * d + i], mixed[i], 1e-5);
   }
+}
+
+TEST(Window, BeginsSoManyPositionsBackTheQuerysOwnIncluded) {
+  EXPECT_EQ(window_start(9, 0), 0);
+  EXPECT_EQ(window_start(9, 1), 9);
+  EXPECT_EQ(window_start(9, 4), 6);
+  EXPECT_EQ(window_start(9, 100), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionKernel,

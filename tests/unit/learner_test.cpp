@@ -2,6 +2,7 @@
 #include "trainer/learner.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -47,8 +48,10 @@ class LearnerTest : public testing::Test {
                  poison;
         },
         {{1e-3, 0.9, 0.95, 1e-8, 0.0}, 1.0, max_gap}, [] {});
-    return learner.weights().flat.clone();
+    return learner.masters().flat.clone();
   }
+
+  void expect_bitwise_resume(at::ScalarType dtype);
 
   std::unique_ptr<Communicator> alone_;
   std::vector<std::int32_t> tokens_[5];
@@ -98,7 +101,7 @@ TEST_F(LearnerTest, RaisesTheAlarmAndChangesNothing) {
     EXPECT_EQ(error.exit_code(), ExitCode::kAlarm);
     EXPECT_THAT(error.what(), testing::HasSubstr("alarms.logprob_gap"));
   }
-  EXPECT_TRUE(at::equal(learner.weights().flat, TinyModel(5).weights.flat));
+  EXPECT_TRUE(at::equal(learner.masters().flat, TinyModel(5).weights.flat));
 }
 
 TEST_F(LearnerTest, MovesTheWeightsOtherwise) {
@@ -106,7 +109,35 @@ TEST_F(LearnerTest, MovesTheWeightsOtherwise) {
   EXPECT_FALSE(stats_.skipped);
 }
 
+// The gradient is that of the rounded weights and steps the masters, which keep what rounding
+// drops.
+TEST_F(LearnerTest, StepsTheMastersByTheGradientOfTheirRounding) {
+  const auto batches = pack_sequences(sequences_, 20);
+  ASSERT_GE(batches.size(), 2u);  // several backward passes through one rounding
+  const auto loss = [](std::size_t, const TokenLogprobs& current) {
+    return -current.logprobs.sum();
+  };
+  const auto update = [&](TinyModel& model, at::ScalarType dtype) {
+    Learner learner(model.spec, model.weights, model.spec.vocab_size, *alone_, dtype);
+    return learner.update(batches, loss, {{1e-3, 0.9, 0.95, 1e-8, 0.0}}, [] {});
+  };
+  TinyModel half(5), wide(5);
+  const at::Tensor masters = half.weights.flat.clone();
+  const at::Tensor rounded = masters.to(at::kBFloat16).to(at::kFloat);
+  wide.weights.flat.copy_(rounded);
+  const UpdateStats a = update(half, at::kBFloat16), b = update(wide, at::kFloat);
+  EXPECT_EQ(a.loss, b.loss);
+  EXPECT_EQ(a.grad_norm_l2, b.grad_norm_l2);
+  EXPECT_FALSE(at::equal(rounded, masters));
+  // The first step of AdamW moves by the learning rate, whatever the weight.
+  EXPECT_TRUE(at::allclose(half.weights.flat - masters, wide.weights.flat - rounded, 0, 1e-6));
+}
+
 TEST_F(LearnerTest, GoesOnBitForBitFromItsState) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) expect_bitwise_resume(dtype);
+}
+
+void LearnerTest::expect_bitwise_resume(at::ScalarType dtype) {
   TinyModel straight(5), resumed(6);
   const auto batches = pack_sequences(sequences_, 1000);
   const auto denominators = step_denominators(sequences_, sequences_, batches);
@@ -118,27 +149,26 @@ TEST_F(LearnerTest, GoesOnBitForBitFromItsState) {
         },
         {{1e-3, 0.9, 0.95, 1e-8, 0.01}}, [] {});
   };
-  Learner a(straight.spec, straight.weights, straight.spec.vocab_size, *alone_);
+  Learner a(straight.spec, straight.weights, straight.spec.vocab_size, *alone_, dtype);
   step(a);
   const auto state = a.optimizer_state();
-  const at::Tensor masters = a.weights().flat.clone();
+  const at::Tensor masters = a.masters().flat.clone();
   step(a);
-  Learner b(resumed.spec, resumed.weights, resumed.spec.vocab_size, *alone_);
+  Learner b(resumed.spec, resumed.weights, resumed.spec.vocab_size, *alone_, dtype);
   b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
   step(b);
-  EXPECT_TRUE(at::equal(a.weights().flat, b.weights().flat));
+  EXPECT_TRUE(at::equal(a.masters().flat, b.masters().flat));
 }
 
 class LoraLearnerTest : public LearnerTest {
  protected:
   // A fresh adapter on a model of weights that are always the same.
   TrainedPolicy policy(std::uint64_t adapter_seed) const {
-    const TinyModel model(5);
     LoraOptions options;
     options.rank = 3;
-    LoraAdapter adapter = make_lora_adapter(model.spec, options);
+    LoraAdapter adapter = make_lora_adapter(tiny_spec(), options);
     init_lora(adapter_seed, adapter);
-    return {model.weights, adapter};
+    return {tiny_spec(), source_of(frozen_.weights.tensors), adapter};
   }
 
   void step(Learner& learner, bool activation_checkpointing = false) {
@@ -157,24 +187,25 @@ class LoraLearnerTest : public LearnerTest {
   Learner make(const TrainedPolicy& policy) {
     return Learner(tiny_spec(), policy, tiny_spec().vocab_size, *alone_);
   }
+
+  const TinyModel frozen_{5};
 };
 
 TEST_F(LoraLearnerTest, TrainsTheAdapterAloneAndThePolicyFollows) {
-  const TinyModel frozen(5);
   const TrainedPolicy trained = policy(1);
-  EXPECT_TRUE(at::equal(trained.weights().flat, frozen.weights.flat));
+  const at::Tensor before = frozen_.weights.flat.clone();
+  EXPECT_TRUE(at::equal(trained.all_weights(frozen_.spec).flat, before));
   Learner learner = make(trained);
   step(learner);
   step(learner);
   EXPECT_EQ(learner.optimizer_state().first_moment.size(),
             static_cast<std::size_t>(trained.masters().flat.numel()));
-  NamedTensors merged;
-  for (const auto& [name, t] : frozen.weights.tensors) merged[name] = t.clone();
-  merge_lora(*trained.adapter(), frozen.weights.tensors, merged);
-  for (const auto& [name, t] : frozen.weights.tensors) {
+  EXPECT_TRUE(at::equal(frozen_.weights.flat, before));
+  const FlatWeights after = learner.policy().all_weights(frozen_.spec);
+  for (const auto& [name, t] : frozen_.weights.tensors) {
     const bool adapted = name.ends_with("_proj.weight");
-    EXPECT_EQ(at::equal(learner.weights().tensors.at(name), t), !adapted) << name;
-    EXPECT_TRUE(at::equal(learner.weights().tensors.at(name), merged.at(name))) << name;
+    EXPECT_EQ(at::equal(after.tensors.at(name), t), !adapted) << name;
+    EXPECT_TRUE(at::equal(after.tensors.at(name), learner.policy().source()(name))) << name;
   }
 }
 
@@ -194,19 +225,19 @@ TEST_F(LoraLearnerTest, GoesOnBitForBitFromItsState) {
   Learner a = make(policy(1));
   step(a);
   const auto state = a.optimizer_state();
-  const at::Tensor masters = a.policy().masters().flat.clone();
+  const at::Tensor masters = a.masters().flat.clone();
   step(a);
   Learner b = make(policy(2));
   b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
   step(b);
-  EXPECT_TRUE(at::equal(a.weights().flat, b.weights().flat));
+  EXPECT_TRUE(at::equal(a.masters().flat, b.masters().flat));
 }
 
 TEST_F(LoraLearnerTest, UpdatesToTheSameBitsWithActivationCheckpointing) {
   Learner plain = make(policy(1)), again = make(policy(1));
   step(plain);
   step(again, true);
-  EXPECT_TRUE(at::equal(plain.weights().flat, again.weights().flat));
+  EXPECT_TRUE(at::equal(plain.masters().flat, again.masters().flat));
 }
 
 TEST_F(LoraLearnerTest, LoadsWhatACheckpointSaysAndRefusesAnotherBase) {
@@ -218,16 +249,17 @@ TEST_F(LoraLearnerTest, LoadsWhatACheckpointSaysAndRefusesAnotherBase) {
   TrainState state;
   state.lora = learner.policy().lora();
   state.base_xxh3 = learner.policy().base_xxh3();
-  const at::Tensor& masters = learner.policy().masters().flat;
+  const at::Tensor& masters = learner.masters().flat;
   state.masters.assign(masters.const_data_ptr<float>(),
                        masters.const_data_ptr<float>() + masters.numel());
   state.first_moment = state.second_moment = state.masters;
   const TrainState loaded = load_checkpoint(save_checkpoint(dir / "checkpoints", state, 1));
   EXPECT_EQ(loaded.lora, state.lora);
-  const TrainedPolicy policy = load_policy(dir.path(), base.spec, loaded);
-  EXPECT_TRUE(at::equal(policy.weights().flat, learner.weights().flat));
+  const TrainedPolicy policy = load_policy(dir.path(), base.spec, at::kFloat, loaded);
+  EXPECT_TRUE(
+      at::equal(policy.all_weights(base.spec).flat, learner.policy().all_weights(base.spec).flat));
   save_weights(dir.path(), other.weights.tensors, "float32");
-  EXPECT_THROW(load_policy(dir.path(), base.spec, loaded), Error);
+  EXPECT_THROW(load_policy(dir.path(), base.spec, at::kFloat, loaded), Error);
 }
 
 TEST_F(LearnerTest, PacksAPromptOnceForItsMembers) {

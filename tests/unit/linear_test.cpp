@@ -8,7 +8,10 @@
 #include <gtest/gtest.h>
 
 #include <initializer_list>
+#include <utility>
+#include <vector>
 
+#include "comms/error.h"
 #include "model/cpu_kernels.h"
 #include "model/ops.h"
 #include "model/sampling.h"
@@ -24,15 +27,33 @@ at::Tensor random_tensor(std::initializer_list<std::int64_t> shape, std::uint64_
   return t;
 }
 
-TEST(PackedWeight, UnpacksToWhatItWas) {
-  for (const std::int64_t out : {1, 31, 32, 33, 100}) {
-    for (const std::int64_t in : {1, 32, 45}) {
-      const at::Tensor w = random_tensor({out, in}, 1);
-      LinearWeight packed;
-      pack(packed, w);
-      at::Tensor back = at::empty({out, in}, at::kFloat);
-      unpack_weights(packed.packed.const_data_ptr<float>(), out, in, back.data_ptr<float>());
-      EXPECT_TRUE(at::equal(back, w)) << out << " x " << in;
+// The values that a layer's panels hold, all of them or of rows [first, last).
+at::Tensor unpacked(const LinearWeight& w, std::int64_t first, std::int64_t last) {
+  const std::int64_t in = w.packed.size(1);
+  at::Tensor rows = at::empty({last - first, in}, at::kFloat);
+  const void* panels = w.packed.const_data_ptr();
+  if (w.packed.scalar_type() == at::kFloat) {
+    unpack_weights(static_cast<const float*>(panels), in, first, last, rows.data_ptr<float>());
+  } else {
+    unpack_weights(static_cast<const BFloat16Pair*>(panels), in, first, last,
+                   rows.data_ptr<float>());
+  }
+  return rows;
+}
+
+TEST(PackedWeight, UnpacksToWhatItWasOrItsRounding) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    for (const std::int64_t out : {1, 31, 32, 33, 100}) {
+      for (const std::int64_t in : {1, 32, 45}) {
+        const at::Tensor w = random_tensor({out, in}, 1);
+        const at::Tensor held = w.to(type).to(at::kFloat);
+        LinearWeight packed;
+        pack(packed, w, type);
+        EXPECT_EQ(packed.packed.scalar_type(), type);
+        EXPECT_TRUE(at::equal(unpacked(packed, 0, out), held)) << out << " x " << in;
+        const std::int64_t first = out / 3, last = out - out / 4;
+        EXPECT_TRUE(at::equal(unpacked(packed, first, last), held.slice(0, first, last)));
+      }
     }
   }
 }
@@ -86,6 +107,63 @@ TEST_F(LinearTest, ScoresTokensWithAFrozenHead) {
   EXPECT_TRUE(at::equal(frozen.first, trained.first));
   EXPECT_TRUE(at::equal(frozen.second, trained.second));
   EXPECT_GT(layer_.weight.grad().abs().sum().item<float>(), 0);
+}
+
+// bfloat16 panels and float32 panels of the rounded weights are the same layer.
+TEST_F(LinearTest, ComputesInBfloat16WhatTheRoundedWeightsGive) {
+  const at::Tensor targets = at::tensor({1, 2, 3, 4, 5, 6, 7, 8, 9}, at::kLong);
+  const auto run = [&](const at::Tensor& leaf, at::ScalarType type) {
+    LinearWeight layer;
+    pack(layer, leaf, type);
+    const at::Tensor x = x_.clone().set_requires_grad(true);
+    const at::Tensor y = linear(x, layer);
+    const at::Tensor logprobs = token_logprobs(x, layer, targets, 68).logprobs;
+    const at::Tensor rows = embedding(targets, layer);
+    (y * dy_).sum().add(logprobs.sum()).add(rows.square().sum()).backward();
+    return std::vector<at::Tensor>{y, logprobs, rows, x.grad(), leaf.grad()};
+  };
+  const auto half = run(values_.clone().set_requires_grad(true), at::kBFloat16);
+  const auto wide =
+      run(values_.to(at::kBFloat16).to(at::kFloat).set_requires_grad(true), at::kFloat);
+  for (std::size_t i = 0; i < half.size(); ++i) EXPECT_TRUE(at::equal(half[i], wide[i])) << i;
+}
+
+TEST_F(LinearTest, TakesValuesOfAnyHalfType) {
+  const at::Tensor halves = values_.to(at::kBFloat16);
+  LinearWeight packed, expected;
+  pack(packed, halves, at::kBFloat16);
+  pack(expected, halves.to(at::kFloat), at::kBFloat16);
+  EXPECT_TRUE(at::equal(linear(x_, packed), linear(x_, expected)));
+}
+
+TEST(Embedding, GathersRowsAndTheirGradient) {
+  const at::Tensor table = random_tensor({40, 7}, 8).set_requires_grad(true);
+  LinearWeight packed;
+  pack(packed, table);
+  const at::Tensor ids = at::tensor({3, 39, 3}, at::kLong), dy = random_tensor({3, 7}, 9);
+  const at::Tensor rows = embedding(ids, packed);
+  EXPECT_TRUE(at::equal(rows, table.index_select(0, ids)));
+  rows.backward(dy);
+  EXPECT_TRUE(at::equal(table.grad()[3], dy[0] + dy[2]));
+  EXPECT_TRUE(at::equal(table.grad()[39], dy[1]));
+  EXPECT_EQ(table.grad().count_nonzero().item<std::int64_t>(), 14);
+}
+
+TEST(Embedding, RefusesIdsWithoutARow) {
+  LinearWeight packed;
+  pack(packed, random_tensor({40, 7}, 8));
+  EXPECT_THROW(embedding(at::tensor({40}, at::kLong), packed), Error);
+  EXPECT_THROW(embedding(at::tensor({-1}, at::kLong), packed), Error);
+}
+
+TEST(PolicyVector, PassesGradientsStraightThroughItsRounding) {
+  const at::Tensor leaf = random_tensor({5}, 10).set_requires_grad(true);
+  const at::Tensor dy = random_tensor({5}, 11);
+  const at::Tensor rounded = policy_vector(leaf, at::kBFloat16);
+  EXPECT_TRUE(at::equal(rounded, leaf.detach().to(at::kBFloat16).to(at::kFloat)));
+  rounded.backward(dy);
+  EXPECT_TRUE(at::equal(leaf.grad(), dy));
+  EXPECT_TRUE(policy_vector(leaf, at::kFloat).is_same(leaf));
 }
 
 }  // namespace

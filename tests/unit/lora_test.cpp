@@ -37,17 +37,20 @@ NamedTensors leaves_of(const FlatWeights& weights) {
   return leaves;
 }
 
+void merge_into(const LoraAdapter& adapter, FlatWeights& weights) {
+  const TensorSource merged = with_lora(adapter, source_of(weights.tensors));
+  for (auto& [name, tensor] : weights.tensors) tensor.copy_(merged(name));
+}
+
 // An adapter whose A and B both matter, on a model with that adapter merged in.
 struct Adapted {
   explicit Adapted(const LoraOptions& options) : model(5) {
     adapter = make_lora_adapter(model.spec, options);
     init_lora(7, adapter);
     adapter.parameters.flat.add_(at::arange(adapter.parameters.flat.numel()).sin(), 0.05);
-    for (const auto& [name, t] : model.weights.tensors) base[name] = t.clone();
-    merge_lora(adapter, base, model.weights.tensors);
+    merge_into(adapter, model.weights);
   }
   TinyModel model;
-  NamedTensors base;
   LoraAdapter adapter;
 };
 
@@ -75,10 +78,9 @@ TEST(Lora, MergesByHand) {
   adapter.parameters.tensors = {{lora_a_key("m"), at::tensor({1.0f, 2.0f, 3.0f}).view({1, 3})},
                                 {lora_b_key("m"), at::tensor({10.0f, -1.0f}).view({2, 1})}};
   const at::Tensor base = at::tensor({0.5f, 0.5f, 0.5f, 1.0f, 1.0f, 1.0f}).view({2, 3});
-  const NamedTensors weights{{"m.weight", base.clone()}};
-  merge_lora(adapter, {{"m.weight", base}}, weights);
   const at::Tensor want = at::tensor({20.5f, 40.5f, 60.5f, -1.0f, -3.0f, -5.0f}).view({2, 3});
-  EXPECT_TRUE(at::equal(weights.at("m.weight"), want));
+  EXPECT_TRUE(at::equal(merge_lora(adapter, "m", base), want));
+  EXPECT_TRUE(at::equal(merge_lora(adapter, "m", base.to(at::kBFloat16)), want));
 }
 
 TEST(Lora, BeginsWithoutEffectAndBySeed) {
@@ -94,9 +96,9 @@ TEST(Lora, BeginsWithoutEffectAndBySeed) {
   EXPECT_LE(a.abs().max().item<double>(), 1 / std::sqrt(56.0));
   EXPECT_GT(a.abs().max().item<double>(), 0.9 / std::sqrt(56.0));
   EXPECT_NEAR(a.mean().item<double>(), 0, 0.02);
-  const TinyModel model(3);
+  TinyModel model(3);
   const at::Tensor before = model.weights.flat.clone();
-  merge_lora(one, model.weights.tensors, model.weights.tensors);
+  merge_into(one, model.weights);
   EXPECT_TRUE(at::equal(model.weights.flat, before));
 }
 
@@ -137,7 +139,8 @@ TEST(Lora, ProjectsTheGradientOfTheWholeWeight) {
   const at::Tensor loss = loss_of(adapted.model.decoder);
   loss.backward();
   const NamedTensors leaves = leaves_of(adapted.adapter.parameters);
-  adapted.model.decoder.bind(adapted.model.weights.tensors, lora_leaves(adapted.adapter, leaves));
+  adapted.model.decoder.bind(source_of(adapted.model.weights.tensors),
+                             lora_leaves(adapted.adapter, leaves));
   const at::Tensor adapter_loss = loss_of(adapted.model.decoder);
   adapter_loss.backward();
   EXPECT_TRUE(at::equal(adapter_loss, loss));
@@ -203,10 +206,10 @@ TEST(Lora, GivesTheReferenceLogitsWeightsAndGradients) {
   FlatWeights weights = make_flat_weights(spec);
   load_weights(kBase, spec, weights);
   const LoraAdapter adapter = read_lora_adapter(kAdapter, spec);
-  merge_lora(adapter, weights.tensors, weights.tensors);
+  merge_into(adapter, weights);
   const NamedTensors leaves = leaves_of(adapter.parameters);
   Decoder decoder(spec);
-  decoder.bind(weights.tensors, lora_leaves(adapter, leaves));
+  decoder.bind(source_of(weights.tensors), lora_leaves(adapter, leaves));
   int compared = 0;
   for (const auto& entry : file.entries()) {
     const auto dot = entry.name.find('.');

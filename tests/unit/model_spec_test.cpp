@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "comms/error.h"
@@ -59,8 +60,8 @@ TEST(ModelSpec, ReadsQwen3InV4Spelling) {
   EXPECT_EQ(spec.vocab_size, 384);
   EXPECT_EQ(spec.max_position_embeddings, 512);
   EXPECT_EQ(spec.rms_norm_eps, 1e-6);
-  EXPECT_EQ(spec.rope_theta, 1e6);
-  EXPECT_EQ(spec.rope_type, RopeType::kDefault);
+  EXPECT_EQ(spec.rope.theta, 1e6);
+  EXPECT_EQ(spec.rope.type, RopeType::kDefault);
   EXPECT_TRUE(spec.tied && spec.qk_norm);
   EXPECT_FALSE(spec.attention_bias || spec.output_bias || spec.mlp_bias);
   EXPECT_THAT(spec.eos_ids, testing::ElementsAre(352, 354));
@@ -68,7 +69,7 @@ TEST(ModelSpec, ReadsQwen3InV4Spelling) {
 
 TEST(ModelSpec, ReadsQwen3InV5Spelling) {
   const auto spec = golden("qwen3-untied-sharded");
-  EXPECT_EQ(spec.rope_theta, 5000);
+  EXPECT_EQ(spec.rope.theta, 5000);
   EXPECT_EQ(spec.kv_heads, 1);
   EXPECT_EQ(spec.rms_norm_eps, 1e-5);
   EXPECT_FALSE(spec.tied);
@@ -78,23 +79,21 @@ TEST(ModelSpec, ReadsQwen2WithItsBiasOnQueriesKeysAndValues) {
   const auto spec = golden("qwen2-untied");
   EXPECT_TRUE(spec.attention_bias);
   EXPECT_FALSE(spec.output_bias || spec.mlp_bias || spec.qk_norm || spec.tied);
-  EXPECT_EQ(read_with("qwen2", {}).kv_heads, 32);
-  EXPECT_EQ(read_with("qwen2", {}).head_dim, 2);
-  EXPECT_FALSE(read_with("qwen2", {{"attention_bias", true}}).output_bias);
+  EXPECT_THAT(spec.windows, testing::Each(0));
 }
 
 TEST(ModelSpec, ReadsLlama3ScalingInBothSpellings) {
   const auto v4 = golden("llama3-scaled-sharded");
-  EXPECT_EQ(v4.rope_type, RopeType::kLlama3);
-  EXPECT_EQ(v4.rope_theta, 500000);
-  EXPECT_EQ(v4.rope_factor, 8);
-  EXPECT_EQ(v4.rope_high_freq_factor, 4);
-  EXPECT_EQ(v4.rope_original_positions, 32);
+  EXPECT_EQ(v4.rope.type, RopeType::kLlama3);
+  EXPECT_EQ(v4.rope.theta, 500000);
+  EXPECT_EQ(v4.rope.factor, 8);
+  EXPECT_EQ(v4.rope.high_freq_factor, 4);
+  EXPECT_EQ(v4.rope.original_positions, 32);
   EXPECT_FALSE(v4.qk_norm);
   const auto v5 = golden("llama-bias-v5");
-  EXPECT_EQ(v5.rope_factor, 32);
-  EXPECT_EQ(v5.rope_theta, 10000);
-  EXPECT_EQ(v5.rope_original_positions, 64);
+  EXPECT_EQ(v5.rope.factor, 32);
+  EXPECT_EQ(v5.rope.theta, 10000);
+  EXPECT_EQ(v5.rope.original_positions, 64);
   EXPECT_EQ(v5.kv_heads, 4);   // null
   EXPECT_EQ(v5.head_dim, 16);  // null
   EXPECT_TRUE(v5.attention_bias && v5.output_bias && v5.mlp_bias);
@@ -108,21 +107,116 @@ TEST(ModelSpec, LetsGenerationConfigOverrideTheEndTokens) {
   EXPECT_THAT(refusal("llama", {{"eos_token_id", 100}}), testing::HasSubstr("eos_token_id"));
 }
 
+// What config.json leaves open: the class decides, model type by model type.
 TEST(ModelSpec, TakesTheDefaultsOfTheClass) {
-  const auto qwen3 = read_with("qwen3", {});
-  EXPECT_EQ(qwen3.kv_heads, 32);
-  EXPECT_EQ(qwen3.head_dim, 128);
-  EXPECT_FALSE(qwen3.tied);
-  EXPECT_EQ(qwen3.rope_theta, 10000);
-  EXPECT_EQ(qwen3.rms_norm_eps, 1e-6);
-  const auto llama = read_with("llama", {{"num_attention_heads", 8}});
-  EXPECT_EQ(llama.kv_heads, 8);
-  EXPECT_EQ(llama.head_dim, 8);
-  EXPECT_EQ(
-      read_with("qwen3", {{"num_attention_heads", 16}, {"num_key_value_heads", nullptr}}).kv_heads,
-      16);
-  // Of the keys that a class does not know, nothing is read.
-  EXPECT_FALSE(read_with("qwen3", {{"mlp_bias", true}}).mlp_bias);
+  struct Defaults {
+    const char* model_type;
+    std::int64_t kv_heads, head_dim, max_positions;
+    double theta;
+    bool tied, qk_norm, attention_bias;
+  };
+  for (const auto& want : {Defaults{"llama", 32, 2, 2048, 1e4, false, false, false},
+                           Defaults{"ministral", 8, 2, 131072, 1e4, false, false, false},
+                           Defaults{"mistral", 8, 2, 131072, 1e4, false, false, false},
+                           Defaults{"qwen2", 32, 2, 32768, 1e4, false, false, true},
+                           Defaults{"qwen3", 32, 128, 32768, 1e4, false, true, false},
+                           Defaults{"smollm3", 4, 2, 32768, 2e6, true, false, false}}) {
+    SCOPED_TRACE(want.model_type);
+    const auto spec = read_with(want.model_type, {{"max_position_embeddings", nullptr}});
+    EXPECT_EQ(spec.kv_heads, want.kv_heads);
+    EXPECT_EQ(spec.head_dim, want.head_dim);
+    EXPECT_EQ(spec.max_position_embeddings, want.max_positions);
+    EXPECT_EQ(spec.rope.theta, want.theta);
+    EXPECT_EQ(spec.tied, want.tied);
+    EXPECT_EQ(spec.qk_norm, want.qk_norm);
+    EXPECT_EQ(spec.attention_bias, want.attention_bias);
+    EXPECT_FALSE(spec.output_bias || spec.mlp_bias);
+    EXPECT_EQ(spec.rms_norm_eps, 1e-6);
+    EXPECT_EQ(spec.initializer_range, 0.02);
+    EXPECT_EQ(spec.rope.type, RopeType::kDefault);
+    EXPECT_EQ(read_with(want.model_type, {{"num_key_value_heads", nullptr}}).kv_heads, 32);
+  }
+}
+
+TEST(ModelSpec, ReadsOnlyTheBiasesThatTheClassKnows) {
+  for (const char* type : {"llama", "smollm3", "qwen3", "qwen2", "mistral"}) {
+    SCOPED_TRACE(type);
+    const auto spec = read_with(type, {{"attention_bias", true}, {"mlp_bias", true}});
+    const std::string name = type;
+    const bool switched = name == "llama" || name == "smollm3" || name == "qwen3";
+    EXPECT_EQ(spec.attention_bias, switched || name == "qwen2");
+    EXPECT_EQ(spec.output_bias, switched);
+    EXPECT_EQ(spec.mlp_bias, name == "llama" || name == "smollm3");
+  }
+}
+
+std::vector<std::int64_t> windows(const std::string& model_type, json changes) {
+  changes["num_hidden_layers"] = 4;
+  const auto spec = read_with(model_type, changes);
+  std::vector<std::int64_t> result;
+  for (std::int64_t i = 0; i < spec.layers; ++i) result.push_back(spec.window(i));
+  return result;
+}
+
+TEST(ModelSpec, GivesQwenLayersAWindowFromMaxWindowLayersOn) {
+  using testing::ElementsAre;
+  const json on = {{"use_sliding_window", true}, {"sliding_window", 9}, {"max_window_layers", 2}};
+  for (const char* type : {"qwen2", "qwen3"}) {
+    EXPECT_THAT(windows(type, on), ElementsAre(0, 0, 9, 9));
+    const auto with = [&](json changes) {
+      json keys = on;
+      keys.update(changes);
+      return windows(type, keys);
+    };
+    EXPECT_THAT(with({{"max_window_layers", 0}}), ElementsAre(9, 9, 9, 9));
+    EXPECT_THAT(with({{"max_window_layers", nullptr}}), ElementsAre(0, 0, 0, 0));  // 28
+    EXPECT_THAT(with({{"sliding_window", nullptr}}), ElementsAre(0, 0, 0, 0));
+    EXPECT_THAT(with({{"use_sliding_window", false}}), ElementsAre(0, 0, 0, 0));
+    EXPECT_THAT(windows(type, {{"use_sliding_window", true}, {"max_window_layers", 3}}),
+                ElementsAre(0, 0, 0, 4096));
+    EXPECT_THAT(
+        with({{"layer_types",
+               {"sliding_attention", "full_attention", "full_attention", "sliding_attention"}}}),
+        ElementsAre(9, 0, 0, 9));
+  }
+  EXPECT_THAT(golden("qwen2-tied-window").windows, ElementsAre(0, 8, 8));
+}
+
+TEST(ModelSpec, GivesAllMistralLayersAWindowUnlessTheirTypesSayOtherwise) {
+  using testing::ElementsAre;
+  EXPECT_THAT(windows("mistral", {{"sliding_window", 6}}), ElementsAre(6, 6, 6, 6));
+  EXPECT_THAT(windows("mistral", json::object()), ElementsAre(4096, 4096, 4096, 4096));
+  EXPECT_THAT(windows("mistral", {{"sliding_window", nullptr}}), ElementsAre(0, 0, 0, 0));
+  const json types = {"full_attention", "sliding_attention", "full_attention", "full_attention"};
+  EXPECT_THAT(windows("mistral", {{"sliding_window", 6}, {"layer_types", types}}),
+              ElementsAre(0, 6, 0, 0));
+  EXPECT_THAT(windows("ministral", {{"sliding_window", 6}, {"layer_types", types}}),
+              ElementsAre(0, 6, 0, 0));
+}
+
+TEST(ModelSpec, LeavesTheKeysOfNoWindowAlone) {
+  EXPECT_THAT(windows("llama", {{"sliding_window", 6}, {"use_sliding_window", true}}),
+              testing::Each(0));
+  EXPECT_THAT(windows("smollm3", {{"sliding_window", 6}}), testing::Each(0));
+}
+
+TEST(ModelSpec, ReadsTheLayersWithoutPositionsOfSmolLM3) {
+  using testing::ElementsAre;
+  const auto with = [](json changes) {
+    changes["num_hidden_layers"] = 5;
+    return read_with("smollm3", changes);
+  };
+  EXPECT_THAT(with(json::object()).rotary, ElementsAre(true, true, true, false, true));
+  EXPECT_THAT(with({{"no_rope_layer_interval", 2}}).rotary,
+              ElementsAre(true, false, true, false, true));
+  const auto spec = with({{"no_rope_layers", {1, 0, 1, 1, 0, 0}},  // longer is fine
+                          {"use_sliding_window", true},
+                          {"sliding_window", 5}});
+  EXPECT_THAT(spec.rotary, ElementsAre(true, false, true, true, false));
+  EXPECT_THAT(spec.windows, ElementsAre(0, 5, 0, 0, 5));
+  EXPECT_FALSE(spec.rotates(1));
+  EXPECT_TRUE(golden("smollm3-nope").tied);
+  EXPECT_TRUE(read_with("llama", {{"no_rope_layers", {0, 0}}}).rotates(0));
 }
 
 TEST(ModelSpec, LetsRopeScalingWinOverRopeParameters) {
@@ -130,28 +224,95 @@ TEST(ModelSpec, LetsRopeScalingWinOverRopeParameters) {
       read_with("llama", {{"rope_theta", 5e5},
                           {"rope_scaling", {{"type", "linear"}, {"factor", 2}}},
                           {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 7}}}});
-  EXPECT_EQ(spec.rope_type, RopeType::kLinear);
-  EXPECT_EQ(spec.rope_factor, 2);
-  EXPECT_EQ(spec.rope_theta, 5e5);
+  EXPECT_EQ(spec.rope.type, RopeType::kLinear);
+  EXPECT_EQ(spec.rope.factor, 2);
+  EXPECT_EQ(spec.rope.theta, 5e5);
+}
+
+TEST(ModelSpec, TakesRopeParametersNestedByLayerTypeWhereTheyAgree) {
+  const json one = {{"rope_type", "linear"}, {"factor", 2}, {"rope_theta", 7}};
+  json other = one;
+  other["factor"] = 3;
+  const auto refuse = [](const json& nested, const char* window) {
+    return refusal("qwen3", {{"rope_parameters", nested},
+                             {"use_sliding_window", window != nullptr},
+                             {"max_window_layers", 1}});
+  };
+  const auto spec = read_with("qwen3", {{"rope_parameters", {{"full_attention", one}}}});
+  EXPECT_EQ(spec.rope.factor, 2);
+  EXPECT_EQ(spec.rope.theta, 7);
+  EXPECT_EQ(refuse({{"full_attention", one}, {"sliding_attention", one}}, "both"), "accepted");
+  EXPECT_EQ(refuse({{"full_attention", one}, {"sliding_attention", other}}, nullptr), "accepted");
+  EXPECT_THAT(refuse({{"full_attention", one}, {"sliding_attention", other}}, "both"),
+              testing::HasSubstr("rope_parameters.sliding_attention: differs"));
+  EXPECT_THAT(refuse({{"full_attention", one}}, "both"),
+              testing::HasSubstr("rope_parameters.sliding_attention: missing"));
 }
 
 TEST(ModelSpec, RefusesWhatItDoesNotSupportByName) {
   using testing::HasSubstr;
-  EXPECT_THAT(refusal("bert", {}),
-              HasSubstr("'bert' is not supported | supported: llama, qwen2, qwen3"));
+  EXPECT_THAT(refusal("bert", {}), HasSubstr("'bert' is not supported | supported: llama, "
+                                             "ministral, mistral, qwen2, qwen3, smollm3"));
+  EXPECT_THAT(refusal("qwen3_moe", {}), HasSubstr("a mixture of experts"));
+  EXPECT_THAT(refusal("qwen3_next", {}), HasSubstr("linear attention"));
+  EXPECT_THAT(refusal("gemma3_text", {}), HasSubstr("its norms"));
+  EXPECT_THAT(refusal("phi3", {}), HasSubstr("fused"));
+  EXPECT_THAT(refusal("qwen2_5_vl", {}), HasSubstr("images"));
   EXPECT_THAT(refusal("llama", {{"quantization_config", {{"bits", 4}}}}),
               HasSubstr("quantization_config"));
   EXPECT_THAT(refusal("llama", {{"hidden_act", "gelu"}}), HasSubstr("hidden_act: 'gelu'"));
-  EXPECT_THAT(refusal("llama", {{"rope_scaling", {{"type", "yarn"}}}}), HasSubstr("'yarn'"));
-  EXPECT_THAT(refusal("llama", {{"rope_parameters", {{"full_attention", json::object()}}}}),
-              HasSubstr("layer type"));
-  EXPECT_THAT(refusal("qwen3", {{"use_sliding_window", true}}), HasSubstr("use_sliding_window"));
-  EXPECT_THAT(refusal("qwen3", {{"layer_types", {"full_attention", "sliding_attention"}}}),
-              HasSubstr("layer_types"));
+  for (const char* type : {"dynamic", "longrope", "mrope"}) {
+    EXPECT_THAT(refusal("llama", {{"rope_scaling", {{"type", type}}}}),
+                HasSubstr(std::string("rope_scaling.rope_type: '") + type +
+                          "' is not supported | supported: default, linear, llama3, yarn"));
+  }
   EXPECT_THAT(refusal("llama", {{"partial_rotary_factor", 0.5}}),
               HasSubstr("partial_rotary_factor"));
   EXPECT_EQ(refusal("qwen3", {{"sliding_window", 4096}, {"use_sliding_window", false}}),
             "accepted");
+}
+
+TEST(ModelSpec, RefusesBadLayersNamingTheKey) {
+  using testing::HasSubstr;
+  const auto refuse_types = [](const json& types) {
+    return refusal("qwen3", {{"layer_types", types}});
+  };
+  EXPECT_THAT(refuse_types({"full_attention", "linear_attention"}),
+              HasSubstr("layer_types: \"linear_attention\" is not supported | supported: full"));
+  EXPECT_THAT(refuse_types({"full_attention", "sliding_attention"}),
+              HasSubstr("layer_types: asks for sliding_attention, but no window is set"));
+  EXPECT_THAT(refuse_types({"full_attention"}), HasSubstr("one type for each layer"));
+  EXPECT_THAT(refuse_types(7), HasSubstr("one type for each layer"));
+  for (const json& value : {json(0), json(-1), json(1.5), json("all")}) {
+    EXPECT_THAT(refusal("mistral", {{"sliding_window", value}}), HasSubstr("sliding_window"));
+  }
+  EXPECT_THAT(refusal("qwen2", {{"use_sliding_window", true}, {"max_window_layers", -1}}),
+              HasSubstr("max_window_layers"));
+  for (const json& value : {json({1}), json({1, "x"}), json(3), json({1, 0.5})}) {
+    EXPECT_THAT(refusal("smollm3", {{"no_rope_layers", value}}), HasSubstr("no_rope_layers"));
+  }
+  EXPECT_THAT(refusal("smollm3", {{"no_rope_layer_interval", 0}}),
+              HasSubstr("no_rope_layer_interval"));
+}
+
+TEST(ModelSpec, RefusesBadYarnNamingTheKey) {
+  const auto refuse = [](const std::string& key, const json& value) {
+    json yarn = {{"rope_type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 32}};
+    yarn[key] = value;
+    return refusal("llama", {{"rope_scaling", yarn}});
+  };
+  EXPECT_EQ(refuse("factor", nullptr), "accepted");
+  for (const auto& [key, value] :
+       std::map<std::string, json>{{"factor", 0},
+                                   {"attention_factor", -1},
+                                   {"mscale", -1},
+                                   {"beta_fast", "32"},
+                                   {"truncate", "true"},
+                                   {"rope_theta", 1},
+                                   {"original_max_position_embeddings", 0}})
+    EXPECT_THAT(refuse(key, value), testing::HasSubstr("rope_scaling." + key));
+  EXPECT_THAT(refusal("llama", {{"rope_scaling", {{"type", "yarn"}}}}),
+              testing::HasSubstr("rope_scaling.factor: missing"));
 }
 
 TEST(ModelSpec, RefusesBadSizesNamingTheKey) {

@@ -77,9 +77,8 @@ Pass run(ModelSpec spec, Activations activations, const LoraOptions* lora = null
     adapter = make_lora_adapter(spec, *lora);
     init_lora(1, adapter);
     adapter.parameters.flat.add_(0.03);
-    merge_lora(adapter, weights.tensors, weights.tensors);
     require(adapter.parameters);
-    decoder.bind(weights.tensors, lora_leaves(adapter, leaves));
+    decoder.bind(with_lora(adapter, source_of(weights.tensors)), lora_leaves(adapter, leaves));
   } else {
     require(weights);
     decoder.bind(leaves);

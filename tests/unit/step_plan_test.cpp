@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "comms/error.h"
 #include "trainer/evaluation.h"
 #include "trainer/task_pool.h"
 
@@ -26,7 +27,17 @@ Collected rollout(std::int64_t group, std::int32_t member, double reward) {
 }
 
 StepBatch plan(const std::vector<Collected>& collected) {
-  return make_step_batch(collected, AdvantageKind::kRloo, /*pass_threshold=*/1.0, /*step=*/5);
+  return make_step_batch(collected, /*committed_rows=*/1000, AdvantageKind::kRloo,
+                         /*pass_threshold=*/1.0, /*step=*/5);
+}
+
+TEST(StepBatch, RefusesARowThatIsNotCommitted) {
+  const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0)};  // rows 0 and 1
+  const auto with_committed = [&](std::int64_t rows) {
+    return make_step_batch(collected, rows, AdvantageKind::kRloo, 1.0, 5);
+  };
+  EXPECT_EQ(with_committed(2).in_loss.size(), 2u);
+  EXPECT_THROW(with_committed(1), Error);
 }
 
 TEST(StepBatch, UsesGroupsWhoseRewardsDiffer) {

@@ -25,9 +25,25 @@ inline ModelSpec tiny_spec() {
   return spec;
 }
 
+// The same with a window of 7, a layer without rotary positions, YaRN and biases.
+inline ModelSpec tiny_windowed_spec() {
+  ModelSpec spec = tiny_spec();
+  spec.layers = 3;
+  spec.attention_bias = true;
+  spec.windows = {7, 0, 20};
+  spec.rotary = {true, true, false};
+  spec.rope = {.type = RopeType::kYarn,
+               .factor = 4,
+               .original_positions = 32,
+               .beta_fast = 8,
+               .attention_factor = 0.8};
+  return spec;
+}
+
 struct TinyModel {
-  explicit TinyModel(std::uint64_t seed)
-      : spec(tiny_spec()), weights(make_flat_weights(spec)), decoder(spec) {
+  explicit TinyModel(std::uint64_t seed, const ModelSpec& of = tiny_spec(),
+                     at::ScalarType dtype = at::kFloat)
+      : spec(of), weights(make_flat_weights(spec)), decoder(spec, dtype) {
     init_weights(spec, seed, weights);
     weights.flat.mul_(4);  // far from uniform predictions
     NamedTensors leaves;

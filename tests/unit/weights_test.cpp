@@ -10,7 +10,9 @@
 #include <limits>
 
 #include "comms/error.h"
+#include "model/published_weights.h"
 #include "model/safetensors.h"
+#include "model/stored_weights.h"
 #include "temp_folder.h"
 
 namespace rollcall {
@@ -176,6 +178,47 @@ TEST(Weights, CastHalfPrecisionExactly) {
               testing::ElementsAre(1.0F, -3.140625F, 0x1p-133F));
   EXPECT_THAT(norm_of(load_vector("F16", bytes16({0x3c00, 0xc248, 0x0001}))),
               testing::ElementsAre(1.0F, -3.140625F, 0x1p-24F));
+}
+
+// One tensor is in memory at a time, in its stored type.
+TEST(StoredWeights, GiveEveryParameterAsItLiesInItsFile) {
+  const TempFolder dir;
+  const auto spec = tiny_spec(false);
+  const auto weights = random_weights(spec);
+  save_weights(dir.path(), weights.tensors, "bfloat16", 1000);
+  StoredWeights stored(dir.path(), spec, at::kFloat);
+  for (const auto& [name, values] : weights.tensors) {
+    const auto read = stored.read(name);
+    EXPECT_EQ(read.scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(at::equal(read, values.to(at::kBFloat16))) << name;
+  }
+  EXPECT_FALSE(stored.read("lm_head.bias").defined());
+}
+
+TEST(StoredWeights, RefuseWhatThePolicysTypeCannotHold) {
+  const TempFolder dir;
+  auto tensors = random_weights(tiny_spec(true)).tensors;
+  tensors["model.norm.weight"].fill_(3.4e38F);  // rounds to infinity in bfloat16
+  save_weights(dir.path(), tensors, "float32");
+  StoredWeights(dir.path(), tiny_spec(true), at::kFloat).check_values();
+  StoredWeights narrow(dir.path(), tiny_spec(true), at::kBFloat16);
+  EXPECT_THROW(narrow.check_values(), Error);
+}
+
+TEST(PublishedWeights, AreRoundedAndLieWithoutGaps) {
+  const auto spec = tiny_spec(false);
+  const auto weights = random_weights(spec);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    std::vector<std::byte> bytes(published_bytes(spec, dtype));
+    EXPECT_EQ(bytes.size(), static_cast<std::size_t>(parameter_count(spec)) * elementSize(dtype));
+    write_published(spec, dtype, source_of(weights.tensors), bytes);
+    const auto source = published_source(spec, dtype, bytes);
+    for (const auto& [name, values] : weights.tensors)
+      EXPECT_TRUE(at::equal(source(name), values.to(dtype))) << name;
+    EXPECT_FALSE(source("lm_head.bias").defined());
+    bytes.pop_back();
+    EXPECT_THROW(published_source(spec, dtype, bytes), Error);
+  }
 }
 
 TEST(Weights, RefuseOtherDtypesByName) {

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// All linear layers of one forward pass on one thread, weights as float32 and as bfloat16 panels,
+// turn by turn in one run: linear_benchmark [REPETITIONS] [INSTRUCTION SET].
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "model/cpu_kernels.h"
+#include "model/sampling.h"
+
+namespace rollcall {
+namespace {
+
+struct Shape {
+  std::int64_t out, in;
+};
+
+// The linear layers of a decoder, in order of use.
+struct Network {
+  const char* name;
+  std::vector<Shape> layer;
+  std::int64_t layers;
+  Shape head;
+
+  std::vector<Shape> shapes() const {
+    std::vector<Shape> all;
+    for (std::int64_t i = 0; i < layers; ++i) all.insert(all.end(), layer.begin(), layer.end());
+    all.push_back(head);
+    return all;
+  }
+};
+
+const Network kNetworks[] = {
+    {"SmolLM2-135M",
+     {{576, 576}, {192, 576}, {192, 576}, {576, 576}, {1536, 576}, {1536, 576}, {576, 1536}},
+     30,
+     {49152, 576}},
+    {"3M",
+     {{192, 192}, {192, 192}, {192, 192}, {192, 192}, {512, 192}, {512, 192}, {192, 512}},
+     6,
+     {4096, 192}},
+};
+
+std::vector<float> random_values(std::int64_t count, std::uint64_t seed) {
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>(uniform_draw(seed, i)) - 0.5F;
+  return values;
+}
+
+template <class Weight>
+using Kernel = void (*)(const float*, std::int64_t, std::int64_t, const Weight*, std::int64_t,
+                        std::int64_t, std::int64_t, std::int64_t, const float*, float*,
+                        std::int64_t);
+
+// A network's panels. Every layer has memory of its own, as in a model: what does not fit into the
+// caches comes from memory each time.
+template <class Weight>
+class Panels {
+ public:
+  explicit Panels(const Network& network) : shapes_(network.shapes()) {
+    for (const auto& [out, in] : shapes_) {
+      const auto values = random_values(out * in, 1);
+      auto& panels = panels_.emplace_back(panel_count(out) * in * kPanelRow<Weight>);
+      pack_weights(values.data(), out, in, panels.data());
+    }
+  }
+
+  double seconds(Kernel<Weight> kernel, std::int64_t rows, const float* x, float* y) const {
+    const auto begin = std::chrono::steady_clock::now();
+    for (std::size_t i = 0; i < shapes_.size(); ++i) {
+      const auto& [out, in] = shapes_[i];
+      kernel(x, in, rows, panels_[i].data(), in, out, 0, panel_count(out), nullptr, y, out);
+    }
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+
+  double bytes() const {
+    double total = 0;
+    for (const auto& panels : panels_) total += static_cast<double>(panels.size() * sizeof(Weight));
+    return total;
+  }
+
+  double flops(std::int64_t rows) const {
+    double total = 0;
+    for (const auto& [out, in] : shapes_) total += 2.0 * static_cast<double>(out * in * rows);
+    return total;
+  }
+
+ private:
+  std::vector<Shape> shapes_;
+  std::vector<std::vector<Weight>> panels_;
+};
+
+struct Spread {
+  double low, median, high;
+};
+
+Spread spread(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return {values.front(), values[values.size() / 2], values.back()};
+}
+
+void print(const char* type, const Spread& seconds, double bytes, double flops) {
+  std::printf("  %s %9.3f ms (%.3f - %.3f) %6.1f GB/s %6.1f GFLOP/s", type, 1e3 * seconds.median,
+              1e3 * seconds.low, 1e3 * seconds.high, bytes / seconds.median / 1e9,
+              flops / seconds.median / 1e9);
+}
+
+void measure(const Network& network, const CpuKernels& kernels, int repetitions) {
+  const Panels<float> floats(network);
+  const Panels<BFloat16Pair> halves(network);
+  for (const std::int64_t rows : {1, 16, 64, 512}) {
+    std::int64_t widest = 0;
+    for (const auto& [out, in] : network.shapes()) widest = std::max({widest, out, in});
+    const auto x = random_values(rows * widest, 2);
+    std::vector<float> y(x.size());
+    std::vector<double> wide, half, ratio;
+    for (int i = -1; i < repetitions; ++i) {
+      const double a = floats.seconds(kernels.linear, rows, x.data(), y.data());
+      const double b = halves.seconds(kernels.linear_bfloat16, rows, x.data(), y.data());
+      if (i < 0) continue;  // warms up
+      wide.push_back(a);
+      half.push_back(b);
+      ratio.push_back(a / b);
+    }
+    const Spread speedup = spread(ratio);
+    std::printf("%-12s %-8s rows %3lld", network.name, kernels.isa, static_cast<long long>(rows));
+    print("float32", spread(wide), floats.bytes(), floats.flops(rows));
+    print("bfloat16", spread(half), halves.bytes(), halves.flops(rows));
+    std::printf("  speedup %.2f (%.2f - %.2f)\n", speedup.median, speedup.low, speedup.high);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+}  // namespace rollcall
+
+int main(int argc, char** argv) {
+  using namespace rollcall;
+  const int repetitions = argc > 1 ? std::max(1, std::atoi(argv[1])) : 9;
+  const CpuKernels* kernels = argc > 2 ? cpu_kernels(argv[2]) : &cpu_kernels();
+  if (kernels == nullptr) {
+    std::fprintf(stderr, "this CPU has no kernels '%s'\n", argv[2]);
+    return 2;
+  }
+  for (const Network& network : kNetworks) measure(network, *kernels, repetitions);
+}
