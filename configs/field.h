@@ -22,6 +22,10 @@ namespace rollcall {
 using AsWritten = std::map<std::string, std::string>;
 
 constexpr double kUnbounded = std::numeric_limits<double>::infinity();
+constexpr Range kFromZero{0, kUnbounded};
+constexpr Range kFromOne{1, kUnbounded};
+constexpr Range kUnit{0, 1};
+constexpr Range kAny{-kUnbounded, kUnbounded};
 
 // One key of a section: said once, used to read a run file, to write the effective one, and to
 // explain both. `path` is the key's place in the file, "tools.0.url".

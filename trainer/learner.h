@@ -10,6 +10,7 @@
 
 #include "model/decoder.h"
 #include "model/ops.h"
+#include "trainer/mismatch.h"
 #include "trainer/optimizer.h"
 #include "trainer/packing.h"
 #include "trainer/trained_policy.h"
@@ -30,10 +31,8 @@ struct UpdateStats {
   double grad_norm_l2 = 0;  // before clipping
   bool skipped = false;     // gradient not finite: nothing changed
   double action_tokens = 0;
-  double entropy_mean = 0;      // nats per action token
-  double logprob_gap_mean = 0;  // |current - behavior| over action tokens, before the update
-  double logprob_gap_max = 0;
-  double ratio_mean = 0;
+  double entropy_mean = 0;  // nats per action token
+  Mismatch mismatch;        // current against behavior, over the action tokens, before the update
 };
 
 // fp32 masters, gradients and AdamW of one data-parallel learner; moments are sharded over the
@@ -49,8 +48,13 @@ class Learner {
   // This micro-batch's share of the step's loss, differentiable in `current.logprobs` [N].
   using Loss = std::function<at::Tensor(std::size_t batch, const TokenLogprobs& current)>;
 
+  // [N] log-probabilities of each batch's action tokens under the present weights, no gradient.
+  std::vector<at::Tensor> logprobs(std::span<const PackedBatch> batches,
+                                   const std::function<void()>& between);
+
   // One optimizer step: gradients of `batches` (this member's share; may be empty) summed over
-  // members, clipped, applied. A non-finite gradient skips the step on all members. `between` runs
+  // members, clipped, applied. A gradient of zero changes nothing; one that is not finite skips the
+  // step on all members. `between` runs
   // after every micro-batch: the lead polls its links there. Throws an alarm on all members, with
   // nothing changed, if sampler and learner disagree by more than max_logprob_gap.
   UpdateStats update(std::span<const PackedBatch> batches, const Loss& loss, const UpdateOptions&,
@@ -68,6 +72,7 @@ class Learner {
   void restore(std::span<const float> masters, const OptimizerState&);
 
  private:
+  TokenLogprobs forward(const PackedBatch&, Activations) const;
   void accumulate(const PackedBatch&, std::size_t index, const Loss&, Activations, UpdateStats&);
   void reduce_stats(UpdateStats&);
   double reduced_grad_norm();

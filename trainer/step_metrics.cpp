@@ -39,6 +39,7 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
     for (const auto& e : c.trajectory.tool_events) errors += e.is_error ? 1 : 0;
   }
   const double tokens = sampled_tokens(collected);
+  const Mismatch& gap = m.update.learner.mismatch;
   namespace n = metric;
   return {{n::kRewardMean, s.reward_mean},
           {n::kPassRate, s.pass_rate},
@@ -61,14 +62,20 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
           {n::kSecondsUpdate, m.seconds_update},
           {n::kSecondsPublish, m.seconds_publish},
           {n::kSecondsJournal, m.seconds_journal},
-          {n::kLoss, m.update.loss},
-          {n::kGradNormL2, m.update.grad_norm_l2},
+          {n::kLoss, m.update.learner.loss},
+          {n::kGradNormL2, m.update.learner.grad_norm_l2},
           {n::kLearningRate, m.learning_rate},
-          {n::kLogprobGapMax, m.update.logprob_gap_max},
-          {n::kLogprobGapMean, m.update.logprob_gap_mean},
-          {n::kRatioMean, m.update.ratio_mean},
-          {n::kSkippedUpdates, m.update.skipped ? 1.0 : 0.0},
-          {n::kEntropyMean, m.update.entropy_mean}};
+          {n::kLogprobGapMax, gap.gap_max},
+          {n::kLogprobGapMean, gap.gap_mean()},
+          {n::kRatioMean, gap.ratio_mean()},
+          {n::kMismatchK3Mean, gap.k3_mean()},
+          {n::kMismatchChi2Mean, gap.chi2_mean()},
+          {n::kMismatchEssFraction, gap.ess_fraction()},
+          {n::kClipHighFraction, m.update.loss.clip_high_fraction},
+          {n::kClipLowFraction, m.update.loss.clip_low_fraction},
+          {n::kTokensRejected, m.update.loss.tokens_rejected},
+          {n::kSkippedUpdates, m.update.learner.skipped ? 1.0 : 0.0},
+          {n::kEntropyMean, m.update.learner.entropy_mean}};
 }
 
 MetricList evaluation_metrics(const Evaluation& e) {
@@ -83,7 +90,7 @@ std::string step_line(const StepMetrics& m, const StepSignal& s,
       "reward {:.3f}  pass@1 {:.1f} %  signal {}/{} groups  {:.0f} tok/s  {:.1f} s{}",
       s.reward_mean, 100 * s.pass_rate, s.groups_signal, s.groups,
       m.seconds_rollout > 0 ? sampled_tokens(collected) / m.seconds_rollout : 0, m.seconds_step,
-      m.update.skipped ? "  update skipped: gradient not finite" : "");
+      m.update.learner.skipped ? "  update skipped: gradient not finite" : "");
 }
 
 }  // namespace rollcall

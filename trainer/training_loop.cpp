@@ -155,9 +155,10 @@ class TrainingLoop {
     record.seconds_journal = seconds_since(mark);
     refuse_if_all_faulted(collected);
 
-    const StepBatch batch =
-        make_step_batch(collected, committed_rows, advantage_kind(setup_.algorithm.advantage),
-                        setup_.pass_threshold, step_);
+    const AlgorithmOptions& a = setup_.algorithm;
+    const StepBatch batch = make_step_batch(collected, committed_rows,
+                                            {.kind = advantage_kind(a.advantage), .k = a.passk_k},
+                                            setup_.pass_threshold, step_);
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });

@@ -8,7 +8,6 @@
 #include "comms/durable_file.h"
 #include "comms/error.h"
 #include "comms/wire.h"
-#include "trainer/losses.h"
 
 namespace rollcall {
 namespace {
@@ -35,8 +34,8 @@ void Updater::announce(std::string message) {
   if (communicator_.size() > 1) communicator_.broadcast(message);
 }
 
-UpdateStats Updater::update(std::span<const Collected> collected, const StepBatch& batch,
-                            std::int64_t step, const std::function<void()>& between) {
+StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch& batch,
+                           std::int64_t step, const std::function<void()>& between) {
   std::vector<const Trajectory*> trajectories;
   std::vector<double> advantages;
   for (const std::size_t i : batch.in_loss) {
@@ -58,7 +57,7 @@ UpdateStats Updater::update(std::span<const Collected> collected, const StepBatc
   return train(trajectories, advantages, batch.prompt, step, between);
 }
 
-UpdateStats Updater::train_announced(std::string_view bytes) {
+StepUpdate Updater::train_announced(std::string_view bytes) {
   ByteReader message(bytes, "update");
   message.enumerator(Verb::kDismiss);
   const auto step = message.number<std::int64_t>();
@@ -76,33 +75,30 @@ UpdateStats Updater::train_announced(std::string_view bytes) {
   return train(pointers, advantages, prompts, step, [] {});
 }
 
-UpdateStats Updater::train(std::span<const Trajectory* const> trajectories,
-                           std::span<const double> advantages,
-                           std::span<const std::int64_t> prompts, std::int64_t step,
-                           const std::function<void()>& between) {
+StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
+                          std::span<const double> advantages, std::span<const std::int64_t> prompts,
+                          std::int64_t step, const std::function<void()>& between) {
   const AlgorithmOptions& a = setup_.algorithm;
   const auto all = train_sequences(trajectories, advantages, prompts);
   std::vector<TrainSequence> mine;  // prompts are dealt round robin
   for (const auto& s : all)
     if (s.prompt % communicator_.size() == communicator_.rank()) mine.push_back(s);
   const auto batches = pack_sequences(mine, a.microbatch_tokens);
-  const auto denominators = step_denominators(all, mine, batches);
-  LossOptions options;
-  options.kind = loss_kind(a.loss);
-  options.aggregation = aggregation_kind(a.aggregation);
-  options.clip_low = a.clip_low;
-  options.clip_high = a.clip_high;
-  options.dual_clip = a.dual_clip;
-  options.constant = a.aggregation_constant;
-  const auto loss = [&](std::size_t i, const TokenLogprobs& current) {
-    return policy_loss(batches[i].actions, current.logprobs, denominators[i], options).loss;
-  };
-  return learner_.update(batches, loss,
-                         {{learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
-                          a.max_grad_norm,
-                          setup_.alarms.logprob_gap,
-                          a.activation_checkpointing},
-                         between);
+  // Corrections compare the sampler with the weights at the start of the step: one more forward
+  // pass.
+  std::vector<at::Tensor> old_logprobs;
+  if (!a.corrections.empty()) old_logprobs = learner_.logprobs(batches, between);
+  StepLoss loss(a, batches, old_logprobs, communicator_);
+  StepUpdate result;
+  result.learner = learner_.update(
+      batches,
+      [&](std::size_t i, const TokenLogprobs& current) { return loss.share(i, current.logprobs); },
+      {{learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
+       a.max_grad_norm,
+       setup_.alarms.logprob_gap},
+      between);
+  result.loss = loss.stats();
+  return result;
 }
 
 fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {

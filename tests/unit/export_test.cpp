@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <limits>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "comms/error.h"
@@ -208,16 +209,17 @@ TEST(ConfigText, RefusesWhatIsNoObject) {
 TEST(Export, IsReadByTheReferenceLibrary) {
   const char* python = std::getenv("ROLLCALL_HF_PYTHON");
   if (python == nullptr) GTEST_SKIP() << "ROLLCALL_HF_PYTHON is not set";
+  std::vector<std::unique_ptr<Source>> sources;  // their folders live until the comparison is done
+  std::string command = std::string(python) + " " ROLLCALL_PYTHON_DIR "/compare_export.py";
   for (const char* model : {"qwen3-tied", "qwen3-untied-sharded", "llama-tied-bf16",
                             "llama3-scaled-sharded", "llama-bias-v5"}) {
     for (const char* dtype : {"float32", "bfloat16"}) {
-      Source source(model);
+      const Source& source = *sources.emplace_back(std::make_unique<Source>(model));
       export_model(source.path(), source.weights(), dtype, source.out(), 60'000);
-      const auto command = std::string(python) + " " ROLLCALL_PYTHON_DIR "/compare_export.py " +
-                           source.path().string() + " " + source.out().string() + " " + dtype;
-      EXPECT_EQ(std::system(command.c_str()), 0) << command;
+      command += " " + source.path().string() + " " + source.out().string() + " " + dtype;
     }
   }
+  EXPECT_EQ(std::system(command.c_str()), 0) << command;
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "comms/error.h"
 #include "temp_folder.h"
 #include "tiny_model.h"
+#include "trainer/losses.h"
 
 namespace rollcall {
 namespace {
@@ -39,7 +40,7 @@ class LearnerTest : public testing::Test {
     TinyModel model(5);
     Learner learner(model.spec, model.weights, model.spec.vocab_size, *alone_);
     const auto batches = pack_sequences(sequences_, max_tokens);
-    const auto denominators = step_denominators(sequences_, sequences_, batches);
+    const auto denominators = step_denominators(batches, *alone_);
     batches_ = batches.size();
     stats_ = learner.update(
         batches,
@@ -85,7 +86,7 @@ TEST_F(LearnerTest, ChangesNothingOnANonFiniteGradient) {
 // The behavior log-probabilities of these sequences are invented, so they are far from the model's.
 TEST_F(LearnerTest, RaisesTheAlarmAndChangesNothing) {
   updated(1000);
-  const double gap = stats_.logprob_gap_mean;
+  const double gap = stats_.mismatch.gap_mean();
   ASSERT_GT(gap, 0.1);
   EXPECT_NO_THROW(updated(1000, 1.0, gap * 1.01));
   TinyModel model(5);
@@ -102,6 +103,26 @@ TEST_F(LearnerTest, RaisesTheAlarmAndChangesNothing) {
     EXPECT_THAT(error.what(), testing::HasSubstr("alarms.logprob_gap"));
   }
   EXPECT_TRUE(at::equal(learner.masters().flat, TinyModel(5).weights.flat));
+}
+
+TEST_F(LearnerTest, ChangesNothingOnAGradientOfZero) {
+  EXPECT_TRUE(at::equal(updated(1000, 0.0), TinyModel(5).weights.flat));
+  EXPECT_FALSE(stats_.skipped);
+}
+
+TEST_F(LearnerTest, GivesTheLogProbabilitiesThatTheUpdateSees) {
+  TinyModel model(5);
+  Learner learner(model.spec, model.weights, model.spec.vocab_size, *alone_);
+  const auto batches = pack_sequences(sequences_, 20);
+  const auto before = learner.logprobs(batches, [] {});
+  ASSERT_EQ(before.size(), batches.size());
+  learner.update(
+      batches,
+      [&](std::size_t i, const TokenLogprobs& current) {
+        EXPECT_TRUE(at::equal(before[i], current.logprobs.detach()));
+        return current.logprobs.sum();
+      },
+      {}, [] {});
 }
 
 TEST_F(LearnerTest, MovesTheWeightsOtherwise) {
@@ -140,7 +161,7 @@ TEST_F(LearnerTest, GoesOnBitForBitFromItsState) {
 void LearnerTest::expect_bitwise_resume(at::ScalarType dtype) {
   TinyModel straight(5), resumed(6);
   const auto batches = pack_sequences(sequences_, 1000);
-  const auto denominators = step_denominators(sequences_, sequences_, batches);
+  const auto denominators = step_denominators(batches, *alone_);
   const auto step = [&](Learner& learner) {
     learner.update(
         batches,
@@ -273,7 +294,7 @@ TEST_F(LearnerTest, LeavesOutASequenceWithoutActionTokens) {
   is_action_[0].assign(is_action_[0].size(), 0);
   const auto batches = pack_sequences(sequences_, 1000);
   EXPECT_EQ(batches[0].sequences, (std::vector<std::int64_t>{1, 2, 3, 4}));
-  EXPECT_DOUBLE_EQ(step_denominators(sequences_, sequences_, batches)[0].sequences, 4);
+  EXPECT_DOUBLE_EQ(step_denominators(batches, *alone_)[0].sequences, 4);
 }
 
 }  // namespace
