@@ -189,6 +189,7 @@ void pack(LinearWeight& w, const at::Tensor& values, at::ScalarType dtype) {
 }
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
+  if (w.lora.a.defined() && at::GradMode::is_enabled()) return lora_linear(x, w);
   if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
   if (at::GradMode::is_enabled())
     return LinearFunction::apply(x, defined(w.weight), defined(w.bias), w.packed, w.out);

@@ -23,6 +23,7 @@ ExitCode eval_rank(const RunConfig& config, World& world) {
     RolloutClient client(world, config.cluster, kNothingPublished);
     WorkerSetup worker = make_worker_setup(config, world.rank());
     worker.loads_model = true;
+    worker.adapter = config.model.adapter;
     run_worker(worker, client);
     return ExitCode::kDone;
   }
@@ -43,7 +44,10 @@ ExitCode eval_rank(const RunConfig& config, World& world) {
 
 int eval_command(const RunArguments& arguments, const std::filesystem::path& checkpoint) {
   RunConfig config = load_run_config(arguments, Purpose::kTrain);
-  if (!checkpoint.empty()) config.model.path = std::filesystem::absolute(checkpoint).string();
+  if (!checkpoint.empty()) {  // stands for itself, without the run file's adapter
+    config.model.path = std::filesystem::absolute(checkpoint).string();
+    config.model.adapter.clear();
+  }
   config.cluster.learners = 1;  // nothing is learnt: one rank leads
   if (config.data.valid.empty())
     throw input_error("rollcall eval needs data.valid", "name a held-out dataset in the run file");

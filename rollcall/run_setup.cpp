@@ -66,6 +66,7 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.train_tasks = static_cast<std::int64_t>(tasks_of(config.data.train, "data.train").size());
   setup.valid_tasks = static_cast<std::int64_t>(tasks_of(config.data.valid, "data.valid").size());
   setup.model_dir = config.model.path;
+  setup.lora = lora_start(config.model, config.run.seed);
   setup.run_dir = run_directory(config);
   setup.dtype = config.model.dtype;
   setup.effective_config = effective_yaml(config);
@@ -74,6 +75,11 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.live_progress =
       environment("ROLLCALL_LIVE_PROGRESS").has_value() || ::isatty(STDERR_FILENO) == 1;
   return setup;
+}
+
+std::optional<LoraStart> lora_start(const ModelOptions& model, std::uint64_t seed) {
+  if (model.train != "lora") return std::nullopt;
+  return LoraStart{model.lora, seed, model.adapter};
 }
 
 WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
@@ -92,6 +98,7 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
 void check_inputs(const RunConfig& config) {
   const fs::path model = config.model.path;
   const ModelSpec spec = read_model_spec(model);
+  if (!config.model.adapter.empty()) read_lora_adapter(config.model.adapter, spec);
   const Tokenizer tokenizer(model / "tokenizer.json");
   make_chat_format(model, tokenizer);
   if (tokenizer.size() > spec.vocab_size)

@@ -57,6 +57,8 @@ void conclude(const RunResult& result) {
   std::fprintf(stderr, "report: %s\n", result.report.c_str());
   if (!result.export_dir.empty())
     std::fprintf(stderr, "exported checkpoint: %s\n", result.export_dir.c_str());
+  if (!result.adapter_dir.empty())
+    std::fprintf(stderr, "LoRA adapter: %s\n", result.adapter_dir.c_str());
 }
 
 ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& stop) {

@@ -13,6 +13,7 @@
 #include "comms/rollout_link.h"
 #include "model/chat_format.h"
 #include "model/engine.h"
+#include "model/lora.h"
 #include "model/published_weights.h"
 #include "model/stored_weights.h"
 #include "model/tokenizer.h"
@@ -87,9 +88,12 @@ class Worker {
   void load_model() {
     StoredWeights stored(setup_.model_dir, spec_, setup_.dtype);
     const auto version = client_.load_weights([](std::int64_t, std::span<const std::byte>) {});
+    TensorSource source = stored.source();
+    if (!setup_.adapter.empty())
+      source = with_lora(read_lora_adapter(setup_.adapter, spec_), source);
     engine_.load(version, [&](const std::string& name) {
       poll_link();
-      return stored.read(name);
+      return source(name);
     });
   }
 

@@ -47,6 +47,7 @@ void write_result(const std::filesystem::path& run_dir, const RunResult& r) {
                           {"eval", {{"before", to_json(r.before)}, {"after", to_json(r.after)}}},
                           {"checkpoint", r.checkpoint},
                           {"export", r.export_dir},
+                          {"adapter", r.adapter_dir},
                           {"report", r.report},
                           {"message", r.message}};
   write_durably(result_file(run_dir), json.dump(2) + "\n");
@@ -64,6 +65,7 @@ std::optional<RunResult> read_result(const std::filesystem::path& run_dir) {
     r.after = score_of(json.at("eval").at("after"));
     r.checkpoint = json.at("checkpoint");
     r.export_dir = json.at("export");
+    r.adapter_dir = json.value("adapter", "");
     r.report = json.at("report");
     r.message = json.at("message");
     return r;

@@ -24,8 +24,8 @@ struct RunResult {
   int exit_code = 0;
   std::int64_t step = 0;  // optimizer steps done
   std::optional<EvalScore> before, after;
-  std::string checkpoint, export_dir, report;  // paths; empty if there is none
-  std::string message;                         // one line for a person; empty if all went well
+  std::string checkpoint, export_dir, adapter_dir, report;  // paths; empty if there is none
+  std::string message;  // one line for a person; empty if all went well
 };
 
 // Written aside and renamed: complete or absent.

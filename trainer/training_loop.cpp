@@ -2,7 +2,6 @@
 #include "trainer/training_loop.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <chrono>
@@ -36,11 +35,6 @@ namespace rollcall {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string fingerprint(const FlatWeights& weights) {
-  return fmt::format("{:016x}",
-                     XXH3_64bits(weights.flat.const_data_ptr<float>(), weights.flat.nbytes()));
-}
 
 class TrainingLoop {
  public:
@@ -108,7 +102,7 @@ class TrainingLoop {
   // What the journal says of its run: what the setup says, and the weights the run began with.
   std::string about() const {
     auto about = nlohmann::ordered_json::parse(setup_.about);
-    about["initial_weights_xxh3"] = fingerprint(updater_.weights());
+    about["initial_weights_xxh3"] = fingerprint(spec_, updater_.policy().source());
     return about.dump();
   }
 
@@ -116,7 +110,8 @@ class TrainingLoop {
   // these are the weights that sampled it.
   void refuse_other_weights() const {
     const auto about = nlohmann::json::parse(JournalReader(journal_file()).about());
-    if (about.value("initial_weights_xxh3", "") == fingerprint(updater_.weights())) return;
+    if (about.value("initial_weights_xxh3", "") == fingerprint(spec_, updater_.policy().source()))
+      return;
     throw input_error(
         "the rollouts in " + journal_file().string() +
             " were sampled from other weights than those in " + setup_.model_dir.string(),
@@ -125,8 +120,7 @@ class TrainingLoop {
 
   void publish() {
     server_.publish(step_, [this](std::span<std::byte> out) {
-      write_published(spec_, policy_dtype(setup_.dtype), source_of(updater_.weights().tensors),
-                      out);
+      write_published(spec_, policy_dtype(setup_.dtype), updater_.policy().source(), out);
     });
   }
 
@@ -257,8 +251,13 @@ class TrainingLoop {
     if (stopping_) return stop();
     if (saved_step_ != step_) save();
     const fs::path out = setup_.run_dir / "export";
-    export_model(setup_.model_dir, updater_.weights().tensors, setup_.dtype, out);
+    export_model(setup_.model_dir, updater_.policy().all_weights(spec_).tensors, setup_.dtype, out);
     result_.export_dir = out.string();
+    if (const LoraAdapter* adapter = updater_.policy().adapter()) {
+      const fs::path adapter_out = setup_.run_dir / "adapter";
+      export_adapter(*adapter, setup_.model_dir, adapter_out);
+      result_.adapter_dir = adapter_out.string();
+    }
     result_.status = RunStatus::kDone;
     result_.exit_code = 0;
     conclude();
