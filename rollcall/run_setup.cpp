@@ -92,7 +92,9 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           config.run.name,
           rank,
           config.cluster.rollouts_per_worker,
-          policy_dtype(config.model.dtype)};
+          policy_dtype(config.model.dtype),
+          /*loads_model=*/false,
+          /*adapter=*/{}};
 }
 
 void check_inputs(const RunConfig& config) {

@@ -194,7 +194,7 @@ class LoraLearnerTest : public LearnerTest {
 
   void step(Learner& learner, bool activation_checkpointing = false) {
     const auto batches = pack_sequences(sequences_, 1000);
-    const auto denominators = step_denominators(sequences_, sequences_, batches);
+    const auto denominators = step_denominators(batches, *alone_);
     UpdateOptions options{{1e-2, 0.9, 0.95, 1e-8, 0.01}};
     options.activation_checkpointing = activation_checkpointing;
     stats_ = learner.update(

@@ -23,6 +23,7 @@ RunResult sample_result() {
           EvalScore{.pass_at_1 = 0.5, .low_95 = 0.4, .high_95 = 0.6, .tasks = 64, .samples = 8},
       .checkpoint = "runs/ledger/checkpoints/step-000120",
       .export_dir = "",
+      .adapter_dir = "",
       .report = "runs/ledger/report.html",
       .message = "stopped by SIGTERM; „später“"};
 }
