@@ -133,6 +133,21 @@ class Lora(Case):
         self.assertEqual(sha256(following.dir / "export" / "model.safetensors"), sha256(run.dir / "export" / "model.safetensors"))
         self.assertEqual(adapter_digests(following.dir / "adapter"), adapter_digests(run.dir / "adapter"))
 
+    def test_a_warm_start_leaves_adapter_and_merged_model(self):
+        out, adapter = self.folder / "out", self.folder / "adapter"
+        settings = {
+            "run": {"name": "warm"},
+            "model": {**LORA, "dtype": "bfloat16"},
+            "sft": {"demonstrations": str(self.folder / "data" / "demos.jsonl"), "steps": 2, "batch": 1, "warmup_steps": 0,
+                    "out": str(out), "adapter_out": str(adapter)},
+        }
+        (self.folder / "sft.yaml").write_text(json.dumps(settings))
+        done = rollcall("sft", self.folder / "sft.yaml")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        merged = self.logits(LEDGER / "model", "--adapter", adapter, "--dtype", "bfloat16")
+        self.assertEqual(self.logits(out), merged)
+        self.assertNotEqual(merged, self.logits(LEDGER / "model", "--dtype", "bfloat16"))
+
     def test_peft_agrees_on_a_reference_adapter(self):
         base = GOLDEN_MODELS / "qwen2-untied"
         self.compare_with_peft(base, GOLDEN_ADAPTER, self.export(base, "merged", "--adapter", GOLDEN_ADAPTER, "--merge"))
