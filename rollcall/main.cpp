@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <iostream>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "comms/error.h"
+#include "configs/problems.h"
 #include "rollcall/check_command.h"
 #include "rollcall/commands.h"
 #include "rollcall/inspect_command.h"
@@ -76,7 +82,7 @@ void add_run_reading_commands(CLI::App& app, Action& action) {
   });
   CLI::App* inspect = app.add_subcommand("inspect", "read a run's journal");
   inspect->add_option("RUN", run_dir, "runs/<name>")->required();
-  inspect->add_option("--row", row, "show one trajectory in full");
+  inspect->add_option("--row", row, "show one trajectory in full")->check(CLI::NonNegativeNumber);
   inspect->callback([&] {
     action = [&] {
       return run_inspect(run_dir, row < 0 ? std::nullopt : std::optional(row), std::cout);
@@ -121,6 +127,27 @@ void add_model_commands(CLI::App& app, Action& action) {
   objective->callback([&] { action = [&] { return run_objective(jsonl, std::cout); }; });
 }
 
+std::vector<std::string> commands_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+// Refuses a word that stands where a command belongs and is none.
+void check_command(CLI::App& app, std::span<char* const> words) {
+  if (words.empty() || *words.front() == '-' || *words.front() == '\0') return;
+  const std::vector<std::string> known = commands_of(app);
+  if (known.empty()) return;
+  const std::string word = words.front();
+  if (std::find(known.begin(), known.end(), word) != known.end())
+    return check_command(*app.get_subcommand(word), words.subspan(1));
+  const std::vector<std::string_view> names(known.begin(), known.end());
+  const std::string_view meant = nearest(word, names);
+  throw input_error(app.get_name() + " has no command " + cited(word),
+                    (meant.empty() ? "" : "did you mean " + std::string(meant) + "? ") +
+                        "the commands are " + joined(names));
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Reinforcement fine-tuning for tool-using language-model agents.", "rollcall");
   app.set_version_flag("--version", std::string("rollcall ") + kVersion);
@@ -135,6 +162,7 @@ int run(int argc, char** argv) {
   add_model_commands(app, action);
   app.add_subcommand("doctor", "what works on this machine, what is missing, how to get it")
       ->callback([&] { action = doctor_command; });
+  check_command(app, std::span(argv, static_cast<std::size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

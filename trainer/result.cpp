@@ -5,6 +5,7 @@
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/log.h"
 
 namespace rollcall {
 namespace {
@@ -70,9 +71,12 @@ std::optional<RunResult> read_result(const std::filesystem::path& run_dir) {
     r.message = json.at("message");
     return r;
   } catch (const nlohmann::json::exception& error) {
-    throw Error(result_file(run_dir).string() + " cannot be read: " + error.what(),
-                "delete it: it is written anew");
+    log_warning(result_file(run_dir).string() +
+                " holds no result, it is written anew: " + error.what());
+  } catch (const Error& error) {
+    log_warning(result_file(run_dir).string() + " is written anew: " + error.what());
   }
+  return std::nullopt;
 }
 
 void mark_result_running(const std::filesystem::path& run_dir) {

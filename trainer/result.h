@@ -31,7 +31,8 @@ struct RunResult {
 // Written aside and renamed: complete or absent.
 void write_result(const std::filesystem::path& run_dir, const RunResult&);
 
-// Nothing if there is no result.json. Throws Error for one that cannot be read.
+// Nothing if there is no result.json, or, with a warning, if it holds no result: a run needs none
+// to go on.
 std::optional<RunResult> read_result(const std::filesystem::path& run_dir);
 
 // Before a run's ranks start: its last result, if any, is no longer how it ended.

@@ -26,6 +26,7 @@
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
 #include "trainer/report.h"
+#include "trainer/resume_check.h"
 #include "trainer/step_metrics.h"
 #include "trainer/step_plan.h"
 #include "trainer/task_pool.h"
@@ -70,7 +71,7 @@ class TrainingLoop {
   void start_or_resume() {
     fs::create_directories(journal_file().parent_path());
     fs::create_directories(checkpoints());
-    write_durably(setup_.run_dir / "config.yaml", setup_.effective_config);
+    const std::string about = this->about();  // of the weights at model.path
     const auto newest = newest_checkpoint(checkpoints());
     TrainState state;
     if (newest) {
@@ -79,9 +80,11 @@ class TrainingLoop {
       next_group_ = state.next_group;
       pool_.restore(std::stoll(state.sampler));
     }
+    const fs::path config = setup_.run_dir / "config.yaml";
+    check_resume({config, journal_file(), newest, state.journal_rows}, about);
+    write_durably(config, setup_.effective_config);
     const bool journalled = fs::exists(journal_file());
-    if (journalled && !newest) refuse_other_weights();
-    journal_ = std::make_unique<Journal>(journal_file(), about());
+    journal_ = std::make_unique<Journal>(journal_file(), about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
     if (journalled) {
       collector_->recover(JournalReader(journal_file()), state.journal_rows);
@@ -104,18 +107,6 @@ class TrainingLoop {
     auto about = nlohmann::ordered_json::parse(setup_.about);
     about["initial_weights_xxh3"] = fingerprint(spec_, updater_.policy().source());
     return about.dump();
-  }
-
-  // Without a checkpoint the run starts over from model.path, and uses what is journalled: only if
-  // these are the weights that sampled it.
-  void refuse_other_weights() const {
-    const auto about = nlohmann::json::parse(JournalReader(journal_file()).about());
-    if (about.value("initial_weights_xxh3", "") == fingerprint(spec_, updater_.policy().source()))
-      return;
-    throw input_error(
-        "the rollouts in " + journal_file().string() +
-            " were sampled from other weights than those in " + setup_.model_dir.string(),
-        "set model.path to the model the run began with, or give the run another name");
   }
 
   void publish() {

@@ -33,7 +33,7 @@ struct TrainSetup {
   std::filesystem::path run_dir;    // runs/<name>
   std::string dtype = "float32";    // of the policy's weights, exported and published
   std::string effective_config;     // YAML, secrets as ${NAME}
-  std::string about;                // JSON: revision, library versions
+  std::string about;                // JSON: versions, configuration, hashes of the inputs
   std::int64_t valid_ids = 0;       // ids the tokenizer has; logits beyond are padding
   bool live_progress = false;       // one line redrawn in place
 };
