@@ -4,16 +4,16 @@
 #include <functional>
 
 #include "comms/error.h"
+#include "comms/world.h"
 #include "configs/run_config.h"
 #include "rollcall/commands.h"
 
 namespace rollcall {
 
 class StopSignal;
-class World;
 
-// Becomes mpirun with that many ranks of this program and its arguments; does not return.
-[[noreturn]] void start_ranks(int ranks, const RunArguments&);
+// Runs this program and its arguments as `learners` and `workers` ranks under mpirun.
+JobEnd start_ranks(const ClusterOptions&, const RunArguments&);
 
 // Threads that this rank's tensor operations use.
 void use_threads(int threads);
@@ -25,5 +25,8 @@ int learner_threads(int learners);
 // the rank's log, runs `body`, and leaves. An error is logged and ends all ranks. Does not return.
 [[noreturn]] int run_rank(const RunConfig&,
                           const std::function<ExitCode(World&, const StopSignal&)>& body);
+
+// An exception that no one foresaw.
+Error unexpected(const std::exception&);
 
 }  // namespace rollcall
