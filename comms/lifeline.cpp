@@ -148,8 +148,7 @@ LifelineHub::LifelineHub(bool one_host)
   }
   watch(listener_);
   address_ = token_ + ":" + std::to_string(ntohs(own.sin_port));
-  for (const auto& address :
-       one_host ? std::vector<std::string>{"127.0.0.1"} : own_addresses()) {
+  for (const auto& address : one_host ? std::vector<std::string>{"127.0.0.1"} : own_addresses()) {
     address_ += ":" + address;
   }
 }
