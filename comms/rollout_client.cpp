@@ -198,11 +198,13 @@ RolloutClient::~RolloutClient() {
   }
 }
 
-void leave_with_failure(World& world, const Error& error) {
+void leave_with_failure(World& world, const Error& error) try {
   Mailbox mailbox(world);
   mailbox.send(kLead, MessageKind::kFailure,
                encode(Failure{error.exit_code(), error.what(), error.what_to_do()}));
   flush(mailbox);
+} catch (const Error& silence) {
+  log_warning(std::string("no last words: ") + silence.what());
 }
 
 RolloutClient::Inbox RolloutClient::poll() {

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "comms/log.h"
+#include "comms/rollout_link.h"
 #include "comms/stop_signal.h"
 #include "comms/world.h"
 #include "rollcall/run_setup.h"
@@ -30,8 +31,17 @@ void require_rank_count(const RunConfig& config, const World& world) {
       "start as many ranks as the run file asks for, or change cluster.workers with --set");
 }
 
-// Ends the job because of an error on this rank.
-[[noreturn]] void fail(World& world, const Error& error) {
+// Ends this worker. A warning is for its log file alone: the lead learner tells the person.
+[[noreturn]] void fail_alone(World& world, const Error& error) {
+  log_warning(std::string("this worker failed: ") + error.what());
+  if (!error.what_to_do().empty()) log_warning("what to do: " + error.what_to_do());
+  leave_with_failure(world, error);
+  world.finish(error.exit_code());
+}
+
+// Ends the job because of an error on this rank, if it is a learner.
+[[noreturn]] void fail(const RunConfig& config, World& world, const Error& error) {
+  if (world.rank() >= config.cluster.learners) fail_alone(world, error);
   log_error(error.what());
   if (!error.what_to_do().empty()) log_error("what to do: " + error.what_to_do());
   log_flush();
@@ -48,11 +58,6 @@ void log_start(const RunConfig& config, const World& world) {
 }
 
 }  // namespace
-
-Error unexpected(const std::exception& error) {
-  return Error(std::string("unexpected: ") + error.what(),
-               "this is a bug in rollcall: please report it with the log");
-}
 
 JobEnd start_ranks(const ClusterOptions& cluster, const RunArguments& arguments) {
   // The ranks write into mpirun's pipes: only here can be seen whether a person watches.
@@ -88,9 +93,11 @@ int run_rank(const RunConfig& config,
     log_debug("left with code " + std::to_string(static_cast<int>(code)));
     world.finish(code);
   } catch (const Error& error) {
-    fail(world, error);
+    fail(config, world, error);
   } catch (const std::exception& error) {
-    fail(world, unexpected(error));
+    fail(config, world,
+         Error(std::string("unexpected: ") + error.what(),
+               "this is a bug in rollcall: please report it with the log"));
   }
 }
 

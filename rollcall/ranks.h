@@ -22,11 +22,9 @@ void use_threads(int threads);
 int learner_threads(int learners);
 
 // The frame of every rank: joins MPI, checks that the number of ranks is the configured one, opens
-// the rank's log, runs `body`, and leaves. An error is logged and ends all ranks. Does not return.
+// the rank's log, runs `body`, and leaves. An error is logged and ends all ranks; a worker's ends
+// only that worker, unless the lead learner hears that it is one of bad input. Does not return.
 [[noreturn]] int run_rank(const RunConfig&,
                           const std::function<ExitCode(World&, const StopSignal&)>& body);
-
-// An exception that no one foresaw.
-Error unexpected(const std::exception&);
 
 }  // namespace rollcall

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rollcall/worker_rank.h"
 
-#include <exception>
-
-#include "comms/log.h"
 #include "comms/rollout_link.h"
 #include "comms/world.h"
 #include "model/published_weights.h"
@@ -11,9 +8,8 @@
 #include "rollcall/run_setup.h"
 
 namespace rollcall {
-namespace {
 
-void work(const RunConfig& config, World& world, WeightSource source) {
+ExitCode run_worker_rank(const RunConfig& config, World& world, WeightSource source) {
   const ModelSpec spec = read_model_spec(config.model.path);
   use_threads(1);  // workers share a node: each decodes on one core
   const bool from_files = source == WeightSource::kModelFiles;
@@ -22,27 +18,7 @@ void work(const RunConfig& config, World& world, WeightSource source) {
   WorkerSetup setup = make_worker_setup(config, world.rank());
   setup.loads_model = from_files;
   run_worker(setup, client);
-}
-
-ExitCode fail(World& world, const Error& error) {
-  // A warning is for the log file alone: the lead learner tells the person.
-  log_warning(std::string("this worker failed: ") + error.what());
-  if (!error.what_to_do().empty()) log_warning("what to do: " + error.what_to_do());
-  leave_with_failure(world, error);
-  return error.exit_code();
-}
-
-}  // namespace
-
-ExitCode run_worker_rank(const RunConfig& config, World& world, WeightSource source) {
-  try {
-    work(config, world, source);
-    return ExitCode::kDone;
-  } catch (const Error& error) {
-    return fail(world, error);
-  } catch (const std::exception& error) {
-    return fail(world, unexpected(error));
-  }
+  return ExitCode::kDone;
 }
 
 }  // namespace rollcall

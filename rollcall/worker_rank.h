@@ -10,8 +10,7 @@ class World;
 
 enum class WeightSource { kLearner, kModelFiles };
 
-// A rollout worker from its first message to its last. An error costs this worker alone: it goes to
-// its log and to the lead learner, which ends the run only if it is one of bad input.
+// A rollout worker, until it leaves.
 ExitCode run_worker_rank(const RunConfig&, World&, WeightSource);
 
 }  // namespace rollcall

@@ -83,6 +83,24 @@ class WorkerDeath(Case):
         self.assertEqual(code, 0, errors)
         self.assertEqual(run.digests(3), self.undisturbed_digests())
 
+    def test_a_worker_that_fails_costs_nothing_but_itself(self):
+        run = self.make_run("odd", cluster={"workers": 2})
+        (run.dir / "log" / "rank-2.log").mkdir(parents=True)
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        self.assertIn("lost worker 2 (it failed: cannot write the log file", errors)
+        self.assertEqual(run.digests(3), self.undisturbed_digests())
+        self.assert_nothing_left(run)
+
+    def test_a_run_whose_only_worker_fails_says_why(self):
+        run = self.make_run("odd", cluster={"workers": 1})
+        (run.dir / "log" / "rank-1.log").mkdir(parents=True)
+        code, errors = run.train()
+        self.assertEqual(code, 3, errors)
+        self.assertIn("no rollout worker is left; the last that failed was worker 1: cannot write the log file", errors)
+        self.assertEqual(run.result()["status"], "failed")
+        self.assert_nothing_left(run)
+
     def test_silent_workers_that_come_back_are_sent_away(self):
         run = self.make_run("silent", cluster={"workers": 4, "worker_timeout": "3s", "heartbeat_every": "500ms"})
         self.endpoints.hold_from(16)  # the last of the first step: two of the silent have nothing to do and are sent more
