@@ -68,6 +68,12 @@ class TrainingLoop {
   fs::path checkpoints() const { return setup_.run_dir / "checkpoints"; }
   fs::path journal_file() const { return setup_.run_dir / "journal" / "learner-0.h5"; }
 
+  // To the person who watches, and to the log.
+  void tell(const std::string& line) {
+    progress_.keep(line);
+    log_debug(line);
+  }
+
   void start_or_resume() {
     fs::create_directories(journal_file().parent_path());
     fs::create_directories(checkpoints());
@@ -164,7 +170,7 @@ class TrainingLoop {
     record.seconds_step = seconds_since(begin);
     metrics_->append(step_, step_metrics(record, batch.signal, collected));
     last_line_ = step_line(record, batch.signal, collected);
-    progress_.keep(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
+    tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
   }
 
   // Between micro-batches: heartbeats and the like. Nothing is in flight then, so nothing may
@@ -205,9 +211,9 @@ class TrainingLoop {
     (step_ == 0 ? result_.before : result_.after) = score;
     write_result(setup_.run_dir, result_);  // before the metrics, which evaluated() asks first
     metrics_->append(step_, evaluation_metrics(e));
-    progress_.keep(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)",
-                               step_, setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95,
-                               100 * e.high_95, e.tasks));
+    tell(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)", step_,
+                     setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95, 100 * e.high_95,
+                     e.tasks));
   }
 
   void save() {
@@ -222,6 +228,7 @@ class TrainingLoop {
     result_.step = step_;
     write_result(setup_.run_dir, result_);
     saved_step_ = step_;
+    log_debug("saved " + result_.checkpoint);
   }
 
   // The run stays resumable: whatever of the open step arrived is in the journal, behind the rows
@@ -262,6 +269,7 @@ class TrainingLoop {
     journal_.reset();
     write_result(setup_.run_dir, result_);
     write_report(setup_.run_dir);
+    log_debug(result_.message.empty() ? "done" : result_.message);
     updater_.dismiss();
   }
 
