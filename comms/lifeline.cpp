@@ -102,9 +102,12 @@ Lifeline::Lifeline(int rank) {
   for (std::size_t i = 2; i < parts.size() && socket_ < 0; ++i) {
     socket_ = connect_to(parts[i], std::atoi(parts[1].c_str()));
   }
-  if (socket_ >= 0) return say("hello " + parts[0] + " " + std::to_string(rank));
-  log_warning("rank " + std::to_string(rank) +
-              " cannot reach the process that started the run: if it dies, only timeouts tell");
+  if (socket_ >= 0) {
+    say("hello " + parts[0] + " " + std::to_string(rank));
+  } else {
+    log_warning("rank " + std::to_string(rank) +
+                " cannot reach the process that started the run: if it dies, only timeouts tell");
+  }
 }
 
 Lifeline::~Lifeline() {

@@ -26,9 +26,9 @@ std::string joined_text(const ordered_json& parts, const std::string& place) {
       const ordered_json& type = member(parts[i], "type");
       throw input_error(
           place + ".content[" + std::to_string(i) + "] is " +
-              (type.is_string() ? "of type " + type.dump(-1, ' ', false,
-                                                         ordered_json::error_handler_t::replace)
-                                : "a part without a type") +
+              (type.is_string()
+                   ? "of type " + type.dump(-1, ' ', false, ordered_json::error_handler_t::replace)
+                   : "a part without a type") +
               ", no text",
           "only text can be asked and trained: leave this part, or its row, out");
     }

@@ -31,9 +31,9 @@ void check_prompt(const Task& task, const ordered_json& tools, const ChatFormat&
   const auto tokens = static_cast<std::int64_t>(
       format.render_prompt(ordered_json::parse(task.messages), tools).size());
   if (tokens < context) return;
-  check.problem = fmt::format(
-      "its prompt has {} tokens, which leaves none of rollout.context ({}) to sample", tokens,
-      context);
+  check.problem =
+      fmt::format("its prompt has {} tokens, which leaves none of rollout.context ({}) to sample",
+                  tokens, context);
   check.what_to_do = "raise rollout.context, or shorten these rows or leave them out";
 } catch (const Error& error) {
   check.problem = error.what();
@@ -63,9 +63,8 @@ std::vector<RowCheck> check_all(std::span<const Task> tasks, const ChatFormat& f
     for (std::size_t i; (i = next++) < tasks.size();)
       checks[i] = check_row(tasks[i], format, context, served);
   };
-  const std::size_t threads =
-      std::min<std::size_t>(std::max(1U, std::thread::hardware_concurrency()),
-                            1 + tasks.size() / kRowsPerThread);
+  const std::size_t threads = std::min<std::size_t>(
+      std::max(1U, std::thread::hardware_concurrency()), 1 + tasks.size() / kRowsPerThread);
   std::vector<std::jthread> others;
   for (std::size_t i = 1; i < threads; ++i) others.emplace_back(work);
   work();

@@ -25,8 +25,8 @@ constexpr std::string_view kToolNames = "tools, their names";  // a setting of o
 
 // Never: seeds, the order of tasks and the policy's arithmetic follow from them.
 constexpr std::array<std::string_view, 2> kFixed{"run.seed", "model.dtype"};
-// Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended or
-// rewarded by these.
+// Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
+// or rewarded by these.
 constexpr std::array<std::string_view, 10> kFixedInStep{
     "batch.prompts",          "batch.group_size", "rollout.max_turns", "rollout.max_tool_calls",
     "rollout.max_new_tokens", "rollout.context",  "rollout.on_limit",  "grader.gate_value",
@@ -145,8 +145,8 @@ void check_resume(const ResumePoint& at, const std::string& about) {
   const RunChanges changes = run_changes(journal.about(), about, last_config,
                                          journal.committed_rows() > at.checkpoint_rows);
   if (!changes.refused.empty())
-    throw input_error("the run in " + at.config.parent_path().string() +
-                          " began otherwise:\n  " + list_of(changes.refused, "\n  "),
+    throw input_error("the run in " + at.config.parent_path().string() + " began otherwise:\n  " +
+                          list_of(changes.refused, "\n  "),
                       "undo this to go on with that run, or give this one another run.name");
   if (!changes.accepted.empty())
     log_info("changed since the run began: " + list_of(changes.accepted, "; "));

@@ -58,9 +58,10 @@ TEST_F(CheckRows, FindsTheBadOnesAmongManyAndNamesLineAndMessage) {
   for (int line = 1; line <= 500; ++line) tasks.push_back(task(line, question("hi")));
   tasks[299].messages = R"([{"role":"user","content":[{"type":"image_url"}]}])";
   tasks[399].messages = R"([{"role":"critic","content":"x"},{"role":"user","content":"hi"}])";
-  EXPECT_THAT(complaint(tasks),
-              AllOf(HasSubstr("data.train: d.jsonl:300: messages[0].content[0] is of type"),
-                    HasSubstr("d.jsonl:400: messages[0] has a role"), Not(HasSubstr("d.jsonl:1:"))));
+  EXPECT_THAT(
+      complaint(tasks),
+      AllOf(HasSubstr("data.train: d.jsonl:300: messages[0].content[0] is of type"),
+            HasSubstr("d.jsonl:400: messages[0] has a role"), Not(HasSubstr("d.jsonl:1:"))));
 }
 
 TEST_F(CheckRows, NamesAtMostTenRows) {

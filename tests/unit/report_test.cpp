@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <sstream>
 
 #include "comms/durable_file.h"
@@ -132,8 +133,8 @@ TEST(Report, WorksOnAnEmptyRunAndOnOneWithoutEvaluations) {
 
 TEST(Report, IsNotWrittenIntoAFolderThatIsNoRun) {
   const TempFolder folder;
-  spit(folder / "config.yaml", "a: 1\n");  // many a folder has one
-  for (const auto& dir : {folder.path(), folder / "absent"}) {
+  std::ofstream(folder.path() / "config.yaml") << "a: 1\n";  // many a folder has one
+  for (const auto& dir : {folder.path(), folder.path() / "absent"}) {
     try {
       write_report(dir);
       FAIL() << dir;

@@ -29,9 +29,8 @@ std::string with(const std::string& from, const std::string& to) {
 
 std::string about(const std::string& config, const std::string& train = "16 rows, xxh3 a",
                   const std::string& weights = "77") {
-  return nlohmann::json{{"config", config},
-                        {"inputs", {{"data.train", train}}},
-                        {"initial_weights_xxh3", weights}}
+  return nlohmann::json{
+      {"config", config}, {"inputs", {{"data.train", train}}}, {"initial_weights_xxh3", weights}}
       .dump();
 }
 
@@ -45,10 +44,11 @@ TEST(RunChanges, AreNoneBetweenTheSame) {
 }
 
 TEST(RunChanges, AcceptWhatLeavesTheRolloutsTheirMeaning) {
-  const std::string now = "run: {seed: 1, steps: 20}\nbatch: {prompts: 4, group_size: 8}\n"
-                          "tools:\n  - {name: find, url: \"http://b\", timeout: 60s}\n"
-                          "grader: {flags: {hacking: {action: zero}}}\n"
-                          "algorithm: {learning_rate: 2e-6}\n";
+  const std::string now =
+      "run: {seed: 1, steps: 20}\nbatch: {prompts: 4, group_size: 8}\n"
+      "tools:\n  - {name: find, url: \"http://b\", timeout: 60s}\n"
+      "grader: {flags: {hacking: {action: zero}}}\n"
+      "algorithm: {learning_rate: 2e-6}\n";
   EXPECT_THAT(changes(now).refused, IsEmpty());
   EXPECT_THAT(changes(now).accepted,
               ElementsAre("algorithm.learning_rate: 1e-6 -> 2e-6", "run.steps: 10 -> 20",
@@ -89,11 +89,12 @@ TEST(RunChanges, LeaveAloneWhatOnlyOneSideKnows) {
 
 TEST(CheckResume, RefusesAJournalThatIsAbsentOrOlderThanTheCheckpoint) {
   const TempFolder folder;
-  const auto journal = folder / "learner-0.h5";
+  const auto journal = folder.path() / "learner-0.h5";
   const auto complaint = [&](std::int64_t checkpoint_rows) {
     try {
-      check_resume({folder / "config.yaml", journal, folder / "step-000001", checkpoint_rows},
-                   about(kConfig));
+      check_resume(
+          {folder.path() / "config.yaml", journal, folder.path() / "step-000001", checkpoint_rows},
+          about(kConfig));
       return std::string();
     } catch (const Error& error) {
       EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
