@@ -21,7 +21,7 @@ namespace {
 static_assert(sizeof(hid_t) == sizeof(std::int64_t));
 
 constexpr const char* kAdvice =
-    "check free space, quota and permissions of that folder; committed rows are safe, start the "
+    "check free space, quota and permissions of that folder; committed rows are safe: start the "
     "run "
     "again to resume";
 

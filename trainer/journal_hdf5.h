@@ -42,11 +42,9 @@ class Hdf5Silence {
 
 // What a person can do about a journal that is damaged where it was whole before.
 inline constexpr const char* kDamagedJournal =
-    "see with rollcall inspect RUN, and --row N, what can still be read; put an undamaged copy of "
-    "the "
-    "journal back, or move the run's folder away and start over (rollcall export RUN saves the "
-    "policy "
-    "of the newest checkpoint)";
+    "check that the file may be read. If it is damaged, rollcall inspect RUN --row N shows what is "
+    "left of it; put a whole copy back, or move the run's folder away and start over: rollcall "
+    "export RUN saves the policy of the newest checkpoint";
 
 enum class Hdf5Access { kRead, kWrite };
 

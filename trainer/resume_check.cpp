@@ -21,22 +21,24 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using Settings = std::map<std::string, std::string>;  // "tools.0.name" -> value
 
-constexpr std::string_view kToolNames = "tools, their names";  // a setting of our own making
-
 // Never: seeds, the order of tasks and the policy's arithmetic follow from them.
 constexpr std::array<std::string_view, 2> kFixed{"run.seed", "model.dtype"};
 // Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
 // or rewarded by these.
-constexpr std::array<std::string_view, 10> kFixedInStep{
-    "batch.prompts",          "batch.group_size", "rollout.max_turns", "rollout.max_tool_calls",
-    "rollout.max_new_tokens", "rollout.context",  "rollout.on_limit",  "grader.gate_value",
-    "grader.flags",           kToolNames};
+constexpr std::array<std::string_view, 9> kFixedInStep{
+    "batch.prompts",          "batch.group_size",       "rollout.max_turns",
+    "rollout.max_tool_calls", "rollout.max_new_tokens", "rollout.context",
+    "rollout.on_limit",       "grader.gate_value",      "grader.flags"};
 
 template <std::size_t N>
 bool is_among(const std::array<std::string_view, N>& keys, const std::string& key) {
   return std::any_of(keys.begin(), keys.end(), [&](std::string_view fixed) {
     return key == fixed || (key.starts_with(fixed) && key[fixed.size()] == '.');
   });
+}
+
+bool is_fixed_in_step(const std::string& key) {
+  return is_among(kFixedInStep, key) || (key.starts_with("tools.") && key.ends_with(".name"));
 }
 
 void flatten(const YAML::Node& node, const std::string& key, Settings& settings) {
@@ -47,7 +49,7 @@ void flatten(const YAML::Node& node, const std::string& key, Settings& settings)
   } else if (node.IsSequence()) {
     for (std::size_t i = 0; i < node.size(); ++i)
       flatten(node[i], prefix + std::to_string(i), settings);
-  } else {
+  } else if (!key.empty()) {
     settings[key] = node.IsNull() ? "" : node.as<std::string>();
   }
 }
@@ -56,11 +58,6 @@ void flatten(const YAML::Node& node, const std::string& key, Settings& settings)
 Settings settings_of(const std::string& yaml) try {
   Settings settings;
   flatten(YAML::Load(yaml), "", settings);
-  std::string tools;
-  for (const auto& [key, value] : settings) {
-    if (key.starts_with("tools.") && key.ends_with(".name")) tools += " " + value;
-  }
-  if (!settings.empty()) settings.emplace(kToolNames, tools.empty() ? "" : tools.substr(1));
   return settings;
 } catch (const YAML::Exception&) {
   return {};
@@ -86,6 +83,11 @@ std::map<std::string, std::string> differences(const Settings& before, const Set
   for (const auto& [key, value] : before) note(key);
   for (const auto& [key, value] : after) note(key);
   return found;
+}
+
+json about_of(const std::string& text) {
+  json about = json::parse(text, nullptr, false);
+  return about.is_object() ? about : json::object();
 }
 
 // Datasets and the model, by what is in them.
@@ -119,7 +121,7 @@ void check_journal(const ResumePoint& at) {
 
 RunChanges run_changes(const std::string& began, const std::string& now,
                        const std::optional<std::string>& last_config, bool open_rows) {
-  const json first = json::parse(began), current = json::parse(now);
+  const json first = about_of(began), current = about_of(now);
   const Settings settings = settings_of(current.value("config", ""));
   RunChanges changes;
   for (const auto& [key, text] : differences(inputs_of(first), inputs_of(current)))
@@ -130,7 +132,7 @@ RunChanges run_changes(const std::string& began, const std::string& now,
   Settings sampled_under = settings_of(last_config.value_or(""));
   if (sampled_under.empty()) sampled_under = settings_of(first.value("config", ""));
   for (const auto& [key, text] : differences(sampled_under, settings)) {
-    if (is_among(kFixedInStep, key))
+    if (is_fixed_in_step(key))
       changes.refused.push_back(text + " (the journal holds rollouts of a step that is open)");
   }
   return changes;

@@ -69,7 +69,7 @@ TEST(RunChanges, RefuseAnotherPlanWhileAStepIsOpen) {
   EXPECT_THAT(changes(now, false).accepted, ElementsAre("batch.group_size: 8 -> 4"));
   EXPECT_THAT(changes(now, true).refused, ElementsAre(HasSubstr("batch.group_size: 8 -> 4 (")));
   EXPECT_THAT(changes(with("name: find", "name: search")).refused,
-              ElementsAre(HasSubstr("tools, their names: find -> search")));
+              ElementsAre(HasSubstr("tools.0.name: find -> search")));
   EXPECT_THAT(changes(with("{hacking: {action: zero}}", "{}")).refused,
               ElementsAre(HasSubstr("grader.flags.hacking.action: zero -> none")));
 }
@@ -85,6 +85,7 @@ TEST(RunChanges, LeaveAloneWhatOnlyOneSideKnows) {
   const std::string older = with("run: {seed: 1, ", "run: {");
   EXPECT_THAT(run_changes(about(older), about(kConfig), {}, true).refused, IsEmpty());
   EXPECT_THAT(run_changes("{}", about(kConfig), "no: [configuration", true).refused, IsEmpty());
+  EXPECT_THAT(run_changes("torn", about(kConfig), {}, true).refused, IsEmpty());
 }
 
 TEST(CheckResume, RefusesAJournalThatIsAbsentOrOlderThanTheCheckpoint) {
