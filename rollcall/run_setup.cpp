@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "comms/error.h"
+#include "comms/log.h"
 #include "comms/task.h"
 #include "model/chat_format.h"
 #include "model/cpu_kernels.h"
@@ -15,6 +16,7 @@
 #include "model/weights.h"
 #include "rollcall/version.h"
 #include "rollout_workers/endpoint_check.h"
+#include "rollout_workers/redact.h"
 
 namespace rollcall {
 namespace {
@@ -44,6 +46,16 @@ std::string about_run(const RunConfig& config) {
       .dump();
 }
 
+void warn_of_short_secrets(const RunConfig& config) {
+  SecretList all = config.grader.secrets;
+  for (const auto& tool : config.tools)
+    all.insert(all.end(), tool.secrets.begin(), tool.secrets.end());
+  for (const std::string& variable : variables_too_short(all))
+    log_warning("the value of " + variable + " has fewer than " + std::to_string(kShortestSecret) +
+                " bytes: it is too short to be recognized as a secret in what servers send back, "
+                "and will be stored and shown there");
+}
+
 }  // namespace
 
 RunConfig load_run_config(const RunArguments& arguments, Purpose purpose) {
@@ -62,7 +74,6 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.alarms = config.alarms;
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;
-  setup.pass_threshold = config.grader.pass_threshold;
   setup.train_tasks = static_cast<std::int64_t>(tasks_of(config.data.train, "data.train").size());
   setup.valid_tasks = static_cast<std::int64_t>(tasks_of(config.data.valid, "data.valid").size());
   setup.model_dir = config.model.path;
@@ -107,6 +118,7 @@ void check_inputs(const RunConfig& config) {
     throw input_error(
         "run.dir: cannot create " + run_directory(config).string() + ": " + error.message(),
         "choose a folder you may write to, on a file system that all learners see");
+  warn_of_short_secrets(config);
   wait_for_endpoints(config.tools, config.grader, std::chrono::seconds(15));
 }
 
