@@ -9,8 +9,7 @@ namespace rollcall {
 
 RateLimit::RateLimit(double per_second) {
   if (per_second > 0)
-    interval_ =
-        std::chrono::ceil<Clock::duration>(std::chrono::duration<double>(1 / per_second));
+    interval_ = std::chrono::ceil<Clock::duration>(std::chrono::duration<double>(1 / per_second));
 }
 
 asio::awaitable<void> RateLimit::turn() {

@@ -22,9 +22,8 @@ std::int64_t Arrivals::faults() const {
 }
 
 std::string Arrivals::most_frequent_fault() const {
-  const auto most = std::max_element(faults_.begin(), faults_.end(), [](auto& a, auto& b) {
-    return a.second < b.second;
-  });
+  const auto most = std::max_element(faults_.begin(), faults_.end(),
+                                     [](auto& a, auto& b) { return a.second < b.second; });
   return most == faults_.end() ? "" : to_string(most->first);
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "trainer/arrivals.h"
@@ -20,12 +21,30 @@ double percentile(std::vector<double> values, double share) {
   return values[at];
 }
 
-double sampled_tokens(std::span<const Collected> collected) {
+double sampled_tokens(const Collected& c) {
+  return static_cast<double>(
+      std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
+}
+
+std::size_t recovered_of(std::span<const Collected> collected) {
+  return static_cast<std::size_t>(std::count_if(collected.begin(), collected.end(),
+                                                [](const Collected& c) { return c.recovered; }));
+}
+
+// Of what was sampled in this time; NaN if all came from the journal.
+double tokens_per_second(const StepMetrics& m, std::span<const Collected> collected) {
+  if (recovered_of(collected) == collected.size()) return std::numeric_limits<double>::quiet_NaN();
   double tokens = 0;
-  for (const auto& c : collected)
-    tokens += static_cast<double>(
-        std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
-  return tokens;
+  for (const auto& c : collected) tokens += c.recovered ? 0 : sampled_tokens(c);
+  return m.seconds_rollout > 0 ? tokens / m.seconds_rollout : 0;
+}
+
+std::string speed_text(const StepMetrics& m, std::span<const Collected> collected) {
+  const std::size_t recovered = recovered_of(collected);
+  if (recovered == collected.size()) return "from the journal";
+  const std::string speed = fmt::format("{:.0f} tok/s", tokens_per_second(m, collected));
+  if (recovered == 0) return speed;
+  return fmt::format("{} ({} of {} rollouts from the journal)", speed, recovered, collected.size());
 }
 
 }  // namespace
@@ -39,7 +58,9 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
     seconds.push_back(c.trajectory.wall_time_s);
     for (const auto& e : c.trajectory.tool_events) errors += e.is_error ? 1 : 0;
   }
-  const double tokens = sampled_tokens(collected);
+  double tokens = 0;
+  for (const auto& c : collected) tokens += sampled_tokens(c);
+  const Mismatch& gap = m.update.learner.mismatch;
   namespace n = metric;
   return {{n::kRewardMean, s.reward_mean},
           {n::kPassRate, s.pass_rate},
@@ -52,7 +73,7 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
           {n::kFaults, static_cast<double>(s.faults)},
           {n::kMasked, static_cast<double>(s.masked)},
           {n::kTokensSampled, tokens},
-          {n::kTokensPerSecond, m.seconds_rollout > 0 ? tokens / m.seconds_rollout : 0},
+          {n::kTokensPerSecond, tokens_per_second(m, collected)},
           {n::kToolCallsP50, percentile(calls, 0.5)},
           {n::kToolCallsP95, percentile(calls, 0.95)},
           {n::kToolErrors, errors},
@@ -63,14 +84,20 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
           {n::kSecondsUpdate, m.seconds_update},
           {n::kSecondsPublish, m.seconds_publish},
           {n::kSecondsJournal, m.seconds_journal},
-          {n::kLoss, m.update.loss},
-          {n::kGradNormL2, m.update.grad_norm_l2},
+          {n::kLoss, m.update.learner.loss},
+          {n::kGradNormL2, m.update.learner.grad_norm_l2},
           {n::kLearningRate, m.learning_rate},
-          {n::kLogprobGapMax, m.update.logprob_gap_max},
-          {n::kLogprobGapMean, m.update.logprob_gap_mean},
-          {n::kRatioMean, m.update.ratio_mean},
-          {n::kSkippedUpdates, m.update.skipped ? 1.0 : 0.0},
-          {n::kEntropyMean, m.update.entropy_mean}};
+          {n::kLogprobGapMax, gap.gap_max},
+          {n::kLogprobGapMean, gap.gap_mean()},
+          {n::kRatioMean, gap.ratio_mean()},
+          {n::kMismatchK3Mean, gap.k3_mean()},
+          {n::kMismatchChi2Mean, gap.chi2_mean()},
+          {n::kMismatchEssFraction, gap.ess_fraction()},
+          {n::kClipHighFraction, m.update.loss.clip_high_fraction},
+          {n::kClipLowFraction, m.update.loss.clip_low_fraction},
+          {n::kTokensRejected, m.update.loss.tokens_rejected},
+          {n::kSkippedUpdates, m.update.learner.skipped ? 1.0 : 0.0},
+          {n::kEntropyMean, m.update.learner.entropy_mean}};
 }
 
 MetricList evaluation_metrics(const Evaluation& e) {
@@ -87,13 +114,12 @@ std::string step_line(const StepMetrics& m, const StepSignal& s,
   for (const Collected& c : collected) arrivals.add(c.trajectory);
   const bool graded = s.rollouts > s.faults + s.masked;
   return fmt::format(
-      "{}  signal {}/{} groups{}  {:.0f} tok/s  {:.1f} s{}{}",
+      "{}  signal {}/{} groups{}  {}  {:.1f} s{}{}",
       graded ? fmt::format("reward {:.3f}  pass@1 {:.1f} %", s.reward_mean, 100 * s.pass_rate)
              : "no rollout graded",
-      s.groups_signal, s.groups, arrivals.left_out(),
-      m.seconds_rollout > 0 ? sampled_tokens(collected) / m.seconds_rollout : 0, m.seconds_step,
-      s.groups_signal == 0 ? "  no update: no group has a signal" : "",
-      m.update.skipped ? "  update skipped: gradient not finite" : "");
+      s.groups_signal, s.groups, arrivals.left_out(), speed_text(m, collected), m.seconds_step,
+      m.update.learner.action_tokens == 0 ? "  no update: no group has a signal" : "",
+      m.update.learner.skipped ? "  update skipped: gradient not finite" : "");
 }
 
 std::string evaluation_line(const Evaluation& e) {

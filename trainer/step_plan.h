@@ -41,11 +41,12 @@ struct StepBatch {
 
 // Groups by id, members by launch index (the order of `collected`): rewards, advantages, and which
 // trajectories carry gradient. A fault leaves loss and baseline; a group without two valid members
-// is dropped; a group without variance stays in the statistics and leaves the loss; a group whose
-// members were sampled by different policy versions is dropped and counted. Throws Error for a
-// trajectory whose row is not below `committed_rows`: no update rests on what a crash could lose.
+// is dropped; a group without variance, or with no advantage but 0, stays in the statistics and
+// leaves the loss; a group whose members were sampled by different policy versions is dropped and
+// counted. Throws Error for a trajectory whose row is not below `committed_rows`: no update rests
+// on what a crash could lose.
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
-                          AdvantageKind kind, std::int64_t step);
+                          const AdvantageOptions&, std::int64_t step);
 
 // The sequences of a step's loss, viewing `trajectories`.
 std::vector<TrainSequence> train_sequences(std::span<const Trajectory* const> trajectories,

@@ -96,7 +96,7 @@ TEST(Redactor, KnowsThePartsOfAValueThatIsAWholeHeader) {
   EXPECT_EQ(redacted({{"A", "Token token=\"tok_12345\""}}, "tok_12345"), "[redacted]");
   const SecretList basic{{"A", "Basic dXNlcjpodW50ZXIyMg=="}};  // user:hunter22
   EXPECT_EQ(redacted(basic, "dXNlcjpodW50ZXIyMg== user:hunter22 hunter22"),
-            "[redacted]== [redacted] [redacted]");
+            "[redacted] [redacted] [redacted]");
 }
 
 TEST(Redactor, LetsThroughWhatIsTooShort) {

@@ -34,7 +34,8 @@ Collected rollout(std::int64_t group, std::int32_t member, double reward) {
 }
 
 StepBatch plan(const std::vector<Collected>& collected) {
-  return make_step_batch(collected, /*committed_rows=*/1000, AdvantageKind::kRloo, /*step=*/5);
+  return make_step_batch(collected, /*committed_rows=*/1000, {.kind = AdvantageKind::kRloo},
+                         /*step=*/5);
 }
 
 Collected left_out(Collected c, FaultReason why) {
@@ -45,7 +46,7 @@ Collected left_out(Collected c, FaultReason why) {
 TEST(StepBatch, RefusesARowThatIsNotCommitted) {
   const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0)};  // rows 0 and 1
   const auto with_committed = [&](std::int64_t rows) {
-    return make_step_batch(collected, rows, AdvantageKind::kRloo, 5);
+    return make_step_batch(collected, rows, {.kind = AdvantageKind::kRloo}, 5);
   };
   EXPECT_EQ(with_committed(2).in_loss.size(), 2u);
   EXPECT_THROW(with_committed(1), Error);
@@ -59,6 +60,16 @@ TEST(StepBatch, UsesGroupsWhoseRewardsDiffer) {
   EXPECT_EQ(batch.signal.groups_signal, 1);
   EXPECT_EQ(batch.signal.groups_all_zero, 1);
   EXPECT_DOUBLE_EQ(batch.signal.reward_mean, 0.25);
+}
+
+TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
+  const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 1), rollout(0, 2, 0),
+                                         rollout(1, 0, 1), rollout(1, 1, 0), rollout(1, 2, 0)};
+  // Two successes of three: every pair holds one.
+  const auto batch =
+      make_step_batch(collected, 1000, {.kind = AdvantageKind::kPassK, .k = 2}, 1.0, 5);
+  EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{3, 4, 5}));
+  EXPECT_EQ(batch.signal.groups_signal, 2);
 }
 
 TEST(StepBatch, KeepsAFaultOutOfLossAndBaseline) {
