@@ -262,14 +262,18 @@ Field<S> path(std::string_view key, std::string S::*member, PathBase base,
 }
 
 template <typename S>
-Field<S> headers(std::string_view key, HeaderList S::*member, std::string_view meaning) {
-  Field<S> field = value_field(
-      key, member, "section of header: value", meaning,
-      [](ReadContext& c, const YamlNode& n, const std::string& p) { return c.read_headers(n, p); },
-      [](const HeaderList&) { return std::string(); });
+Field<S> headers(std::string_view key, HeaderList S::*member, SecretList S::*secrets,
+                 std::string_view meaning) {
+  Field<S> field{
+      .key = key, .type = "section of header: value", .meaning = meaning, .read = {}, .write = {}};
+  field.read = [member, secrets](ReadContext& context, const YamlNode& node,
+                                 const std::string& path, S& out) {
+    if (auto value = context.read_headers(node, path, out.*secrets))
+      out.*member = *std::move(value);
+  };
   field.write = [member](const S& in, const std::string& place, const AsWritten& as_written) {
     std::string out;
-    for (const auto& [name, secret] : in.*member) {
+    for (const auto& [name, value] : in.*member) {
       const auto written = as_written.find(place + "." + name);
       out += (out.empty() ? "" : ", ") + format_text(name) + ": " +
              format_text(written != as_written.end() ? written->second : "redacted");

@@ -155,7 +155,8 @@ std::vector<Field<ToolOptions>> tool_fields() {
   return {
       required(identifier("name", &O::name, "_-", "Function name, as in the tasks.")),
       required(url("url", &O::url, "Where calls are posted.")),
-      headers("headers", &O::headers, "Sent with every call. Values are secrets."),
+      headers("headers", &O::headers, &O::secrets,
+              "Sent with every call. What `${NAME}` stands for is a secret."),
       duration("timeout", &O::timeout, {1, kDay}, "Longest wait for one reply."),
       size("max_output_bytes", &O::max_output_bytes, {1, 1024 * kMebibyte},
            "A larger reply is shown to the policy as an error."),
@@ -163,6 +164,8 @@ std::vector<Field<ToolOptions>> tool_fields() {
               "Further tries after a fault of the server or the network."),
       integer("max_concurrency", &O::max_concurrency, {1, 1e6},
               "Calls of this tool in flight from one worker."),
+      number("rate_limit", &O::rate_limit, {0, 1e6},
+             "Requests per second to this tool from one worker, retries included; 0: no limit."),
       enumeration("retry", &O::retry, {"always", "keyed", "never"},
                   "When a call may be sent twice: `keyed` only if the server honours "
                   "`Idempotency-Key`."),
@@ -175,16 +178,20 @@ std::vector<Field<GraderOptions>> grader_fields() {
   return {
       choice("type", &O::type, {"endpoint"}, "`endpoint`: an HTTP server scores."),
       url("url", &O::url, "Where finished rollouts are posted; required to train."),
-      headers("headers", &O::headers, "Sent with every request. Values are secrets."),
+      headers("headers", &O::headers, &O::secrets,
+              "Sent with every request. What `${NAME}` stands for is a secret."),
       duration("timeout", &O::timeout, {1, kDay}, "Longest wait for one reply."),
       integer("max_retries", &O::max_retries, {0, 100},
               "Further tries after a fault of the server or the network."),
       integer("max_concurrency", &O::max_concurrency, {1, 1e6},
               "Requests in flight from one worker."),
+      number("rate_limit", &O::rate_limit, {0, 1e6},
+             "Requests per second from one worker, retries included; 0: no limit."),
       number("gate_value", &O::gate_value, kAny, "Reward when any gate of the reply is false."),
       flags_field(),
       number("pass_threshold", &O::pass_threshold, kAny,
-             "A rollout passes when its score reaches this."),
+             "A rollout passes when its score reaches this, all its gates are true and neither a "
+             "flag nor a limit makes its reward 0."),
   };
 }
 
@@ -200,6 +207,9 @@ std::vector<Field<RolloutOptions>> rollout_fields() {
       choice("on_limit", &O::on_limit, {"grade", "zero", "mask"},
              "What a rollout that meets a limit gets: its grade, reward 0, or no part in the "
              "update."),
+      choice("on_infra_exhausted", &O::on_infra_exhausted, {"discard", "zero"},
+             "What a rollout gets whose tools failed in every attempt: no part in the update, or "
+             "reward 0, for tools that the policy itself can crash."),
   };
 }
 

@@ -11,6 +11,8 @@
 #include "rollcall/ranks.h"
 #include "rollcall/run_setup.h"
 #include "rollcall/worker_rank.h"
+#include "trainer/result.h"
+#include "trainer/step_metrics.h"
 
 namespace rollcall {
 namespace {
@@ -24,14 +26,13 @@ ExitCode eval_rank(const RunConfig& config, World& world) {
   const TrainSetup setup = make_train_setup(config);
   RolloutServer server(world, config.cluster, kNothingPublished);
   const Evaluation e = run_evaluation(setup, spec, server);
-  const nlohmann::ordered_json line{{"model", config.model.path}, {"dataset", config.data.valid},
-                                    {"pass_at_1", e.pass_at_1},   {"low_95", e.low_95},
-                                    {"high_95", e.high_95},       {"tasks", e.tasks},
-                                    {"samples", e.samples},       {"faults", e.faults}};
+  nlohmann::ordered_json line{{"model", config.model.path}, {"dataset", config.data.valid}};
+  line.update(nlohmann::ordered_json::parse(evaluation_json(e)));
   std::printf("%s\n", line.dump().c_str());
   std::fflush(stdout);
+  if (e.faults + e.masked > 0) std::fprintf(stderr, "%s\n", evaluation_line(e).c_str());
   server.shut_down(std::chrono::seconds(5));
-  return e.faults == e.rollouts ? ExitCode::kNoEndpoint : ExitCode::kDone;
+  return ExitCode::kDone;
 }
 
 }  // namespace

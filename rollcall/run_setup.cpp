@@ -22,6 +22,7 @@
 #include "rollcall/dataset_check.h"
 #include "rollcall/version.h"
 #include "rollout_workers/endpoint_check.h"
+#include "rollout_workers/redact.h"
 
 namespace rollcall {
 namespace {
@@ -78,6 +79,16 @@ std::string about_run(const RunConfig& config, const DatasetSummary& train,
       .dump();
 }
 
+void warn_of_short_secrets(const RunConfig& config) {
+  SecretList all = config.grader.secrets;
+  for (const auto& tool : config.tools)
+    all.insert(all.end(), tool.secrets.begin(), tool.secrets.end());
+  for (const std::string& variable : variables_too_short(all))
+    log_warning("the value of " + variable + " has fewer than " + std::to_string(kShortestSecret) +
+                " bytes: it is too short to be recognized as a secret in what servers send back, "
+                "and will be stored and shown there");
+}
+
 void check_dataset(const RunConfig& config, const char* key, const std::string& file,
                    const ChatFormat& format) {
   const std::vector<Task> tasks = tasks_of(file, key);
@@ -106,7 +117,6 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.alarms = config.alarms;
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;
-  setup.pass_threshold = config.grader.pass_threshold;
   const DatasetSummary train = summary_of(config.data.train), valid = summary_of(config.data.valid);
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;
@@ -161,6 +171,7 @@ void check_inputs(const RunConfig& config) {
     throw input_error(
         "run.dir: cannot create " + run_directory(config).string() + ": " + error.message(),
         "choose a folder you may write to, on a file system that all learners see");
+  warn_of_short_secrets(config);
   wait_for_endpoints(config.tools, config.grader, std::chrono::seconds(15));
 }
 

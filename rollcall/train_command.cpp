@@ -17,6 +17,7 @@
 #include "rollcall/run_setup.h"
 #include "rollcall/worker_rank.h"
 #include "trainer/result.h"
+#include "trainer/step_metrics.h"
 
 namespace rollcall {
 namespace {
@@ -73,8 +74,8 @@ RunResult lead(const TrainSetup& setup, const ModelSpec& spec, Communicator& com
 void conclude(const RunResult& result) {
   if (!result.message.empty()) std::fprintf(stderr, "rollcall: %s\n", result.message.c_str());
   if (result.before && result.after)
-    std::fprintf(stderr, "held-out pass@1: %.1f %% before, %.1f %% after\n",
-                 100 * result.before->pass_at_1, 100 * result.after->pass_at_1);
+    std::fprintf(stderr, "before training: %s\nafter training:  %s\n",
+                 evaluation_line(*result.before).c_str(), evaluation_line(*result.after).c_str());
   std::fprintf(stderr, "report: %s\n", result.report.c_str());
   if (!result.export_dir.empty())
     std::fprintf(stderr, "exported checkpoint: %s\n", result.export_dir.c_str());

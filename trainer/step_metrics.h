@@ -31,5 +31,7 @@ MetricList evaluation_metrics(const Evaluation&);
 
 // The step in one line for a person.
 std::string step_line(const StepMetrics&, const StepSignal&, std::span<const Collected>);
+// The evaluation in one line, with what was left out of it.
+std::string evaluation_line(const Evaluation&);
 
 }  // namespace rollcall

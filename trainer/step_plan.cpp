@@ -77,8 +77,7 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
 }
 
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
-                          const AdvantageOptions& options, double pass_threshold,
-                          std::int64_t step) {
+                          const AdvantageOptions& options, std::int64_t step) {
   StepBatch batch;
   for (const auto& c : collected) {
     if (c.row >= committed_rows) {
@@ -88,12 +87,13 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
     const Trajectory& t = c.trajectory;
     batch.uses.push_back({c.row, step, t.grade.reward, 0.0, false});
     ++batch.signal.rollouts;
-    if (!valid(t)) ++batch.signal.faults;
+    batch.signal.faults += infrastructure_failed(t.fault) ? 1 : 0;
+    batch.signal.masked += t.fault == FaultReason::kMasked ? 1 : 0;
     batch.signal.reward_mean += valid(t) ? t.grade.reward : 0.0;
-    batch.signal.pass_rate += valid(t) && t.grade.score >= pass_threshold ? 1.0 : 0.0;
+    batch.signal.pass_rate += valid(t) && t.grade.passed ? 1.0 : 0.0;
   }
-  const auto graded =
-      static_cast<double>(std::max<std::int64_t>(1, batch.signal.rollouts - batch.signal.faults));
+  const auto graded = static_cast<double>(batch.signal.rollouts - batch.signal.faults -
+                                          batch.signal.masked);  // of 0 there is no mean: NaN
   batch.signal.reward_mean /= graded;
   batch.signal.pass_rate /= graded;
 

@@ -27,8 +27,9 @@ struct StepSignal {
   std::int64_t groups_signal = 0;  // rewards differ
   std::int64_t groups_all_zero = 0, groups_all_one = 0;
   std::int64_t groups_dropped = 0;  // fewer than two valid members, or versions mixed
-  std::int64_t rollouts = 0, faults = 0;
-  double reward_mean = 0, pass_rate = 0;  // over valid rollouts
+  std::int64_t rollouts = 0;
+  std::int64_t faults = 0, masked = 0;    // rollouts left out
+  double reward_mean = 0, pass_rate = 0;  // over valid rollouts; NaN if there are none
 };
 
 struct StepBatch {
@@ -45,7 +46,7 @@ struct StepBatch {
 // counted. Throws Error for a trajectory whose row is not below `committed_rows`: no update rests
 // on what a crash could lose.
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
-                          const AdvantageOptions&, double pass_threshold, std::int64_t step);
+                          const AdvantageOptions&, std::int64_t step);
 
 // The sequences of a step's loss, viewing `trajectories`.
 std::vector<TrainSequence> train_sequences(std::span<const Trajectory* const> trajectories,

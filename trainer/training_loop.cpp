@@ -16,6 +16,7 @@
 #include "comms/rollout_link.h"
 #include "model/published_weights.h"
 #include "model/stored_weights.h"
+#include "trainer/arrivals.h"
 #include "trainer/checkpoint.h"
 #include "trainer/collector.h"
 #include "trainer/evaluation.h"
@@ -36,6 +37,15 @@ namespace rollcall {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Warns of the first fault of each reason.
+void note_arrival(const Trajectory& t, const std::string& where, Arrivals& arrivals,
+                  Progress& progress) {
+  if (!arrivals.add(t)) return;
+  progress.clear();
+  log_warning(
+      fmt::format("{}: a rollout is left out: {}: {}", where, to_string(t.fault), t.fault_detail));
+}
 
 class TrainingLoop {
  public:
@@ -124,10 +134,16 @@ class TrainingLoop {
   // Collects while the progress line shows how far it is; empty if the run shall stop.
   std::vector<Collected> collect(std::span<const Assignment> plan, std::string_view what) {
     const auto begin = Clock::now();
-    auto collected = collector_->collect(plan, [&](std::int64_t arrived) {
-      progress_.show(fmt::format("step {}/{}  {} {}/{}  in flight {}  waiting for {}  {}", step_,
-                                 setup_.run.steps, what, arrived, plan.size(), server_.in_flight(),
-                                 server_.in_flight() > 0 ? "rollouts" : "workers", last_line_));
+    Arrivals arrivals;
+    const auto arrived = [&](const Trajectory& t) {
+      all_arrivals_.add(t);
+      note_arrival(t, fmt::format("step {}", step_), arrivals, progress_);
+    };
+    auto collected = collector_->collect(plan, arrived, [&] {
+      progress_.show(fmt::format(
+          "step {}/{}  {} {}/{}  in flight {}  waiting for {}{}  {}", step_, setup_.run.steps, what,
+          arrivals.count(), plan.size(), server_.in_flight(),
+          server_.in_flight() > 0 ? "rollouts" : "workers", arrivals.left_out(), last_line_));
       return !stop_requested_();
     });
     stopping_ = collected.empty() && !plan.empty();
@@ -150,12 +166,11 @@ class TrainingLoop {
     auto mark = Clock::now();
     const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);
-    refuse_if_all_faulted(collected);
+    refuse_if_all_lost(collected, "the step");
 
     const AlgorithmOptions& a = setup_.algorithm;
-    const StepBatch batch = make_step_batch(collected, committed_rows,
-                                            {.kind = advantage_kind(a.advantage), .k = a.passk_k},
-                                            setup_.pass_threshold, step_);
+    const StepBatch batch = make_step_batch(
+        collected, committed_rows, {.kind = advantage_kind(a.advantage), .k = a.passk_k}, step_);
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });
@@ -177,19 +192,6 @@ class TrainingLoop {
   // arrive.
   void keep_links_alive() { server_.poll(); }
 
-  static void refuse_if_all_faulted(std::span<const Collected> collected) {
-    const bool any = std::any_of(collected.begin(), collected.end(), [](const Collected& c) {
-      return c.trajectory.fault == FaultReason::kNone;
-    });
-    if (any) return;
-    const Trajectory& first = collected.front().trajectory;
-    throw Error(
-        fmt::format("every rollout of the step failed in the infrastructure; the first: {} ({})",
-                    to_string(first.fault), first.fault_detail),
-        "check that the tool servers and the grader answer, then start the run again: it resumes",
-        ExitCode::kNoEndpoint);
-  }
-
   // In this life of the run or, before a resume, in an earlier one.
   bool evaluated() const {
     const auto lines = read_metrics(setup_.run_dir / "metrics.jsonl");
@@ -205,15 +207,12 @@ class TrainingLoop {
     const auto collected = collect(plan, "held-out");
     if (stopping_) return;
     journal_->commit();
-    refuse_if_all_faulted(collected);
-    const Evaluation e = evaluate_rollouts(collected, setup_.pass_threshold);
-    const EvalScore score{e.pass_at_1, e.low_95, e.high_95, e.tasks, e.samples};
-    (step_ == 0 ? result_.before : result_.after) = score;
+    refuse_if_all_lost(collected, "the evaluation");
+    const Evaluation e = evaluate_rollouts(collected);
+    (step_ == 0 ? result_.before : result_.after) = e;
     write_result(setup_.run_dir, result_);  // before the metrics, which evaluated() asks first
     metrics_->append(step_, evaluation_metrics(e));
-    tell(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)", step_,
-                     setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95, 100 * e.high_95,
-                     e.tasks));
+    tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, evaluation_line(e)));
   }
 
   void save() {
@@ -264,6 +263,11 @@ class TrainingLoop {
 
   void conclude() {
     progress_.finish();
+    if (all_arrivals_.faults() > 0)
+      log_warning(fmt::format(
+          "{} of {} rollouts since this start ended in a fault and are left "
+          "out, most by {}; rollcall inspect and the report show them",
+          all_arrivals_.faults(), all_arrivals_.count(), all_arrivals_.most_frequent_fault()));
     result_.step = step_;
     result_.report = (setup_.run_dir / "report.html").string();
     journal_.reset();
@@ -287,6 +291,7 @@ class TrainingLoop {
   std::int64_t step_ = 0, next_group_ = 0, saved_step_ = -1;
   bool stopping_ = false;
   double seconds_collecting_ = 0;
+  Arrivals all_arrivals_;
   std::string last_line_;
 };
 
@@ -312,13 +317,18 @@ Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, Rollou
   Journal journal(folder / "journal.h5", setup.about);
   Progress progress(setup.live_progress);
   const auto plan = plan_evaluation(setup, 0);
-  const auto collected = Collector(server, journal).collect(plan, [&](std::int64_t arrived) {
-    progress.show(
-        fmt::format("held-out {}/{}  in flight {}", arrived, plan.size(), server.in_flight()));
+  Arrivals arrivals;
+  const auto arrived = [&](const Trajectory& t) {
+    note_arrival(t, "held-out", arrivals, progress);
+  };
+  const auto collected = Collector(server, journal).collect(plan, arrived, [&] {
+    progress.show(fmt::format("held-out {}/{}  in flight {}{}", arrivals.count(), plan.size(),
+                              server.in_flight(), arrivals.left_out()));
     return true;
   });
   journal.commit();
-  return evaluate_rollouts(collected, setup.pass_threshold);
+  refuse_if_all_lost(collected, "the evaluation");
+  return evaluate_rollouts(collected);
 }
 
 }  // namespace rollcall

@@ -56,8 +56,8 @@ class Run:
         self.file.write_text(json.dumps(settings, indent=1))  # JSON is YAML too
         self.shared_files = set()  # under /dev/shm, seen in use, now and then while a process is waited for
 
-    def start(self, *arguments):
-        command = [ROLLCALL, "train", str(self.file), *arguments]
+    def start(self, *arguments, command="train"):
+        command = [ROLLCALL, command, str(self.file), *arguments]
         return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self, process, seconds=60):
@@ -76,6 +76,12 @@ class Run:
 
     def train(self, *arguments, seconds=60):
         return self.finish(self.start(*arguments), seconds)
+
+    def evaluate(self, seconds=60):
+        """`rollcall eval`: its exit code, what it printed, what it wrote to stderr."""
+        process = self.start(command="eval")
+        output, errors = process.communicate(timeout=seconds)
+        return process.returncode, output, errors
 
     def note_shared_files(self):
         self.shared_files |= processes.shared_files(self.file)

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <sstream>
 
@@ -51,6 +52,17 @@ TEST(RunFacts, SortsGroupsByOutcomeAndLeavesFaultsOut) {
   EXPECT_EQ(steps[0].faults, 1);
   EXPECT_DOUBLE_EQ(steps[0].pass_rate, 0.5);
   EXPECT_DOUBLE_EQ(steps[0].reward_mean, 0.5);
+}
+
+TEST(RunFacts, HasNoMeansForAStepWithoutAGrade) {
+  RunFacts run;
+  run.train = {rollout(4, 0, 0), rollout(4, 0, 1)};
+  run.train[0].fault = FaultReason::kMasked;
+  run.train[1].fault = FaultReason::kToolFault;
+  const StepFacts step = steps_of(run).at(0);
+  EXPECT_EQ(step.faults, 1);
+  EXPECT_EQ(step.masked, 1);
+  EXPECT_TRUE(std::isnan(step.reward_mean) && std::isnan(step.pass_rate));
 }
 
 TEST(RunFacts, ComparesEvaluationsTaskByTask) {

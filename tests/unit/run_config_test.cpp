@@ -72,6 +72,7 @@ TEST(RunConfig, ReadsTheExampleFile) {
   EXPECT_EQ(config.run.seed, 7u);
   ASSERT_EQ(config.tools.size(), 2u);
   EXPECT_EQ(config.tools[0].headers, (HeaderList{{"authorization", "Bearer s3cret"}}));
+  EXPECT_EQ(config.tools[0].secrets, (SecretList{{"TOOL_KEY", "s3cret"}}));
   EXPECT_EQ(config.tools[0].timeout, std::chrono::seconds(60));
   EXPECT_EQ(config.tools[0].max_output_bytes, 1 << 20);
   EXPECT_EQ(config.tools[1].retry, RetryPolicy::kNever);
@@ -475,6 +476,14 @@ TEST(EffectiveYaml, ReadsBackWhereOptionalPartsAreMissing) {
   const std::string text = "run: {name: r}\nmodel: {path: m}\nsft: {demonstrations: d, out: o}\n";
   const std::string yaml = effective_yaml(parse(text, {}, Purpose::kSft));
   EXPECT_EQ(effective_yaml(parse(yaml, {}, Purpose::kSft)), yaml);
+}
+
+TEST(RunFile, KeepsApartWhatInAHeaderIsSecret) {
+  const RunConfig config =
+      parse(with("tools: [{name: a, url: 'http://a', headers: {x-env: open, cookie: "
+                 "'session=${TOOL_KEY}; lang=en; dir=${MODELS}', k: '$${TOOL_KEY}'}}]\n"));
+  EXPECT_EQ(config.tools[0].secrets, (SecretList{{"TOOL_KEY", "s3cret"}, {"MODELS", "/shelf"}}));
+  EXPECT_TRUE(config.grader.secrets.empty());
 }
 
 TEST(EffectiveYaml, ShowsNoSecret) {
