@@ -66,8 +66,7 @@ TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
   const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 1), rollout(0, 2, 0),
                                          rollout(1, 0, 1), rollout(1, 1, 0), rollout(1, 2, 0)};
   // Two successes of three: every pair holds one.
-  const auto batch =
-      make_step_batch(collected, 1000, {.kind = AdvantageKind::kPassK, .k = 2}, 1.0, 5);
+  const auto batch = make_step_batch(collected, 1000, {.kind = AdvantageKind::kPassK, .k = 2}, 5);
   EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{3, 4, 5}));
   EXPECT_EQ(batch.signal.groups_signal, 2);
 }
