@@ -23,6 +23,8 @@ const char* to_string(EndReason end) {
       return "tool_done";
     case EndReason::kUnservedTool:
       return "unserved_tool";
+    case EndReason::kInfraExhausted:
+      return "infra_exhausted";
   }
   return "unknown";
 }
@@ -43,6 +45,14 @@ const char* to_string(FaultReason fault) {
       return "cancelled";
   }
   return "unknown";
+}
+
+bool infrastructure_failed(FaultReason fault) {
+  return fault != FaultReason::kNone && fault != FaultReason::kMasked;
+}
+
+bool lost_to_infrastructure(const Trajectory& t) {
+  return infrastructure_failed(t.fault) || t.end == EndReason::kInfraExhausted;
 }
 
 }  // namespace rollcall

@@ -33,8 +33,9 @@ enum class EndReason : std::uint8_t {
   kMaxToolCalls,
   kMaxNewTokens,  // a turn was cut by its token budget
   kContextFull,
-  kToolDone,      // a tool replied "done": true
-  kUnservedTool,  // a call of a tool that has no endpoint: graded, not executed
+  kToolDone,        // a tool replied "done": true
+  kUnservedTool,    // a call of a tool that has no endpoint: graded, not executed
+  kInfraExhausted,  // its tools failed in every attempt; not graded: reward 0 by the user's wish
 };
 
 // What the infrastructure did. Any value but kNone keeps the rollout out of the loss and the
@@ -51,6 +52,9 @@ enum class FaultReason : std::uint8_t {
 const char* to_string(Split);
 const char* to_string(EndReason);
 const char* to_string(FaultReason);
+
+// Whether it was the infrastructure that left the rollout without a grade. A mask is a grade.
+bool infrastructure_failed(FaultReason);
 
 // One tool call as the agent made it, and what came back. Parallel calls of one turn keep call
 // order.
@@ -69,8 +73,9 @@ struct ToolEvent {
 };
 
 struct Grade {
-  double score = 0;   // what the grader said
-  double reward = 0;  // what training uses, after gates, flags, shapes
+  double score = 0;     // what the grader said
+  double reward = 0;    // what training uses, after gates, flags, shapes
+  bool passed = false;  // what pass@1 counts, after gates and flags
   std::vector<std::pair<std::string, double>> sub_rewards;
   std::vector<std::pair<std::string, bool>> gates;
   std::vector<std::string> flags;
@@ -99,5 +104,8 @@ struct Trajectory {
   double generate_time_s = 0;  // part of it spent waiting for the engine
   std::int32_t worker = -1;    // rank that made it
 };
+
+// Whether the infrastructure decided how the rollout ended: a fault, or one turned into reward 0.
+bool lost_to_infrastructure(const Trajectory&);
 
 }  // namespace rollcall

@@ -80,6 +80,7 @@ ToolEvent read_tool_event(ByteReader& in) {
 void write(ByteWriter& out, const Grade& value) {
   out.number(value.score);
   out.number(value.reward);
+  out.boolean(value.passed);
   out.number(static_cast<std::uint64_t>(value.sub_rewards.size()));
   for (const auto& [name, reward] : value.sub_rewards) {
     out.text(name);
@@ -101,6 +102,7 @@ Grade read_grade(ByteReader& in) {
   Grade value;
   value.score = in.number<double>();
   value.reward = in.number<double>();
+  value.passed = in.boolean();
   value.sub_rewards.resize(in.count(kLengthBytes + sizeof(double)));
   for (auto& [name, reward] : value.sub_rewards) {
     name = in.text();
@@ -190,7 +192,7 @@ Trajectory decode_trajectory(std::string_view bytes) {
   value.tool_events.resize(in.count(kToolEventBytes));
   for (ToolEvent& event : value.tool_events) event = read_tool_event(in);
   value.grade = read_grade(in);
-  value.end = in.enumerator(EndReason::kUnservedTool);
+  value.end = in.enumerator(EndReason::kInfraExhausted);
   value.fault = in.enumerator(FaultReason::kCancelled);
   value.fault_detail = in.text();
   value.final_text = in.text();

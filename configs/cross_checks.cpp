@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "configs/cross_checks.h"
 
+#include <algorithm>
 #include <set>
 
+#include "configs/schema.h"
 #include "configs/value_text.h"
+#include "trainer/corrections.h"
 
 namespace rollcall {
 namespace {
@@ -29,16 +32,122 @@ void check_tools(const RunConfig& config, ReadContext& context) {
   }
 }
 
-void check_algorithm(const AlgorithmOptions& algorithm, ReadContext& context) {
-  if (algorithm.dual_clip > 0 && algorithm.dual_clip <= 1) {
+// Keys that some losses alone read: elsewhere they must keep their default, or they would be
+// ignored.
+struct LossKey {
+  const char* key;
+  double AlgorithmOptions::*member;
+  std::vector<std::string_view> losses;
+};
+
+std::vector<LossKey> loss_keys() {
+  using O = AlgorithmOptions;
+  return {{"clip_low", &O::clip_low, {"ppo_clip", "cispo", "gspo"}},
+          {"clip_high", &O::clip_high, {"ppo_clip", "cispo", "gspo"}},
+          {"dual_clip", &O::dual_clip, {"ppo_clip"}},
+          {"divergence", &O::divergence, {"dppo_tv"}},
+          {"ratio_cap", &O::ratio_cap, {"dppo_tv"}},
+          {"tau_positive", &O::tau_positive, {"sapo"}},
+          {"tau_negative", &O::tau_negative, {"sapo"}}};
+}
+
+void check_loss(const AlgorithmOptions& a, ReadContext& context) {
+  if (a.dual_clip > 0 && a.dual_clip <= 1) {
     context.problem("algorithm.dual_clip", "expected 0 (off) or a number more than 1, found " +
-                                               format_number(algorithm.dual_clip));
+                                               format_number(a.dual_clip));
   }
-  if (algorithm.dual_clip > 0 && algorithm.loss != "ppo_clip" &&
-      !context.failed("algorithm.loss")) {
-    context.problem("algorithm.dual_clip",
-                    "the loss " + algorithm.loss + " has no dual clip; only ppo_clip does");
+  if (context.failed("algorithm.loss")) return;
+  const AlgorithmOptions usual = profile_defaults(a.profile, a.loss);
+  for (const auto& [key, member, losses] : loss_keys()) {
+    if (a.*member == usual.*member || std::count(losses.begin(), losses.end(), a.loss) > 0)
+      continue;
+    context.problem(std::string("algorithm.") + key,
+                    "the loss " + a.loss + " does not read it; these do: " + joined(losses));
   }
+  if (a.anchor == "old" && a.loss == "reinforce")
+    context.problem("algorithm.anchor", "reinforce takes no ratio");
+  if (a.anchor == "old" && a.loss == "dppo_tv") {
+    context.problem("algorithm.anchor",
+                    "dppo_tv measures how far a token is from the policy that sampled it; write "
+                    "rollout");
+  }
+}
+
+void check_aggregation(const AlgorithmOptions& a, ReadContext& context) {
+  if (a.loss == "gspo" && a.aggregation != "seq_mean_token_mean") {
+    context.problem("algorithm.aggregation",
+                    "gspo weighs whole sequences; write seq_mean_token_mean");
+  }
+  if (a.aggregation_constant != 1 && a.aggregation != "seq_mean_token_sum_const") {
+    context.problem("algorithm.aggregation_constant",
+                    "only the aggregation seq_mean_token_sum_const reads it");
+  }
+}
+
+void check_advantage(const AlgorithmOptions& a, const BatchOptions& batch, ReadContext& context) {
+  if (a.advantage != "passk") {
+    if (a.passk_k != AlgorithmOptions().passk_k)
+      context.problem("algorithm.passk_k", "only the advantage passk reads it");
+  } else if (a.passk_k >= batch.group_size) {
+    context.problem("algorithm.passk_k", "expected less than batch.group_size (" +
+                                             std::to_string(batch.group_size) +
+                                             "): all its subsets would be the group itself");
+  }
+}
+
+void check_corrections(const AlgorithmOptions& a, ReadContext& context) {
+  const std::string path = "algorithm.corrections";
+  std::set<CorrectionKind> kinds;
+  int weights = 0;
+  for (const Correction& c : a.corrections) {
+    const CorrectionRule& rule = rule_of(c.kind);
+    if (!kinds.insert(c.kind).second)
+      context.problem(path, std::string(rule.name) + " stands in it twice");
+    weights += rule.weighs ? 1 : 0;
+  }
+  if (weights > 1)
+    context.problem(path, "token_tis and seq_tis would weigh the same mismatch twice; keep one");
+  if (weights > 0 && a.anchor == "rollout" && a.loss != "reinforce") {
+    context.problem(path,
+                    "with anchor: rollout the ratio of the loss holds the mismatch already, and a "
+                    "weight would count it twice; write anchor: old, or masks only");
+  }
+  if (a.loss == "gspo" && kinds.contains(CorrectionKind::kTokenTis))
+    context.problem(path, "gspo has one ratio a sequence; use seq_tis");
+}
+
+void check_algorithm(const RunConfig& config, ReadContext& context) {
+  const AlgorithmOptions& a = config.algorithm;
+  check_loss(a, context);
+  check_aggregation(a, context);
+  check_advantage(a, config.batch, context);
+  check_corrections(a, context);
+  if (a.kl_coef != 0) {
+    context.problem("algorithm.kl_coef", "a reference policy is not part of this version; write 0");
+  }
+}
+
+void check_lora(const RunConfig& config, ReadContext& context) {
+  const ModelOptions& model = config.model;
+  const bool lora = model.train == "lora";
+  for (const char* key : {"rank", "alpha", "targets", "rslora"}) {
+    const std::string path = std::string("model.lora.") + key;
+    if (!context.given(path) || context.failed("model.train")) continue;
+    if (!lora) context.problem(path, "needs model.train: lora");
+    if (lora && !model.adapter.empty())
+      context.problem(path, "the adapter in model.adapter brings its own");
+  }
+  if (lora || context.failed("model.train")) {
+    if (lora && config.sft.from_scratch)
+      context.problem("sft.from_scratch", "an adapter of random weights is of no use");
+    return;
+  }
+  if (!model.adapter.empty())
+    context.problem("model.adapter",
+                    "needs model.train: lora; to train all weights from an adapter, merge it "
+                    "first: rollcall export MODEL --adapter ADAPTER --merge --out DIR");
+  if (!config.sft.adapter_out.empty())
+    context.problem("sft.adapter_out", "needs model.train: lora");
 }
 
 void check_policy(const PolicyOptions& policy, ReadContext& context) {
@@ -63,7 +172,8 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
     need(config.sft.out, "sft.out", "sft", context);
   }
   check_tools(config, context);
-  check_algorithm(config.algorithm, context);
+  check_algorithm(config, context);
+  check_lora(config, context);
   check_policy(config.policy, context);
   if (!context.failed("rollout.context") &&
       config.rollout.max_new_tokens > config.rollout.context) {

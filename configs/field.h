@@ -22,6 +22,10 @@ namespace rollcall {
 using AsWritten = std::map<std::string, std::string>;
 
 constexpr double kUnbounded = std::numeric_limits<double>::infinity();
+constexpr Range kFromZero{0, kUnbounded};
+constexpr Range kFromOne{1, kUnbounded};
+constexpr Range kUnit{0, 1};
+constexpr Range kAny{-kUnbounded, kUnbounded};
 
 // One key of a section: said once, used to read a run file, to write the effective one, and to
 // explain both. `path` is the key's place in the file, "tools.0.url".
@@ -181,6 +185,46 @@ Field<S> choice(std::string_view key, std::string S::*member, std::vector<std::s
       format_text);
 }
 
+// A list of names, each there once.
+template <typename S>
+Field<S> choices(std::string_view key, std::vector<std::string> S::*member,
+                 std::vector<std::string_view> names, std::string_view meaning) {
+  std::string type = "list of";
+  for (std::string_view name : names) type += " `" + std::string(name) + "`";
+  return value_field(
+      key, member, type, meaning,
+      [names](ReadContext& c, const YamlNode& n, const std::string& p) {
+        return c.read_choices(n, p, names);
+      },
+      [](const std::vector<std::string>& values) {
+        std::string out;
+        for (const std::string& value : values) out += (out.empty() ? "" : ", ") + value;
+        return "[" + out + "]";
+      });
+}
+
+// A section inside a section, documented and written out in one line: "{rank: 32, alpha: 32}". The
+// meanings of its fields are their defaults.
+template <typename S, typename T>
+Field<S> section(std::string_view key, T S::*member, std::vector<Field<T>> fields,
+                 std::string_view meaning) {
+  Field<S> field{.key = key, .type = "section:", .meaning = meaning, .read = {}, .write = {}};
+  for (const Field<T>& inner : fields)
+    field.type += (&inner == &fields.front() ? " `" : "; `") + std::string(inner.key) +
+                  "`: " + inner.type + " (" + std::string(inner.meaning) + ")";
+  field.read = [member, fields](ReadContext& context, const YamlNode& node, const std::string& path,
+                                S& out) { read_section(context, node, path, fields, out.*member); };
+  field.write = [member, fields](const S& in, const std::string& path,
+                                 const AsWritten& as_written) {
+    std::string out;
+    for (const Field<T>& inner : fields)
+      out += (out.empty() ? "" : ", ") + std::string(inner.key) + ": " +
+             inner.write(in.*member, child_path(path, inner.key), as_written);
+    return "{" + out + "}";
+  };
+  return field;
+}
+
 // The names of an enumeration's values, in its order.
 template <typename S, typename Enum>
 Field<S> enumeration(std::string_view key, Enum S::*member, std::vector<std::string_view> names,
@@ -218,14 +262,18 @@ Field<S> path(std::string_view key, std::string S::*member, PathBase base,
 }
 
 template <typename S>
-Field<S> headers(std::string_view key, HeaderList S::*member, std::string_view meaning) {
-  Field<S> field = value_field(
-      key, member, "section of header: value", meaning,
-      [](ReadContext& c, const YamlNode& n, const std::string& p) { return c.read_headers(n, p); },
-      [](const HeaderList&) { return std::string(); });
+Field<S> headers(std::string_view key, HeaderList S::*member, SecretList S::*secrets,
+                 std::string_view meaning) {
+  Field<S> field{
+      .key = key, .type = "section of header: value", .meaning = meaning, .read = {}, .write = {}};
+  field.read = [member, secrets](ReadContext& context, const YamlNode& node,
+                                 const std::string& path, S& out) {
+    if (auto value = context.read_headers(node, path, out.*secrets))
+      out.*member = *std::move(value);
+  };
   field.write = [member](const S& in, const std::string& place, const AsWritten& as_written) {
     std::string out;
-    for (const auto& [name, secret] : in.*member) {
+    for (const auto& [name, value] : in.*member) {
       const auto written = as_written.find(place + "." + name);
       out += (out.empty() ? "" : ", ") + format_text(name) + ": " +
              format_text(written != as_written.end() ? written->second : "redacted");

@@ -247,6 +247,25 @@ std::optional<std::string> ReadContext::read_choice(const YamlNode& node, const 
   return {};
 }
 
+std::optional<std::vector<std::string>> ReadContext::read_choices(
+    const YamlNode& node, const std::string& path, std::span<const std::string_view> names) {
+  if (node.kind != YamlNode::Kind::kSequence || node.items.empty()) {
+    problem(node, path, "expected a list of some of " + joined(names) + ", found " + found(node));
+    return {};
+  }
+  std::vector<std::string> chosen;
+  for (const YamlNode& item : node.items) {
+    const auto name = read_choice(item, path, names);
+    if (!name) return {};
+    if (std::find(chosen.begin(), chosen.end(), *name) != chosen.end()) {
+      problem(item, path, cited(*name) + " stands here twice");
+      return {};
+    }
+    chosen.push_back(*name);
+  }
+  return chosen;
+}
+
 std::optional<ReadContext::Expanded> ReadContext::expand(const YamlNode& node,
                                                          const std::string& path,
                                                          const std::string& raw) {
@@ -267,7 +286,7 @@ std::optional<ReadContext::Expanded> ReadContext::expand(const YamlNode& node,
       if (!value) problem(node, path, "the environment variable " + name + " is not set");
       complete = complete && value;
       out.text += value.value_or("");
-      out.from_environment = true;
+      out.variables.emplace_back(name, value.value_or(""));
       i = end;
     } else {
       out.text += raw[i];
@@ -289,7 +308,7 @@ std::optional<std::string> ReadContext::read_path(const YamlNode& node, const st
   if (!written) return {};
   const std::string& text = written->text;
   const bool moved = !as_is && !text.empty() && std::filesystem::path(text).is_relative();
-  if (written->from_environment) {
+  if (!written->variables.empty()) {
     as_written_[path] = moved ? escape_variables((folder_ / "").string()) + *raw : *raw;
   }
   return moved ? (folder_ / text).lexically_normal().string() : text;
@@ -304,7 +323,8 @@ std::optional<std::string> ReadContext::read_url(const YamlNode& node, const std
   return {};
 }
 
-std::optional<HeaderList> ReadContext::read_headers(const YamlNode& node, const std::string& path) {
+std::optional<HeaderList> ReadContext::read_headers(const YamlNode& node, const std::string& path,
+                                                    SecretList& secrets) {
   if (!check_section(node, path)) return {};
   HeaderList headers;
   std::set<std::string> names;
@@ -318,7 +338,8 @@ std::optional<HeaderList> ReadContext::read_headers(const YamlNode& node, const 
     } else if (entry.value.kind != YamlNode::Kind::kScalar) {
       problem(entry.value, place, "expected text, found " + found(entry.value));
     } else if (auto value = expand(entry.value, place, entry.value.text)) {
-      if (value->from_environment) as_written_[place] = entry.value.text;
+      if (!value->variables.empty()) as_written_[place] = entry.value.text;
+      secrets.insert(secrets.end(), value->variables.begin(), value->variables.end());
       headers.emplace_back(entry.key, std::move(value->text));
     }
   }

@@ -45,11 +45,16 @@ class ReadContext {
   std::optional<std::string> read_text(const YamlNode&, const std::string& path);
   std::optional<std::string> read_choice(const YamlNode&, const std::string& path,
                                          std::span<const std::string_view> names);
+  // A list of some of `names`, at least one, none twice.
+  std::optional<std::vector<std::string>> read_choices(const YamlNode&, const std::string& path,
+                                                       std::span<const std::string_view> names);
   // ${NAME} replaced; made absolute against the run file's folder unless `as_is`.
   std::optional<std::string> read_path(const YamlNode&, const std::string& path, bool as_is);
   // http or https; may be empty.
   std::optional<std::string> read_url(const YamlNode&, const std::string& path);
-  std::optional<HeaderList> read_headers(const YamlNode&, const std::string& path);
+  // `secrets` gets what each ${NAME} stood for.
+  std::optional<HeaderList> read_headers(const YamlNode&, const std::string& path,
+                                         SecretList& secrets);
 
   // Whether a node may be read as a section; an empty one may.
   bool check_section(const YamlNode&, const std::string& path);
@@ -73,7 +78,7 @@ class ReadContext {
   std::optional<std::string> raw_text(const YamlNode&, const std::string& path);
   struct Expanded {
     std::string text;
-    bool from_environment = false;
+    SecretList variables;  // in the order of their places
   };
   std::optional<Expanded> expand(const YamlNode&, const std::string& path, const std::string& raw);
 

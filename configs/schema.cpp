@@ -4,24 +4,14 @@
 #include <algorithm>
 #include <optional>
 
-#include "trainer/advantages.h"
-#include "trainer/losses.h"
+#include "model/lora.h"
 
 namespace rollcall {
 namespace {
 
-constexpr Range kFromZero{0, kUnbounded};
-constexpr Range kFromOne{1, kUnbounded};
-constexpr Range kUnit{0, 1};
-constexpr Range kBelowOne{0, 1, false, true};
-constexpr Range kAny{-kUnbounded, kUnbounded};
 constexpr double kSecond = 1000;
 constexpr double kDay = 24 * 3600 * kSecond;
 constexpr double kMebibyte = 1 << 20;
-
-std::vector<std::string_view> names(std::span<const std::string_view> list) {
-  return {list.begin(), list.end()};
-}
 
 bool is_identifier(std::string_view text, std::string_view marks) {
   return !text.empty() && text.size() <= 64 &&
@@ -115,6 +105,16 @@ std::vector<Field<RunOptions>> run_fields() {
 
 std::vector<Field<ModelOptions>> model_fields() {
   using O = ModelOptions;
+  const Field<O> written_out = section(
+      "lora", &O::lora, lora_fields(),
+      "The adapter that `train: lora` makes. What it adds to a weight is scaled by `alpha` / "
+      "`rank`, with `rslora` by `alpha` / sqrt(`rank`).");
+  Field<O> lora = written_out;
+  // An adapter that is read brings its own shape, and full training has none.
+  lora.write = [written_out](const O& in, const std::string& path, const AsWritten& as_written) {
+    const bool used = in.train == "lora" && in.adapter.empty();
+    return used ? written_out.write(in, path, as_written) : "{}";
+  };
   return {
       required(path("path", &O::path, PathBase::kRunFile, "Hugging Face model directory.")),
       choice(
@@ -122,6 +122,23 @@ std::vector<Field<ModelOptions>> model_fields() {
           "Type of the policy's weights. `bfloat16`: sampler, learner and export use the float32 "
           "masters rounded to nearest even, and gradients go straight through to the masters. "
           "Activations, sums, logits and moments are float32 in both."),
+      choice("train", &O::train, {"full", "lora"},
+             "`full`: every weight. `lora`: a low-rank adapter on frozen weights; needs less "
+             "memory, and about ten times the learning rate."),
+      lora,
+      path("adapter", &O::adapter, PathBase::kRunFile,
+           "PEFT directory whose LoRA adapter is trained further; empty: a fresh one."),
+  };
+}
+
+std::vector<Field<LoraOptions>> lora_fields() {
+  using O = LoraOptions;
+  const auto targets = lora_target_names();
+  return {
+      integer("rank", &O::rank, {1, 4096}, "32"),
+      number("alpha", &O::alpha, {0, kUnbounded, true}, "32"),
+      choices("targets", &O::targets, {targets.begin(), targets.end()}, "all"),
+      flag("rslora", &O::rslora, "false"),
   };
 }
 
@@ -138,7 +155,8 @@ std::vector<Field<ToolOptions>> tool_fields() {
   return {
       required(identifier("name", &O::name, "_-", "Function name, as in the tasks.")),
       required(url("url", &O::url, "Where calls are posted.")),
-      headers("headers", &O::headers, "Sent with every call. Values are secrets."),
+      headers("headers", &O::headers, &O::secrets,
+              "Sent with every call. What `${NAME}` stands for is a secret."),
       duration("timeout", &O::timeout, {1, kDay}, "Longest wait for one reply."),
       size("max_output_bytes", &O::max_output_bytes, {1, 1024 * kMebibyte},
            "A larger reply is shown to the policy as an error."),
@@ -146,6 +164,8 @@ std::vector<Field<ToolOptions>> tool_fields() {
               "Further tries after a fault of the server or the network."),
       integer("max_concurrency", &O::max_concurrency, {1, 1e6},
               "Calls of this tool in flight from one worker."),
+      number("rate_limit", &O::rate_limit, {0, 1e6},
+             "Requests per second to this tool from one worker, retries included; 0: no limit."),
       enumeration("retry", &O::retry, {"always", "keyed", "never"},
                   "When a call may be sent twice: `keyed` only if the server honours "
                   "`Idempotency-Key`."),
@@ -158,16 +178,20 @@ std::vector<Field<GraderOptions>> grader_fields() {
   return {
       choice("type", &O::type, {"endpoint"}, "`endpoint`: an HTTP server scores."),
       url("url", &O::url, "Where finished rollouts are posted; required to train."),
-      headers("headers", &O::headers, "Sent with every request. Values are secrets."),
+      headers("headers", &O::headers, &O::secrets,
+              "Sent with every request. What `${NAME}` stands for is a secret."),
       duration("timeout", &O::timeout, {1, kDay}, "Longest wait for one reply."),
       integer("max_retries", &O::max_retries, {0, 100},
               "Further tries after a fault of the server or the network."),
       integer("max_concurrency", &O::max_concurrency, {1, 1e6},
               "Requests in flight from one worker."),
+      number("rate_limit", &O::rate_limit, {0, 1e6},
+             "Requests per second from one worker, retries included; 0: no limit."),
       number("gate_value", &O::gate_value, kAny, "Reward when any gate of the reply is false."),
       flags_field(),
       number("pass_threshold", &O::pass_threshold, kAny,
-             "A rollout passes when its score reaches this."),
+             "A rollout passes when its score reaches this, all its gates are true and neither a "
+             "flag nor a limit makes its reward 0."),
   };
 }
 
@@ -183,6 +207,9 @@ std::vector<Field<RolloutOptions>> rollout_fields() {
       choice("on_limit", &O::on_limit, {"grade", "zero", "mask"},
              "What a rollout that meets a limit gets: its grade, reward 0, or no part in the "
              "update."),
+      choice("on_infra_exhausted", &O::on_infra_exhausted, {"discard", "zero"},
+             "What a rollout gets whose tools failed in every attempt: no part in the update, or "
+             "reward 0, for tools that the policy itself can crash."),
   };
 }
 
@@ -191,37 +218,6 @@ std::vector<Field<BatchOptions>> batch_fields() {
   return {
       integer("prompts", &O::prompts, {1, 1e6}, "Groups per step: one task each."),
       integer("group_size", &O::group_size, {2, 1e5}, "Rollouts per group."),
-  };
-}
-
-std::vector<Field<AlgorithmOptions>> algorithm_fields() {
-  using O = AlgorithmOptions;
-  return {
-      choice("profile", &O::profile, profile_names(), "Named set of defaults for this section."),
-      choice("advantage", &O::advantage, names(advantage_names()),
-             "How a rollout is compared with its group."),
-      choice("loss", &O::loss, names(loss_names()),
-             "Policy loss. Sets clip_low, clip_high and dual_clip: cispo 1, 4, 0; ppo_clip 0.2, "
-             "0.28, 3; gspo 0.0003, 0.0004, 0."),
-      number("clip_low", &O::clip_low, kUnit, "The ratio is kept above 1 - clip_low."),
-      number("clip_high", &O::clip_high, kFromZero, "The ratio is kept below 1 + clip_high."),
-      number("dual_clip", &O::dual_clip, kFromZero,
-             "ppo_clip: bound of the loss, in advantages, where the advantage is negative; 0: "
-             "none, else more than 1."),
-      choice("aggregation", &O::aggregation, names(aggregation_names()),
-             "How token losses become one number."),
-      number("aggregation_constant", &O::aggregation_constant, {0, kUnbounded, true},
-             "Divisor of seq_mean_token_sum_const."),
-      number("learning_rate", &O::learning_rate, kUnit, "Of AdamW, after the warm-up."),
-      number("beta1", &O::beta1, kBelowOne, "Decay of AdamW's first moment."),
-      number("beta2", &O::beta2, kBelowOne, "Decay of AdamW's second moment."),
-      number("epsilon", &O::epsilon, {0, 1, true, false}, "Added to AdamW's denominator."),
-      number("weight_decay", &O::weight_decay, kFromZero, "Decoupled; not for norms and biases."),
-      integer("warmup_steps", &O::warmup_steps, kFromZero, "Linear rise of the learning rate."),
-      number("max_grad_norm", &O::max_grad_norm, kFromZero,
-             "Global L2 norm above which a gradient is scaled down; 0: no clipping."),
-      integer("microbatch_tokens", &O::microbatch_tokens, kFromOne,
-              "Packed tokens per forward and backward pass. Changes memory, not the update."),
   };
 }
 
@@ -288,26 +284,11 @@ std::vector<Field<SftOptions>> sft_fields() {
       integer("seed", &O::seed, kFromZero, "Order of demonstrations and random weights."),
       path("out", &O::out, PathBase::kRunFile,
            "Hugging Face directory to write; required for sft."),
+      path("adapter_out", &O::adapter_out, PathBase::kRunFile,
+           "PEFT directory to write as well, with `model.train: lora`; `out` is the merged model."),
       flag("from_scratch", &O::from_scratch,
            "Random weights of the shape in model.path's config.json."),
   };
-}
-
-std::vector<std::string_view> profile_names() { return {"agent_sparse_v1"}; }
-
-AlgorithmOptions profile_defaults(const std::string& profile, const std::string& loss) {
-  AlgorithmOptions defaults;
-  defaults.profile = profile;
-  defaults.loss = loss;
-  if (loss == "ppo_clip") {  // DAPO 2503.14476; dual clip 1912.09729
-    defaults.clip_low = 0.2;
-    defaults.clip_high = 0.28;
-    defaults.dual_clip = 3;
-  } else if (loss == "gspo") {  // 2507.18071
-    defaults.clip_low = 3e-4;
-    defaults.clip_high = 4e-4;
-  }
-  return defaults;
 }
 
 }  // namespace rollcall

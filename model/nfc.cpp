@@ -20,9 +20,38 @@ constexpr std::array<CodePointRange, 5> kLaterCompositions{{{0x105C0, 0x105FF},
                                                             {0x16100, 0x1613F},
                                                             {0x16D40, 0x16D7F}}};
 
-// Nothing below U+0300 changes under NFC: its first UTF-8 byte is less than 0xCC.
+// Common code points that neither change under NFC nor ever join what stands before them: up to
+// Latin, Cyrillic, dashes and quotes, CJK punctuation, Hiragana, Katakana, ideographs, Hangul
+// syllables, full-width forms, emoji.
+constexpr std::array<CodePointRange, 10> kInert{{{0x0000, 0x02FF},
+                                                 {0x0400, 0x0482},
+                                                 {0x2010, 0x2027},
+                                                 {0x3001, 0x3029},
+                                                 {0x3041, 0x3096},
+                                                 {0x30A0, 0x30FF},
+                                                 {0x4E00, 0x9FFF},
+                                                 {0xAC00, 0xD7A3},
+                                                 {0xFF01, 0xFFEE},
+                                                 {0x1F300, 0x1FAFF}}};
+
+bool is_inert(char32_t code_point) {
+  const auto range =
+      std::ranges::lower_bound(kInert, code_point, {}, [](const auto& r) { return r.last; });
+  return range != kInert.end() && range->first <= code_point;
+}
+
 bool is_surely_nfc(std::string_view text) {
-  return std::ranges::all_of(text, [](char c) { return static_cast<std::uint8_t>(c) < 0xCC; });
+  for (std::size_t i = 0; i < text.size();) {
+    // What a byte below 0xCC begins is below U+0300.
+    if (static_cast<std::uint8_t>(text[i]) < 0xCC) {
+      ++i;
+      continue;
+    }
+    const CodePoint point = code_point_at(text, i);
+    if (!is_inert(point.value)) return false;
+    i = point.end;
+  }
+  return true;
 }
 
 std::uint16_t combining_class(std::int32_t code_point) {

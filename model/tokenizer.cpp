@@ -55,7 +55,7 @@ struct Tokenizer::Impl {
       : raw_tokens(with_normalized(d, false)),
         normalized_tokens(with_normalized(d, true)),
         all_tokens(d.added_tokens),
-        bpe(d.byte_ids, std::move(d.merges)),
+        bpe(d.byte_ids, std::exchange(d.merges, {})),
         definition(std::move(d)),
         is_special(definition.bytes.size()) {
     for (const AddedToken& token : definition.added_tokens) {

@@ -41,10 +41,11 @@ void print_counts(const RunFacts& run, std::ostream& out) {
   out << fmt::format("steps     {} to {}\n", steps.front().step, steps.back().step);
   for (const StepFacts* step : {&steps.front(), &steps.back()}) {
     out << fmt::format(
-        "step {:<4} reward {:.3f}  pass rate {:.1f} %  signal {}/{} groups  {} rollouts, {} "
-        "faults\n",
-        step->step, step->reward_mean, 100 * step->pass_rate, step->groups_signal, step->groups,
-        step->rollouts, step->faults);
+        "step {:<4} {}  signal {}/{} groups  {} rollouts, {} faults, {} masked\n", step->step,
+        step->groups > 0 ? fmt::format("reward {:.3f}  pass rate {:.1f} %", step->reward_mean,
+                                       100 * step->pass_rate)
+                         : "no rollout graded",
+        step->groups_signal, step->groups, step->rollouts, step->faults, step->masked);
     if (steps.size() == 1) break;
   }
 }
@@ -105,8 +106,9 @@ void print_head(const Trajectory& t, std::int64_t row, std::ostream& out) {
 }
 
 void print_grade(const Grade& grade, std::ostream& out) {
-  out << fmt::format("score {:g}  reward {:g}  graded in {:.3f} s, {} retries\n", grade.score,
-                     grade.reward, grade.latency_s, grade.retries);
+  out << fmt::format("score {:g}  reward {:g}  {}  graded in {:.3f} s, {} retries\n", grade.score,
+                     grade.reward, grade.passed ? "passed" : "not passed", grade.latency_s,
+                     grade.retries);
   for (const auto& [name, value] : grade.sub_rewards) {
     out << fmt::format("  sub-reward {} {:g}\n", printable(name), value);
   }

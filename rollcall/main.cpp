@@ -36,7 +36,7 @@ CLI::App* add_run_command(CLI::App& app, const std::string& name, const std::str
 
 void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
   static bool roles = false;
-  static std::string checkpoint, source, out, dtype = "float32";
+  static std::string checkpoint;
   CLI::App* train = add_run_command(
       app, "train", "train; resumes by itself if the run directory holds a checkpoint", run);
   train->add_flag("--roles", roles, "print which rank does what and stop");
@@ -48,13 +48,25 @@ void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
   eval->callback([&] { action = [&] { return eval_command(run, checkpoint); }; });
   CLI::App* sft = add_run_command(app, "sft", "warm start from demonstrations", run);
   sft->callback([&] { action = [&] { return sft_command(run); }; });
+}
+
+void add_export_command(CLI::App& app, Action& action) {
+  static ExportArguments a;
   CLI::App* exporter = app.add_subcommand(
       "export", "a model directory or a run becomes a serving directory; re-opened and compared");
-  exporter->add_option("SOURCE", source, "Hugging Face directory, or runs/<name>")->required();
-  exporter->add_option("--out", out, "directory to write")->required();
-  exporter->add_option("--dtype", dtype, "float32 or bfloat16")
+  exporter->add_option("SOURCE", a.source, "Hugging Face directory, or runs/<name>")->required();
+  exporter->add_option("--out", a.out, "directory to write")->required();
+  exporter->add_option("--dtype", a.dtype, "float32 or bfloat16")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
-  exporter->callback([&] { action = [&] { return export_command(source, out, dtype); }; });
+  exporter->add_option("--max-shard-bytes", a.max_shard_bytes, "split larger weights into shards")
+      ->check(CLI::NonNegativeNumber);
+  exporter->add_option("--adapter", a.adapter, "of a model: a PEFT directory, with --merge");
+  exporter->add_flag("--merge", a.merge, "make the adapter part of the weights");
+  exporter->add_option("--step", a.step, "of a run: the checkpoint of this step, not the newest")
+      ->check(CLI::NonNegativeNumber);
+  exporter->add_flag("--adapter-only", a.adapter_only,
+                     "of a run: its LoRA adapter as a PEFT directory, not the merged model");
+  exporter->callback([&] { action = [] { return export_command(a); }; });
 }
 
 void add_run_reading_commands(CLI::App& app, Action& action) {
@@ -86,6 +98,7 @@ void add_model_commands(CLI::App& app, Action& action) {
   CLI::App* command =
       model->add_subcommand("logits", "logits, log-probabilities, entropies, gradients");
   command->add_option("DIR", logits.dir)->required();
+  command->add_option("--adapter", logits.adapter, "PEFT directory of a LoRA adapter on DIR");
   command->add_option("--ids", logits.ids, "1,2,3")->delimiter(',')->required();
   command->add_option("--dtype", logits.dtype, "of the weights: float32 or bfloat16")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
@@ -144,6 +157,7 @@ int run(int argc, char** argv) {
   arguments.argv = argv;
   Action action;
   add_training_commands(app, arguments, action);
+  add_export_command(app, action);
   add_run_reading_commands(app, action);
   add_model_commands(app, action);
   app.add_subcommand("doctor", "what works on this machine, what is missing, how to get it")

@@ -22,6 +22,7 @@
 #include "rollcall/dataset_check.h"
 #include "rollcall/version.h"
 #include "rollout_workers/endpoint_check.h"
+#include "rollout_workers/redact.h"
 
 namespace rollcall {
 namespace {
@@ -78,6 +79,16 @@ std::string about_run(const RunConfig& config, const DatasetSummary& train,
       .dump();
 }
 
+void warn_of_short_secrets(const RunConfig& config) {
+  SecretList all = config.grader.secrets;
+  for (const auto& tool : config.tools)
+    all.insert(all.end(), tool.secrets.begin(), tool.secrets.end());
+  for (const std::string& variable : variables_too_short(all))
+    log_warning("the value of " + variable + " has fewer than " + std::to_string(kShortestSecret) +
+                " bytes: it is too short to be recognized as a secret in what servers send back, "
+                "and will be stored and shown there");
+}
+
 void check_dataset(const RunConfig& config, const char* key, const std::string& file,
                    const ChatFormat& format) {
   const std::vector<Task> tasks = tasks_of(file, key);
@@ -106,11 +117,11 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.alarms = config.alarms;
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;
-  setup.pass_threshold = config.grader.pass_threshold;
   const DatasetSummary train = summary_of(config.data.train), valid = summary_of(config.data.valid);
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;
   setup.model_dir = config.model.path;
+  setup.lora = lora_start(config.model, config.run.seed);
   setup.run_dir = run_directory(config);
   setup.dtype = config.model.dtype;
   setup.effective_config = effective_yaml(config);
@@ -119,6 +130,11 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.live_progress =
       environment("ROLLCALL_LIVE_PROGRESS").has_value() || ::isatty(STDERR_FILENO) == 1;
   return setup;
+}
+
+std::optional<LoraStart> lora_start(const ModelOptions& model, std::uint64_t seed) {
+  if (model.train != "lora") return std::nullopt;
+  return LoraStart{model.lora, seed, model.adapter};
 }
 
 WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
@@ -131,12 +147,15 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           config.run.name,
           rank,
           config.cluster.rollouts_per_worker,
-          policy_dtype(config.model.dtype)};
+          policy_dtype(config.model.dtype),
+          /*loads_model=*/false,
+          /*adapter=*/{}};
 }
 
 void check_inputs(const RunConfig& config) {
   const fs::path model = config.model.path;
   const ModelSpec spec = read_model_spec(model);
+  if (!config.model.adapter.empty()) read_lora_adapter(config.model.adapter, spec);
   const Tokenizer tokenizer(model / "tokenizer.json");
   const auto format = make_chat_format(model, tokenizer);
   if (tokenizer.size() > spec.vocab_size)
@@ -152,6 +171,7 @@ void check_inputs(const RunConfig& config) {
     throw input_error(
         "run.dir: cannot create " + run_directory(config).string() + ": " + error.message(),
         "choose a folder you may write to, on a file system that all learners see");
+  warn_of_short_secrets(config);
   wait_for_endpoints(config.tools, config.grader, std::chrono::seconds(15));
 }
 

@@ -232,9 +232,18 @@ asio::awaitable<void> Attempt::grade() {
 
 void Attempt::apply_limit_rule() {
   if (!is_limit(trajectory_.end)) return;
-  if (context_.options.on_limit == "zero") trajectory_.grade.reward = 0;
+  if (context_.options.on_limit == "zero") {
+    trajectory_.grade.reward = 0;
+    trajectory_.grade.passed = false;
+  }
   if (context_.options.on_limit == "mask")
     fail(FaultReason::kMasked, std::string("on_limit masks ") + to_string(trajectory_.end));
+}
+
+void Attempt::give_up() {
+  if (context_.options.on_infra_exhausted != "zero" || !worth_repeating()) return;
+  trajectory_.fault = FaultReason::kNone;  // its detail stays
+  end(EndReason::kInfraExhausted);
 }
 
 void Attempt::end(EndReason reason) { trajectory_.end = reason; }

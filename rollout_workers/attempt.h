@@ -33,6 +33,8 @@ class Attempt {
 
   // True if a fault ended it that a new attempt may not meet.
   bool worth_repeating() const;
+  // To be called if it is not repeated: where the user asked for it, such a fault becomes reward 0.
+  void give_up();
   Trajectory take() { return std::move(trajectory_); }
 
  private:

@@ -6,7 +6,6 @@
 #include "rollout_workers/event.h"
 #include "rollout_workers/ids.h"
 #include "rollout_workers/url.h"
-#include "rollout_workers/utf8.h"
 
 namespace rollcall {
 namespace {
@@ -14,17 +13,17 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-std::string describe(const HttpReply& reply) {
+std::string describe(const HttpReply& reply, const Redactor& redact) {
   std::string text = "HTTP " + std::to_string(reply.status);
-  if (!reply.body.empty()) text += ": " + one_line(reply.body, 200);
+  if (!reply.body.empty()) text += ": " + redact.line(reply.body, 200);
   return text;
 }
 
-std::string describe_redirect(const HttpReply& reply) {
+std::string describe_redirect(const HttpReply& reply, const Redactor& redact) {
   const std::string* location = find_header(reply, "location");
   std::string text = "HTTP " + std::to_string(reply.status) + " redirects";
   if (location != nullptr && location->find("://") != std::string::npos)
-    text += " to " + one_line(split_url(*location).origin(), 200);
+    text += " to " + redact.line(split_url(*location).origin(), 200);
   return text +
          "; only 307 and 308 within the same scheme, host and port are followed, three at most: "
          "put the "
@@ -42,24 +41,35 @@ milliseconds wait_before(const HttpReply& reply, RetryDelay& backoff, int retrie
 
 }  // namespace
 
-Judgement judge_status(const HttpReply& reply, bool resent) {
+Judgement judge_status(const HttpReply& reply, bool resent, const Redactor& redact) {
   const int status = reply.status;
-  if (status == 0) return {Verdict::kRetry, one_line(reply.error, 300)};
+  if (status == 0) return {Verdict::kRetry, redact.line(reply.error, 300)};
   if (status == 408 || status == 425 || status == 429 || (status == 409 && resent))
-    return {Verdict::kWait, describe(reply)};
-  if (status >= 500) return {Verdict::kRetry, describe(reply)};
-  if (status >= 300 && status < 400) return {Verdict::kConfigure, describe_redirect(reply)};
-  if (status < 200) return {Verdict::kRetry, describe(reply)};
+    return {Verdict::kWait, describe(reply, redact)};
+  if (status == 422 && resent)
+    return {Verdict::kConfigure, describe(reply, redact) +
+                                     "; said to a retry, it means that the server takes its "
+                                     "Idempotency-Key for another request's"};
+  if (status >= 500 || status < 200) return {Verdict::kRetry, describe(reply, redact)};
+  if (status >= 300 && status < 400) return {Verdict::kConfigure, describe_redirect(reply, redact)};
   return {};
 }
 
-asio::awaitable<Delivery> deliver(Environment::Impl& environment, Trace& trace, Parcel parcel,
+std::string named_endpoint(const std::string& name, const std::string& url,
+                           const Redactor& redact) {
+  const UrlParts parts = split_url(url);  // a query may be private
+  return name + " at " + redact.line(parts.origin() + parts.path, 200);
+}
+
+asio::awaitable<Delivery> deliver(Environment::Impl& environment, RateLimit& rate, Trace& trace,
+                                  Parcel parcel,
                                   std::function<Judgement(const HttpReply&, bool resent)> judge) {
   HttpRequest request = std::move(parcel.request);
   request.headers.insert(request.headers.end(), trace.headers.begin(), trace.headers.end());
   request.headers.emplace_back("traceparent", make_traceparent(trace.id));
   request.headers.emplace_back("Idempotency-Key", parcel.idempotency_key);
   request.headers.emplace_back("X-Rft-Retry", "0");
+  co_await rate.turn();
   const auto start = Clock::now();
   const auto deadline = start + request.timeout;
   int budget = parcel.may_repeat ? parcel.max_retries : 0;
@@ -69,7 +79,6 @@ asio::awaitable<Delivery> deliver(Environment::Impl& environment, Trace& trace, 
     request.cookies = trace.cookies.header_for(request.url, std::chrono::system_clock::now());
     HttpRequest copy = request;
     delivery.reply = co_await environment.http.post(std::move(copy));
-    delivery.reply.body = environment.redact(std::move(delivery.reply.body));
     trace.cookies.store(request.url, delivery.reply.headers, std::chrono::system_clock::now());
     const auto now = Clock::now();
     delivery.latency_s = std::chrono::duration<double>(now - start).count();
@@ -80,7 +89,7 @@ asio::awaitable<Delivery> deliver(Environment::Impl& environment, Trace& trace, 
         judgement.verdict == Verdict::kGiveUp || judgement.verdict == Verdict::kConfigure;
     if (hopeless || (!free_wait && budget-- <= 0)) {
       delivery.misconfigured = judgement.verdict == Verdict::kConfigure;
-      delivery.fault = environment.redact(std::move(judgement.reason));
+      delivery.fault = std::move(judgement.reason);
       co_return delivery;
     }
     const auto to_deadline = std::chrono::ceil<milliseconds>(deadline - now);
@@ -88,6 +97,7 @@ asio::awaitable<Delivery> deliver(Environment::Impl& environment, Trace& trace, 
         wait_before(delivery.reply, environment.backoff, delivery.retries, to_deadline);
     if (free_wait) wait = std::min(wait, to_deadline);
     co_await sleep_for(wait);
+    co_await rate.turn();
   }
 }
 

@@ -8,6 +8,8 @@
 
 #include "rollout_workers/environment.h"
 #include "rollout_workers/http_client.h"
+#include "rollout_workers/rate_limit.h"
+#include "rollout_workers/redact.h"
 #include "rollout_workers/trace.h"
 
 namespace rollcall {
@@ -23,12 +25,15 @@ enum class Verdict {
 
 struct Judgement {
   Verdict verdict = Verdict::kAccept;
-  std::string reason;  // one line, of anything but kAccept
+  std::string reason;  // one line without secrets, of anything but kAccept
 };
 
 // The verdict that the transport and the HTTP status alone give. `resent`: an earlier try may still
 // run.
-Judgement judge_status(const HttpReply&, bool resent);
+Judgement judge_status(const HttpReply&, bool resent, const Redactor&);
+
+// "tool get at http://host:80/path", for faults.
+std::string named_endpoint(const std::string& name, const std::string& url, const Redactor&);
 
 struct Parcel {
   HttpRequest request;  // without the trace's headers and cookies
@@ -38,7 +43,7 @@ struct Parcel {
 };
 
 struct Delivery {
-  HttpReply reply;             // the last one
+  HttpReply reply;             // the last one, as the server sent it: it may hold secrets
   std::string fault;           // empty if it was accepted
   bool misconfigured = false;  // the fault is one of the configuration
   int retries = 0;
@@ -46,10 +51,9 @@ struct Delivery {
 };
 
 // Sends until `judge` accepts, its budget is used up, or there is no hope. Every try has the same
-// body and Idempotency-Key. The deadline for waits is the request's timeout after the first send.
-// Secrets that a server sends back are redacted from its reply before anyone sees it, and from the
-// fault.
-asio::awaitable<Delivery> deliver(Environment::Impl&, Trace&, Parcel,
+// body and Idempotency-Key, and waits for its turn. The deadline for waits is the request's timeout
+// after the first send.
+asio::awaitable<Delivery> deliver(Environment::Impl&, RateLimit&, Trace&, Parcel,
                                   std::function<Judgement(const HttpReply&, bool resent)> judge);
 
 }  // namespace rollcall

@@ -10,15 +10,14 @@ Environment::Impl::Impl(HttpClient& http_in, std::vector<ToolOptions> tools_in,
     : http(http_in),
       grader(std::move(grader_in)),
       grader_places(grader.max_concurrency),
+      grader_rate(grader.rate_limit),
       job_id(std::move(job_id_in)),
       backoff(backoff_in) {
   for (auto& tool : tools_in) {
-    redact.add(tool.headers);
-    redact.add_url(tool.url);
+    redact.add(tool.secrets);
     tools.emplace_back(std::move(tool));
   }
-  redact.add(grader.headers);
-  redact.add_url(grader.url);
+  redact.add(grader.secrets);
 }
 
 ToolEndpoint* Environment::Impl::find_tool(std::string_view name) {

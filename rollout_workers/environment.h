@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "rollout_workers/rate_limit.h"
 #include "rollout_workers/redact.h"
 #include "rollout_workers/retry_delay.h"
 #include "rollout_workers/rollout.h"
@@ -15,9 +16,10 @@ namespace rollcall {
 // A tool's endpoint as all rollouts of this worker share it.
 struct ToolEndpoint {
   explicit ToolEndpoint(ToolOptions options_in)
-      : options(std::move(options_in)), places(options.max_concurrency) {}
+      : options(std::move(options_in)), places(options.max_concurrency), rate(options.rate_limit) {}
   ToolOptions options;
   Semaphore places;
+  RateLimit rate;
   bool replays = false;  // has shown that it honours Idempotency-Key
 };
 
@@ -31,6 +33,7 @@ struct Environment::Impl {
   std::deque<ToolEndpoint> tools;
   GraderOptions grader;
   Semaphore grader_places;
+  RateLimit grader_rate;
   std::string job_id;
   RetryDelay backoff;
   Redactor redact;

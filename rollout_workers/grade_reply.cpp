@@ -6,8 +6,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "rollout_workers/utf8.h"
-
 namespace rollcall {
 namespace {
 
@@ -54,8 +52,7 @@ bool read_error(const json& reply, GradeReply& result) {
   result.error = "the grader reports an error";
   for (const json* part : {code, message}) {
     if (part != nullptr)
-      result.error +=
-          ": " + one_line(part->is_string() ? part->get<std::string>() : part->dump(), 200);
+      result.error += ": " + (part->is_string() ? part->get<std::string>() : part->dump());
   }
   const json* retryable = error->is_object() ? find(*error, "retryable") : nullptr;
   result.retryable = retryable == nullptr || !retryable->is_boolean() || retryable->get<bool>();
@@ -99,7 +96,7 @@ std::string read_gates(const json& reply, Grade& grade) {
   if (gates == nullptr) return {};
   if (!gates->is_object()) return "gates is no object";
   for (const auto& [name, value] : gates->items()) {
-    if (!value.is_boolean()) return "gate " + one_line(name, 100) + " is no boolean";
+    if (!value.is_boolean()) return "gate " + name + " is no boolean";
     grade.gates.emplace_back(name, value.get<bool>());
   }
   return {};
@@ -132,7 +129,7 @@ GradeReply read_grade_reply(std::string_view body) {
   const Parsed parsed = parse(body);
   const json& reply = parsed.value;
   if (!reply.is_object()) {
-    result.error = "the reply is no JSON object: " + one_line(body, 200);
+    result.error = "the reply is no JSON object: " + std::string(body);
     return result;
   }
   if (read_error(reply, result)) return result;
@@ -154,9 +151,11 @@ GradeReply read_grade_reply(std::string_view body) {
 
 bool apply_grade_rules(const GraderOptions& options, Grade& grade) {
   grade.reward = grade.score;
+  grade.passed = grade.score >= options.pass_threshold;
   if (std::any_of(grade.gates.begin(), grade.gates.end(),
                   [](const auto& gate) { return !gate.second; })) {
     grade.reward = options.gate_value;
+    grade.passed = false;
     return false;
   }
   bool zero = false, mask = false;
@@ -166,7 +165,10 @@ bool apply_grade_rules(const GraderOptions& options, Grade& grade) {
     mask = mask || rule.action == "mask";
     if (rule.action == "penalize") grade.reward += rule.value;
   }
-  if (zero) grade.reward = 0;
+  if (zero) {
+    grade.reward = 0;
+    grade.passed = false;
+  }
   return mask;
 }
 

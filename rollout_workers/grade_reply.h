@@ -10,9 +10,9 @@
 namespace rollcall {
 
 struct GradeReply {
-  Grade grade;            // reward not yet filled in
+  Grade grade;            // reward and passed not yet filled in
   bool masked = false;    // the grader asked to leave the sample out
-  std::string error;      // not empty: there is no grade, and this is why
+  std::string error;      // not empty: there is no grade, and this is why, in the grader's words
   bool retryable = true;  // of the error
 };
 
@@ -20,8 +20,8 @@ struct GradeReply {
 // gate that is no boolean is an error: no guess ever becomes a reward.
 GradeReply read_grade_reply(std::string_view body);
 
-// Fills in grade.reward: gates before flags before the score. Returns true if a flag masks the
-// sample.
+// Fills in grade.reward, gates before flags before the score, and grade.passed. Returns true if a
+// flag masks the sample.
 bool apply_grade_rules(const GraderOptions&, Grade& grade);
 
 }  // namespace rollcall

@@ -3,22 +3,30 @@
 
 #include "rollout_workers/delivery.h"
 #include "rollout_workers/grade_reply.h"
-#include "rollout_workers/utf8.h"
 
 namespace rollcall {
 namespace {
 
 // Any failure is retried, unless the grader says that this cannot help.
-Judgement judge_reply(const HttpReply& reply, bool resent, GradeReply& parsed) {
-  Judgement judgement = judge_status(reply, resent);
+Judgement judge_reply(const HttpReply& reply, bool resent, const Redactor& redact,
+                      GradeReply& parsed) {
+  Judgement judgement = judge_status(reply, resent, redact);
   if (judgement.verdict != Verdict::kAccept) return judgement;
   if (reply.too_large) return {Verdict::kRetry, "the reply is larger than 1 MiB"};
   if (reply.status >= 300)
     return {Verdict::kRetry,
-            "HTTP " + std::to_string(reply.status) + ": " + one_line(reply.body, 200)};
+            "HTTP " + std::to_string(reply.status) + ": " + redact.line(reply.body, 200)};
   parsed = read_grade_reply(reply.body);
   if (parsed.error.empty()) return {};
-  return {parsed.retryable ? Verdict::kRetry : Verdict::kGiveUp, parsed.error};
+  return {parsed.retryable ? Verdict::kRetry : Verdict::kGiveUp, redact.line(parsed.error, 400)};
+}
+
+// The grader's words are stored and shown. Its numbers are not touched.
+void redact_words(const Redactor& redact, Grade& grade) {
+  grade.explanation = redact(std::move(grade.explanation));
+  for (auto& [name, value] : grade.sub_rewards) name = redact(std::move(name));
+  for (auto& [name, open] : grade.gates) name = redact(std::move(name));
+  for (std::string& flag : grade.flags) flag = redact(std::move(flag));
 }
 
 Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string body) {
@@ -39,21 +47,23 @@ asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trac
   const Semaphore::Permit place = co_await environment.grader_places.acquire();
   GradeReply parsed;
   Parcel parcel = make_parcel(environment.grader, trace, std::move(body));
-  const auto judge = [&parsed](const HttpReply& reply, bool resent) {
-    return judge_reply(reply, resent, parsed);
+  const Redactor& redact = environment.redact;
+  const auto judge = [&](const HttpReply& reply, bool resent) {
+    return judge_reply(reply, resent, redact, parsed);
   };
-  const Delivery delivery = co_await deliver(environment, trace, std::move(parcel), judge);
+  const Delivery delivery =
+      co_await deliver(environment, environment.grader_rate, trace, std::move(parcel), judge);
   GradeOutcome outcome;
   if (!delivery.fault.empty()) {
-    outcome.fault =
-        "grader after " + std::to_string(delivery.retries) + " retries: " + delivery.fault;
+    outcome.fault = named_endpoint("grader", environment.grader.url, redact) + " after " +
+                    std::to_string(delivery.retries) + " retries: " + delivery.fault;
     co_return outcome;
   }
   outcome.grade = std::move(parsed.grade);
-  outcome.grade.explanation = environment.redact(std::move(outcome.grade.explanation));
   outcome.grade.latency_s = delivery.latency_s;
   outcome.grade.retries = delivery.retries;
   outcome.masked = apply_grade_rules(environment.grader, outcome.grade) || parsed.masked;
+  redact_words(redact, outcome.grade);
   co_return outcome;
 }
 

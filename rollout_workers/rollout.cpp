@@ -51,9 +51,10 @@ asio::awaitable<Trajectory> run_rollout(Assignment assignment, const Task& task,
     Attempt one(assignment, episode, context);
     co_await one.run();
     const bool again = one.worth_repeating() && attempt < context.options.max_attempts;
+    if (!again) one.give_up();
     Trajectory trajectory = one.take();
     generate_time_s += trajectory.generate_time_s;
-    if (trajectory.fault != FaultReason::kNone) log_debug(story(trajectory));
+    if (!trajectory.fault_detail.empty()) log_debug(story(trajectory));
     if (again) continue;
     trajectory.generate_time_s = generate_time_s;
     trajectory.wall_time_s = std::chrono::duration<double>(Clock::now() - start).count();

@@ -9,7 +9,10 @@
 
 namespace rollcall {
 
-using HeaderList = std::vector<std::pair<std::string, std::string>>;  // values are secrets: redact
+using HeaderList = std::vector<std::pair<std::string, std::string>>;  // name, value
+
+// Environment variables and their values, which are never shown.
+using SecretList = std::vector<std::pair<std::string, std::string>>;
 
 // When a tool call may be sent again after a fault: always (as Azure), keyed (only if the server
 // has shown that it honours Idempotency-Key by replaying one), never.
@@ -26,10 +29,12 @@ struct ToolOptions {
   std::string name;
   std::string url;
   HeaderList headers;
+  SecretList secrets;  // what ${NAME} in the headers stood for
   std::chrono::milliseconds timeout{600000};
   std::int64_t max_output_bytes = 1 << 20;
   int max_retries = 3;
   int max_concurrency = 256;  // calls of this tool in flight per worker
+  double rate_limit = 0;      // requests per second per worker, retries included; 0: no limit
   RetryPolicy retry = RetryPolicy::kAlways;
   bool send_item = true;  // false keeps references in the row from a tool server
 };
@@ -46,12 +51,14 @@ struct GraderOptions {
   std::string type = "endpoint";
   std::string url;
   HeaderList headers;
+  SecretList secrets;  // as of a tool
   std::chrono::milliseconds timeout{600000};
   int max_retries = 3;
   int max_concurrency = 256;
+  double rate_limit = 0;    // as of a tool
   double gate_value = 0.0;  // reward when any gate is false
   std::vector<FlagAction> flags{{"hacking", "zero", -1.0}};
-  double pass_threshold = 1.0;  // a rollout passes when its score reaches this
+  double pass_threshold = 1.0;  // a score that passes, if no gate and no flag speaks against it
 };
 
 // `rollout:`. Each limit has an EndReason of its own.
@@ -62,6 +69,7 @@ struct RolloutOptions {
   std::int64_t context = 8192;         // tokens, prompt included
   int max_attempts = 2;                // attempts per rollout when the infrastructure faults
   std::string on_limit = "grade";      // grade, zero or mask
+  std::string on_infra_exhausted = "discard";  // or zero: when a tool failed every attempt
 };
 
 }  // namespace rollcall

@@ -38,20 +38,21 @@ Parcel make_parcel(const ToolEndpoint& tool, const Trace& trace, const Task& tas
 }
 
 Judgement judge_reply(const HttpReply& reply, bool resent, const std::string& call_id,
-                      std::optional<ToolReply>& parsed) {
-  Judgement judgement = judge_status(reply, resent);
+                      const Redactor& redact, std::optional<ToolReply>& parsed) {
+  parsed = reply.too_large ? std::nullopt : read_tool_reply(reply.body, call_id);
+  if (reply.status == 422 && parsed) return {};  // the tool's own answer, not about the key
+  Judgement judgement = judge_status(reply, resent, redact);
   if (judgement.verdict != Verdict::kAccept || reply.too_large) return judgement;
-  parsed = read_tool_reply(reply.body, call_id);
   if (reply.status < 300 && !parsed)
     return {Verdict::kRetry, "HTTP " + std::to_string(reply.status) +
                                  " without a readable output for " + call_id + ": " +
-                                 one_line(reply.body, 200)};
+                                 redact.line(reply.body, 200)};
   return judgement;
 }
 
-// What the model is shown of an accepted reply.
-void show(const HttpReply& reply, std::optional<ToolReply> parsed, const ToolOptions& options,
-          ToolOutcome& outcome) {
+// What the model is shown of an accepted reply. A secret is redacted before anything is cut.
+void show(HttpReply reply, std::optional<ToolReply> parsed, const ToolOptions& options,
+          const Redactor& redact, ToolOutcome& outcome) {
   const auto limit = static_cast<std::size_t>(options.max_output_bytes);
   outcome.event.is_error = reply.status >= 400;
   if (reply.too_large || (parsed && parsed->output.size() > limit)) {
@@ -59,15 +60,16 @@ void show(const HttpReply& reply, std::optional<ToolReply> parsed, const ToolOpt
     outcome.event.output = tool_error_text(
         "output_too_large", "the output is larger than " + std::to_string(limit) + " bytes", 413);
   } else if (parsed) {
-    outcome.event.output = std::move(parsed->output);
+    outcome.event.output = redact(std::move(parsed->output));
   } else if (reply.body.empty()) {
     outcome.event.output = tool_error_text("http_error", "the tool gave no reason", reply.status);
   } else {
-    outcome.event.output = to_valid_utf8(reply.body, limit);
+    outcome.event.output = to_valid_utf8(redact(std::move(reply.body)), limit);
   }
   if (!parsed) return;
   outcome.done = parsed->done;
   outcome.metrics = std::move(parsed->metrics);
+  for (auto& [name, value] : outcome.metrics) name = redact(std::move(name));
 }
 
 }  // namespace
@@ -88,23 +90,22 @@ asio::awaitable<void> call_tool(Environment::Impl& environment, ToolEndpoint& to
   const Semaphore::Permit place = co_await tool.places.acquire();
   std::optional<ToolReply> parsed;
   Parcel parcel = make_parcel(tool, trace, task, outcome.event);
-  const auto judge = [&outcome, &parsed](const HttpReply& reply, bool resent) {
-    return judge_reply(reply, resent, outcome.event.call_id, parsed);
+  const Redactor& redact = environment.redact;
+  const auto judge = [&](const HttpReply& reply, bool resent) {
+    return judge_reply(reply, resent, outcome.event.call_id, redact, parsed);
   };
-  Delivery delivery = co_await deliver(environment, trace, std::move(parcel), judge);
+  Delivery delivery = co_await deliver(environment, tool.rate, trace, std::move(parcel), judge);
   tool.replays = tool.replays || replayed(delivery.reply);
   outcome.event.status = delivery.reply.status;
   outcome.event.retries = delivery.retries;
   outcome.event.latency_s = delivery.latency_s;
   if (!delivery.fault.empty()) {
-    outcome.fault =
-        environment.redact("tool " + outcome.event.name + " after " +
-                           std::to_string(delivery.retries) + " retries: " + delivery.fault);
+    outcome.fault = named_endpoint("tool " + outcome.event.name, tool.options.url, redact) +
+                    " after " + std::to_string(delivery.retries) + " retries: " + delivery.fault;
     outcome.misconfigured = delivery.misconfigured;
     co_return;
   }
-  show(delivery.reply, std::move(parsed), tool.options, outcome);
-  outcome.event.output = environment.redact(std::move(outcome.event.output));
+  show(std::move(delivery.reply), std::move(parsed), tool.options, redact, outcome);
 }
 
 }  // namespace rollcall

@@ -2,12 +2,13 @@
 # shellcheck shell=bash
 # What ./quickstart and ./test share: packages, libtorch, configure and build. Sourced by scripts in the root that run
 # under `set -euo pipefail`. Everything of ours goes under build/: app (the build of both commands, apart from the
-# presets' folders), venv (libtorch) and log. Nothing here writes to standard output.
+# presets' folders), venv (libtorch), engines (what exports are compared with) and log. Nothing here writes to standard output.
 
 rollcall_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 log_dir=$rollcall_root/build/log
 build_dir=$rollcall_root/build/app
 venv_dir=$rollcall_root/build/venv
+engines_dir=$rollcall_root/build/engines
 binary=$build_dir/rollcall/rollcall
 
 # shellcheck disable=SC2034  # for the scripts that source this file
@@ -154,6 +155,41 @@ install_torch() {
       "An x86-64 Linux with glibc 2.28 or newer is needed; pip's output is in $log_dir/pip.log."
   fi
   ROLLCALL_TORCH_DIR=$(venv_site_packages)/torch
+}
+
+# The interpreter that the wheel's own extension module is made for, or the usual one.
+torch_python() {
+  local module version
+  for module in "$ROLLCALL_TORCH_DIR"/_C.cpython-3*.so; do
+    version=$(sed -n 's/.*_C\.cpython-3\([0-9]*\)-.*/3.\1/p' <<<"$module")
+    if [ -x "/usr/bin/python$version" ]; then printf '%s\n' "/usr/bin/python$version" && return; fi
+    if command -v "python$version"; then return; fi
+  done
+  find_python
+}
+
+make_engines() {
+  local tests=$rollcall_root/tests/engines
+  rm -rf "$engines_dir" && "$(torch_python)" -m venv "$engines_dir" &&
+    env -u PYTHONHOME -u PYTHONPATH PIP_USER=false "$engines_dir/bin/python" -m pip install --no-input \
+      --disable-pip-version-check --progress-bar off --no-deps --only-binary :all: -r "$tests/requirements.txt" &&
+    "$engines_dir/bin/python" "$tests/add_torch.py" "$ROLLCALL_TORCH_DIR"
+}
+
+# install_engines DRY_RUN: transformers, PEFT and llama.cpp with the libtorch that is there. Sets ROLLCALL_HF_PYTHON. Two at once take turns.
+install_engines() {
+  local dry_run=$1 stamp engines_lock
+  if [ -n "${ROLLCALL_HF_PYTHON:-}" ]; then return; fi
+  stamp=$(cat "$rollcall_root"/tests/engines/{requirements.txt,add_torch.py} <(printf '%s\n' "${ROLLCALL_TORCH_DIR:-}") | sha256sum)
+  if [ "$dry_run" = no ]; then exec {engines_lock}>"$rollcall_root/build/lock" && flock "$engines_lock"; fi
+  if [ "$(cat "$engines_dir/complete" 2>/dev/null)" != "$stamp" ]; then
+    say "to install with pip into build/engines: transformers, PEFT, llama.cpp (95 MB to download, 530 MB on disk)"
+    if [ "$dry_run" = yes ]; then return; fi
+    run_step engines.log "installing the engines that exports are tested with; ./test --quick does without" make_engines
+    printf '%s\n' "$stamp" >"$engines_dir/complete"
+  fi
+  exec {engines_lock}>&-
+  export ROLLCALL_HF_PYTHON=$engines_dir/bin/python
 }
 
 # As many compilers as there are cores and memory for, a container's own limit included; or ROLLCALL_JOBS.

@@ -7,13 +7,15 @@
 #include <numeric>
 
 #include "comms/error.h"
+#include "trainer/counting.h"
+#include "trainer/names.h"
 
 namespace rollcall {
 namespace {
 
 // In the order of AdvantageKind.
-constexpr std::array<std::string_view, 6> kNames{"rloo",     "rloo_batch_std", "drgrpo",
-                                                 "grpo_std", "batch_std",      "maxrl"};
+constexpr std::array<std::string_view, 7> kNames{
+    "rloo", "rloo_batch_std", "drgrpo", "grpo_std", "batch_std", "maxrl", "passk"};
 
 double mean_of(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
@@ -52,11 +54,11 @@ double inverse_deviation(double deviation, double eps) {
   return deviation > 0 ? 1 / (deviation + eps) : 0;
 }
 
-// What a centred reward is multiplied with (algorithms.md 1.2).
-double scale_of(std::span<const double> group, AdvantageKind kind, double batch_deviation,
-                double eps) {
-  const double n = static_cast<double>(group.size());
-  switch (kind) {
+// What a centred reward is multiplied with.
+double scale_of(std::span<const double> group, const AdvantageOptions& options,
+                double batch_deviation) {
+  const double n = static_cast<double>(group.size()), eps = options.eps;
+  switch (options.kind) {
     case AdvantageKind::kRloo:
       return n / (n - 1);
     case AdvantageKind::kRlooBatchStd:
@@ -69,8 +71,36 @@ double scale_of(std::span<const double> group, AdvantageKind kind, double batch_
       return inverse_deviation(batch_deviation, eps);
     case AdvantageKind::kMaxRl:
       return mean_of(group) > 0 ? 1 / mean_of(group) : 0;
+    case AdvantageKind::kPassK:
+      break;
   }
   return 0;
+}
+
+std::vector<double> centred_advantages(std::span<const double> group,
+                                       const AdvantageOptions& options, double batch_deviation) {
+  const double mean = mean_of(group), scale = scale_of(group, options, batch_deviation);
+  std::vector<double> values;
+  for (double reward : group) values.push_back((reward - mean) * scale);
+  return values;
+}
+
+// Of a k-subset that holds a rollout, 1 if it holds a success: averaged over the subsets, centred
+// and scaled by the mean and the deviation over all k-subsets (2508.10751).
+std::vector<double> passk_advantages(std::span<const double> group, std::int64_t k) {
+  const auto success = [](double reward) { return reward > 0.5; };
+  const auto n = static_cast<std::int64_t>(group.size());
+  const auto c = std::count_if(group.begin(), group.end(), success);
+  std::vector<double> values(group.size(), 0.0);
+  if (n <= k) return values;
+  const double mean = pass_at_k(n, c, k), deviation = std::sqrt(mean * (1 - mean));
+  if (deviation == 0) return values;
+  // The k-1 others of a failure's subset come from n-1 rollouts, c of them successes.
+  const double with_failure = k > 1 ? pass_at_k(n - 1, c, k - 1) : 0;
+  std::transform(group.begin(), group.end(), values.begin(), [&](double reward) {
+    return ((success(reward) ? 1 : with_failure) - mean) / deviation;
+  });
+  return values;
 }
 
 }  // namespace
@@ -78,30 +108,24 @@ double scale_of(std::span<const double> group, AdvantageKind kind, double batch_
 std::span<const std::string_view> advantage_names() { return kNames; }
 
 AdvantageKind advantage_kind(const std::string& name) {
-  const auto found = std::find(kNames.begin(), kNames.end(), name);
-  if (found == kNames.end()) {
-    std::string known;
-    for (std::string_view one : kNames) known.append(known.empty() ? "" : ", ").append(one);
-    throw input_error("unknown advantage '" + name + "'", "use one of " + known);
-  }
-  return static_cast<AdvantageKind>(found - kNames.begin());
+  return static_cast<AdvantageKind>(index_of_name(kNames, name, "advantage"));
 }
 
 std::vector<std::vector<double>> group_advantages(std::span<const std::vector<double>> rewards,
-                                                  AdvantageKind kind, double eps) {
+                                                  const AdvantageOptions& options) {
   const std::vector<double> flat = flatten(rewards);
   check_finite(flat);
   const double batch_deviation = deviation_of(flat);
   std::vector<std::vector<double>> advantages;
   advantages.reserve(rewards.size());
   for (const std::vector<double>& group : rewards) {
-    std::vector<double> values(group.size(), 0.0);
-    if (has_signal(group)) {
-      const double mean = mean_of(group);
-      const double scale = scale_of(group, kind, batch_deviation, eps);
-      for (std::size_t i = 0; i < group.size(); ++i) values[i] = (group[i] - mean) * scale;
+    if (!has_signal(group)) {
+      advantages.emplace_back(group.size(), 0.0);
+    } else if (options.kind == AdvantageKind::kPassK) {
+      advantages.push_back(passk_advantages(group, options.k));
+    } else {
+      advantages.push_back(centred_advantages(group, options, batch_deviation));
     }
-    advantages.push_back(std::move(values));
   }
   return advantages;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -8,15 +9,22 @@
 
 namespace rollcall {
 
-enum class AdvantageKind { kRloo, kRlooBatchStd, kDrGrpo, kGrpoStd, kBatchStd, kMaxRl };
+enum class AdvantageKind { kRloo, kRlooBatchStd, kDrGrpo, kGrpoStd, kBatchStd, kMaxRl, kPassK };
 AdvantageKind advantage_kind(const std::string& name);  // throws an input Error listing the names
 std::span<const std::string_view> advantage_names();
 
+struct AdvantageOptions {
+  AdvantageKind kind = AdvantageKind::kRloo;
+  std::int64_t k = 4;  // passk: rollouts of which the best counts
+  double eps = 1e-6;   // added to a standard deviation
+};
+
 // Advantages of a batch of groups (ragged; each inner vector is one group in launch order), by the
-// formulas of algorithms.md 1.2. Standard deviations use n-1; `eps` is added to a divisor. A group
-// of one gives 0; zero deviation gives 0. Pure.
+// formulas of docs/algorithms.md. Standard deviations use n-1. A group of one gives 0; zero
+// deviation gives 0. passk takes a reward above 0.5 for a success, and a group of at most k
+// rollouts gives 0: it says nothing of pass@k. Pure.
 std::vector<std::vector<double>> group_advantages(std::span<const std::vector<double>> rewards,
-                                                  AdvantageKind kind, double eps = 1e-6);
+                                                  const AdvantageOptions&);
 
 // True if the group's rewards differ, i.e. it carries a gradient.
 bool has_signal(std::span<const double> rewards);

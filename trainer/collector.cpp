@@ -21,10 +21,6 @@ std::pair<std::int64_t, bool> place_of(const Assignment& a) {
   return {a.step, a.split == Split::kTrain};
 }
 
-bool infrastructure_failed(FaultReason fault) {
-  return fault != FaultReason::kNone && fault != FaultReason::kMasked;
-}
-
 }  // namespace
 
 void Collector::recover(const JournalReader& reader, std::int64_t first_row) {
@@ -33,14 +29,15 @@ void Collector::recover(const JournalReader& reader, std::int64_t first_row) {
   first_open_row_ = first_row;
   for (std::int64_t row = first_row; row < reader.rows(); ++row) {
     Trajectory t = reader.read(row);
-    if (infrastructure_failed(t.fault) && !used.contains(row)) continue;
+    if (lost_to_infrastructure(t) && !used.contains(row)) continue;
     const Key key{t.assignment.group, t.assignment.member};
     recovered_.insert_or_assign(key, Collected{row, std::move(t), true});
   }
 }
 
 std::vector<Collected> Collector::collect(std::span<const Assignment> assignments,
-                                          const std::function<bool(std::int64_t)>& waiting) {
+                                          const std::function<void(const Trajectory&)>& arrived,
+                                          const std::function<bool()>& waiting) {
   std::vector<Collected> results(assignments.size());
   std::map<Key, std::size_t> missing;
   for (std::size_t i = 0; i < assignments.size(); ++i) {
@@ -50,6 +47,7 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
         same_work(found->second.trajectory.assignment, assignments[i])) {
       results[i] = std::move(found->second);
       recovered_.erase(found);
+      arrived(results[i].trajectory);
     } else {
       missing.emplace(key, i);
       server_.submit(assignments[i]);
@@ -61,9 +59,10 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
       if (found == missing.end()) continue;  // of a step that was given up
       const std::int64_t row = journal_.append(t);
       results[found->second] = {row, std::move(t), false};
+      arrived(results[found->second].trajectory);
       missing.erase(found);
     }
-    if (!waiting(static_cast<std::int64_t>(assignments.size() - missing.size()))) return {};
+    if (!waiting()) return {};
   }
   if (!assignments.empty()) close(assignments.back());
   return results;

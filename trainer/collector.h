@@ -35,10 +35,12 @@ class Collector {
   void recover(const JournalReader&, std::int64_t first_row);
 
   // Runs every assignment and returns the results in the order given, whatever the order of
-  // arrival. `waiting` is called several times a second; when it returns false collecting stops and
-  // the result is empty. Arrived trajectories are appended to the journal, not committed.
+  // arrival. `arrived` is called with each, in that order; `waiting` several times a second: when
+  // it returns false collecting stops and the result is empty. Arrived trajectories are appended to
+  // the journal, not committed.
   std::vector<Collected> collect(std::span<const Assignment> assignments,
-                                 const std::function<bool(std::int64_t arrived)>& waiting);
+                                 const std::function<void(const Trajectory&)>& arrived,
+                                 const std::function<bool()>& waiting);
 
   // The journal row from which recover() finds everything that later collect()s may ask for.
   std::int64_t first_open_row() const { return first_open_row_; }

@@ -24,7 +24,7 @@ std::vector<Assignment> plan_evaluation(const TrainSetup& setup, std::int64_t st
                      kFirstGroup + step * setup.valid_tasks);
 }
 
-Evaluation evaluate_rollouts(std::span<const Collected> collected, double pass_threshold) {
+Evaluation evaluate_rollouts(std::span<const Collected> collected) {
   struct Count {
     double passed = 0, graded = 0;
   };
@@ -32,25 +32,26 @@ Evaluation evaluate_rollouts(std::span<const Collected> collected, double pass_t
   Evaluation result;
   for (const auto& c : collected) {
     const Trajectory& t = c.trajectory;
-    ++result.rollouts;
-    if (t.fault != FaultReason::kNone) {
-      ++result.faults;
-      continue;
-    }
     Count& count = tasks[t.assignment.task_row];
+    result.faults += infrastructure_failed(t.fault) ? 1 : 0;
+    result.masked += t.fault == FaultReason::kMasked ? 1 : 0;
+    if (t.fault != FaultReason::kNone) continue;
     count.graded += 1;
-    count.passed += t.grade.score >= pass_threshold ? 1.0 : 0.0;
+    count.passed += t.grade.passed ? 1.0 : 0.0;
   }
-  const auto n = static_cast<double>(tasks.size());
   if (tasks.empty()) return result;
+  result.tasks = static_cast<std::int64_t>(tasks.size());
+  result.samples = static_cast<std::int64_t>(collected.size()) / result.tasks;
+  std::erase_if(tasks, [](const auto& task) { return task.second.graded == 0; });
+  result.graded_tasks = static_cast<std::int64_t>(tasks.size());
+  if (tasks.empty()) return result;
+  const auto n = static_cast<double>(tasks.size());
   double sum = 0, squares = 0;
   for (const auto& [row, count] : tasks) {
     const double rate = count.passed / count.graded;
     sum += rate;
     squares += rate * rate;
   }
-  result.tasks = static_cast<std::int64_t>(tasks.size());
-  result.samples = result.rollouts / result.tasks;
   result.pass_at_1 = sum / n;
   const double variance = n > 1 ? std::max(0.0, (squares - sum * sum / n) / (n - 1)) : 0.0;
   const double half_width = 1.96 * std::sqrt(variance / n);

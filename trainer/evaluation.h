@@ -14,7 +14,7 @@ namespace rollcall {
 // Their groups have ids of their own, so that training goes the same way with and without them.
 std::vector<Assignment> plan_evaluation(const TrainSetup&, std::int64_t step);
 
-// Pass rates of collected held-out rollouts; a fault leaves its task's mean.
-Evaluation evaluate_rollouts(std::span<const Collected>, double pass_threshold);
+// Pass rates of all rollouts of one evaluation; what is not graded leaves its task's mean.
+Evaluation evaluate_rollouts(std::span<const Collected>);
 
 }  // namespace rollcall

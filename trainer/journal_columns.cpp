@@ -72,6 +72,7 @@ RowRecord record_of(const Trajectory& t) {
   row.split = static_cast<std::uint8_t>(a.split);
   row.end = static_cast<std::uint8_t>(t.end);
   row.fault = static_cast<std::uint8_t>(t.fault);
+  row.passed = t.grade.passed ? 1 : 0;
   std::copy(t.trace_id.begin(), t.trace_id.end(), row.trace_id.begin());
   return row;
 }
@@ -244,6 +245,7 @@ Trajectory trajectory_of(const RowRecord& row) {
   t.turns = row.turns;
   t.grade.score = row.score;
   t.grade.reward = row.reward;
+  t.grade.passed = row.passed != 0;
   t.grade.latency_s = row.grade_latency_s;
   t.grade.retries = row.grade_retries;
   t.end = static_cast<EndReason>(row.end);

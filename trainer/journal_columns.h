@@ -20,7 +20,7 @@ struct RowRecord {
   double grade_latency_s = 0, wall_time_s = 0, generate_time_s = 0;
   std::uint64_t checksum = 0;  // XXH3-64 of the whole row: see checksum_of()
   std::int32_t member = 0, attempt = 0, turns = 0, worker = 0, grade_retries = 0;
-  std::uint8_t split = 0, end = 0, fault = 0, unused = 0;
+  std::uint8_t split = 0, end = 0, fault = 0, passed = 0;
   std::array<char, 48> trace_id{};  // padded with zeros
 };
 static_assert(sizeof(RowRecord) == 12 * 8 + 5 * 4 + 4 + 48);

@@ -61,9 +61,9 @@ Hdf5File open_checked(const std::filesystem::path& path, Hdf5Access access) {
   if (file.text("format") != kFormat)
     throw Error(named(path) + ": not a Rollcall journal", kDamagedJournal);
   const std::int64_t schema = file.integer("schema");
-  if (schema < 1 || schema > kJournalSchema) {
-    throw Error(named(path) + ": schema " + std::to_string(schema) + " is unknown here; this " +
-                    "version knows up to " + std::to_string(kJournalSchema),
+  if (schema != kJournalSchema) {
+    throw Error(named(path) + ": schema " + std::to_string(schema) + "; this version reads " +
+                    std::to_string(kJournalSchema) + " only",
                 "use the version of Rollcall that wrote it");
   }
   return file;

@@ -11,7 +11,7 @@
 
 namespace rollcall {
 
-inline constexpr std::int64_t kJournalSchema = 1;
+inline constexpr std::int64_t kJournalSchema = 2;
 
 // One element of `uses`.
 struct UseRecord {

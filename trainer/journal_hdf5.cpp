@@ -161,6 +161,7 @@ Hdf5Element row_element() {
               {"split", offsetof(R, split), u8},
               {"end", offsetof(R, end), u8},
               {"fault", offsetof(R, fault), u8},
+              {"passed", offsetof(R, passed), u8},
               {"turns", offsetof(R, turns), i32},
               {"prompt_length", offsetof(R, prompt_length), i64},
               {"score", offsetof(R, score), f64},

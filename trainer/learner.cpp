@@ -20,33 +20,33 @@ std::int64_t shard_floats(std::int64_t parameters, int members) {
 }
 
 void check_agreement(const UpdateStats& stats, double limit) {
-  if (limit <= 0 || !(stats.logprob_gap_mean > limit)) return;
-  throw Error(
-      fmt::format("sampler and learner disagree: log-probabilities of the step's {:.0f} "
-                  "sampled tokens differ by {:.4g} nats on average, {:.4g} at most; "
-                  "alarms.logprob_gap is {:.4g}. The step was not applied",
-                  stats.action_tokens, stats.logprob_gap_mean, stats.logprob_gap_max, limit),
-      "the rollouts were sampled from other weights than the learner holds: was model.path "
-      "changed after the run began? A new run.name starts afresh",
-      ExitCode::kAlarm);
+  const double gap = stats.mismatch.gap_mean();
+  if (limit <= 0 || !(gap > limit)) return;
+  throw Error(fmt::format("sampler and learner disagree: log-probabilities of the step's {:.0f} "
+                          "sampled tokens differ by {:.4g} nats on average, {:.4g} at most; "
+                          "alarms.logprob_gap is {:.4g}. The step was not applied",
+                          stats.action_tokens, gap, stats.mismatch.gap_max, limit),
+              "the rollouts were sampled from other weights than the learner holds: was model.path "
+              "changed after the run began? A new run.name starts afresh",
+              ExitCode::kAlarm);
 }
 
 }  // namespace
 
-Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_ids,
+Learner::Learner(const ModelSpec& spec, TrainedPolicy policy, std::int64_t valid_ids,
                  Communicator& communicator, at::ScalarType dtype)
     : communicator_(communicator),
       decoder_(spec, dtype),
-      weights_(std::move(weights)),
+      policy_(std::move(policy)),
       valid_ids_(valid_ids),
-      parameters_(weights_.flat.numel()),
+      parameters_(masters().flat.numel()),
       shard_(shard_floats(parameters_, communicator.size())),
       gradients_(static_cast<std::size_t>(shard_ * communicator.size())),
       decay_(static_cast<std::size_t>(shard_)),
       optimizer_(shard_) {
-  const auto* base = weights_.flat.const_data_ptr<float>();
+  const auto* base = masters().flat.const_data_ptr<float>();
   const std::int64_t shard_begin = communicator.rank() * shard_;
-  for (const auto& [name, tensor] : weights_.tensors) {
+  for (const auto& [name, tensor] : masters().tensors) {
     const std::int64_t offset = tensor.const_data_ptr<float>() - base;
     at::Tensor leaf = tensor.detach().set_requires_grad(true);
     // Backward adds into the flat gradient in place.
@@ -60,31 +60,45 @@ Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_
   }
 }
 
-void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss& loss,
-                         UpdateStats& stats) {
+TokenLogprobs Learner::forward(const PackedBatch& batch, Activations activations) const {
   const at::Tensor hidden =
-      decoder_.packed_hidden(batch.tokens, batch.segments).index_select(0, batch.rows);
-  const TokenLogprobs current = token_logprobs(hidden, decoder_.head(), batch.targets, valid_ids_);
+      decoder_.packed_hidden(batch.tokens, batch.segments, activations).index_select(0, batch.rows);
+  return token_logprobs(hidden, decoder_.head(), batch.targets, valid_ids_);
+}
+
+std::vector<at::Tensor> Learner::logprobs(std::span<const PackedBatch> batches,
+                                          const std::function<void()>& between) {
+  const at::NoGradGuard no_grad;
+  policy_.bind(decoder_, leaves_);
+  std::vector<at::Tensor> result;
+  for (const PackedBatch& batch : batches) {
+    result.push_back(forward(batch, Activations::kKept).logprobs);
+    between();
+  }
+  return result;
+}
+
+void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss& loss,
+                         Activations activations, UpdateStats& stats) {
+  const TokenLogprobs current = forward(batch, activations);
   const at::Tensor value = loss(index, current);
   value.backward();
   const at::NoGradGuard no_grad;
   stats.loss += value.item<double>();
   stats.action_tokens += static_cast<double>(batch.targets.numel());
   stats.entropy_mean += current.entropy.sum(at::kDouble).item<double>();
-  const at::Tensor difference = current.logprobs - batch.actions.anchor_logprobs;
-  const at::Tensor gap = difference.abs();
-  stats.logprob_gap_mean += gap.sum(at::kDouble).item<double>();
-  stats.logprob_gap_max = std::max(stats.logprob_gap_max, gap.max().item<double>());
-  stats.ratio_mean += difference.exp().sum(at::kDouble).item<double>();
+  stats.mismatch.add(measure_mismatch(current.logprobs - batch.actions.anchor_logprobs));
 }
 
 UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& loss,
                             const UpdateOptions& options, const std::function<void()>& between) {
   UpdateStats stats;
   std::fill(gradients_.begin(), gradients_.end(), 0.0f);
-  decoder_.bind(leaves_);
+  policy_.bind(decoder_, leaves_);
+  const auto activations =
+      options.activation_checkpointing ? Activations::kRecomputed : Activations::kKept;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    accumulate(batches[i], i, loss, stats);
+    accumulate(batches[i], i, loss, activations, stats);
     between();
   }
   communicator_.reduce_scatter_sum(gradients_);
@@ -92,26 +106,33 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
   check_agreement(stats, options.max_logprob_gap);
   stats.grad_norm_l2 = reduced_grad_norm();
   stats.skipped = !std::isfinite(stats.grad_norm_l2) || !std::isfinite(stats.loss);
-  if (!stats.skipped && stats.action_tokens > 0)
+  if (!stats.skipped && stats.grad_norm_l2 > 0)
     apply(clip_factor(stats.grad_norm_l2, options.max_grad_norm), options.adamw);
   return stats;
 }
 
 void Learner::reduce_stats(UpdateStats& stats) {
-  double sums[] = {stats.loss, stats.action_tokens, stats.entropy_mean, stats.logprob_gap_mean,
-                   stats.ratio_mean};
+  Mismatch& m = stats.mismatch;
+  double* const summed[] = {&stats.loss,
+                            &stats.action_tokens,
+                            &stats.entropy_mean,
+                            &m.tokens,
+                            &m.gap,
+                            &m.ratio,
+                            &m.k3,
+                            &m.chi2,
+                            &m.capped,
+                            &m.capped_squares};
+  std::vector<double> sums;
+  for (const double* value : summed) sums.push_back(*value);
   communicator_.all_sum_host(sums);
+  for (std::size_t i = 0; i < sums.size(); ++i) *summed[i] = sums[i];
+  stats.entropy_mean /= std::max(1.0, stats.action_tokens);
   // A maximum by sums: every member puts its own in a slot of its own.
   std::vector<double> highest(static_cast<std::size_t>(communicator_.size()));
-  highest[static_cast<std::size_t>(communicator_.rank())] = stats.logprob_gap_max;
+  highest[static_cast<std::size_t>(communicator_.rank())] = m.gap_max;
   communicator_.all_sum_host(highest);
-  const double tokens = std::max(1.0, sums[1]);
-  stats.loss = sums[0];
-  stats.action_tokens = sums[1];
-  stats.entropy_mean = sums[2] / tokens;
-  stats.logprob_gap_mean = sums[3] / tokens;
-  stats.ratio_mean = sums[4] / tokens;
-  stats.logprob_gap_max = *std::max_element(highest.begin(), highest.end());
+  m.gap_max = *std::max_element(highest.begin(), highest.end());
 }
 
 // The norm is the same number on every member, so they agree on clipping and skipping without a
@@ -129,7 +150,7 @@ void Learner::apply(double factor, const AdamWOptions& options) {
   const std::span gradient(gradients_.data() + begin, static_cast<std::size_t>(shard_));
   if (factor != 1.0)
     for (float& g : gradient) g = static_cast<float>(g * factor);
-  float* masters = weights_.flat.data_ptr<float>();
+  float* masters = policy_.masters().flat.data_ptr<float>();
   if (communicator_.size() == 1) {
     optimizer_.step({masters, static_cast<std::size_t>(parameters_)}, gradient, decay_, options);
     return;
@@ -155,7 +176,7 @@ Learner::OptimizerState Learner::optimizer_state() {
 }
 
 void Learner::restore(std::span<const float> masters, const OptimizerState& state) {
-  std::copy(masters.begin(), masters.end(), weights_.flat.data_ptr<float>());
+  std::copy(masters.begin(), masters.end(), policy_.masters().flat.data_ptr<float>());
   const auto shard_of = [&](std::vector<float> all) {
     all.resize(gradients_.size());
     const auto begin = all.begin() + communicator_.rank() * shard_;

@@ -14,6 +14,7 @@ inline constexpr const char* kGroupsAllOne = "groups_all_one";
 inline constexpr const char* kGroupsDropped = "groups_dropped";
 inline constexpr const char* kRollouts = "rollouts";
 inline constexpr const char* kFaults = "faults";
+inline constexpr const char* kMasked = "masked";
 inline constexpr const char* kTokensSampled = "tokens_sampled";
 inline constexpr const char* kTokensPerSecond = "tokens_per_second";
 inline constexpr const char* kToolCallsP50 = "tool_calls_p50";
@@ -32,10 +33,18 @@ inline constexpr const char* kLearningRate = "learning_rate";
 inline constexpr const char* kLogprobGapMax = "logprob_gap_max";
 inline constexpr const char* kLogprobGapMean = "logprob_gap_mean";
 inline constexpr const char* kRatioMean = "ratio_mean";
+inline constexpr const char* kMismatchK3Mean = "mismatch_k3_nats_mean";
+inline constexpr const char* kMismatchChi2Mean = "mismatch_chi2_mean";
+inline constexpr const char* kMismatchEssFraction = "mismatch_ess_fraction";
+inline constexpr const char* kClipHighFraction = "clip_high_fraction";
+inline constexpr const char* kClipLowFraction = "clip_low_fraction";
+inline constexpr const char* kTokensRejected = "tokens_rejected";
 inline constexpr const char* kSkippedUpdates = "skipped_updates";
 inline constexpr const char* kEntropyMean = "entropy_mean";
 inline constexpr const char* kEvalPassAt1 = "eval_pass_at_1";
 inline constexpr const char* kEvalTasks = "eval_tasks";
+inline constexpr const char* kEvalGradedTasks = "eval_graded_tasks";
 inline constexpr const char* kEvalFaults = "eval_faults";
+inline constexpr const char* kEvalMasked = "eval_masked";
 
 }  // namespace rollcall::metric

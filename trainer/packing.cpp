@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 
+#include "comms/communicator.h"
 #include "comms/error.h"
 
 namespace rollcall {
@@ -109,27 +110,26 @@ std::vector<PackedBatch> pack_sequences(std::span<const TrainSequence> sequences
   return packer.finish();
 }
 
-std::vector<LossDenominators> step_denominators(std::span<const TrainSequence> all,
-                                                std::span<const TrainSequence> packed,
-                                                std::span<const PackedBatch> batches) {
-  LossDenominators step;
-  std::map<std::int64_t, double> tokens_of_prompt;
-  for (const auto& s : all) {
-    const auto count = static_cast<double>(action_count(s));
-    if (count == 0) continue;
-    step.tokens += count;
-    step.sequences += 1;
-    tokens_of_prompt[s.prompt] += count;
-  }
-  step.prompts = static_cast<double>(tokens_of_prompt.size());
+std::vector<LossDenominators> step_denominators(std::span<const PackedBatch> batches,
+                                                Communicator& communicator) {
   std::vector<LossDenominators> result;
+  std::map<std::int64_t, double> tokens_of_prompt;  // a prompt may be in several batches
+  double tokens = 0, sequences = 0;
   for (const auto& batch : batches) {
-    auto& one = result.emplace_back(step);
-    for (const auto prompt : batch.prompts)
-      one.tokens_of_prompt.push_back(tokens_of_prompt.at(prompt));
-    for (const auto index : batch.sequences)
-      one.tokens_of_sequence.push_back(
-          static_cast<double>(action_count(packed[static_cast<std::size_t>(index)])));
+    const auto& counts = result.emplace_back(count_tokens(batch.actions));
+    tokens += counts.tokens;
+    sequences += counts.sequences;
+    for (std::size_t p = 0; p < counts.tokens_of_prompt.size(); ++p)
+      tokens_of_prompt[batch.prompts[p]] += counts.tokens_of_prompt[p];
+  }
+  const auto prompts = std::count_if(tokens_of_prompt.begin(), tokens_of_prompt.end(),
+                                     [](const auto& prompt) { return prompt.second > 0; });
+  double totals[] = {tokens, sequences, static_cast<double>(prompts)};
+  communicator.all_sum_host(totals);
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    result[i].tokens = totals[0], result[i].sequences = totals[1], result[i].prompts = totals[2];
+    for (std::size_t p = 0; p < batches[i].prompts.size(); ++p)
+      result[i].tokens_of_prompt[p] = tokens_of_prompt.at(batches[i].prompts[p]);
   }
   return result;
 }

@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "model/ops.h"
-#include "trainer/losses.h"
+#include "trainer/aggregation.h"
 
 namespace rollcall {
+
+class Communicator;
 
 // One trajectory as the learner trains it. Spans have length T and must outlive the packing.
 struct TrainSequence {
@@ -39,10 +41,9 @@ struct PackedBatch {
 std::vector<PackedBatch> pack_sequences(std::span<const TrainSequence> sequences,
                                         std::int64_t max_tokens);
 
-// Denominators of the sequences' whole step, and per batch the counts its prompts and sequences
-// need. `sequences` is the step's full list on every learner.
-std::vector<LossDenominators> step_denominators(std::span<const TrainSequence> all,
-                                                std::span<const TrainSequence> packed,
-                                                std::span<const PackedBatch> batches);
+// Denominators of the step that all learners' batches make up. A prompt's sequences must be on one
+// learner. Collective.
+std::vector<LossDenominators> step_denominators(std::span<const PackedBatch> batches,
+                                                Communicator&);
 
 }  // namespace rollcall

@@ -32,6 +32,14 @@ void Progress::keep(std::string_view line) {
   shown_ = std::chrono::steady_clock::now();
 }
 
+void Progress::clear() {
+  if (!open_) return;
+  std::fputs(kClearLine, stderr);
+  std::fflush(stderr);
+  open_ = false;
+  shown_ = {};
+}
+
 void Progress::finish() {
   if (open_) std::fputc('\n', stderr);
   open_ = false;

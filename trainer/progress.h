@@ -18,6 +18,7 @@ class Progress {
 
   void show(std::string_view line);  // replaces the line shown
   void keep(std::string_view line);  // stays on the screen; a new line begins
+  void clear();                      // makes room for what others print
   void finish();                     // ends a line left open
 
  private:

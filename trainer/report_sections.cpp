@@ -65,7 +65,7 @@ std::string tiles(const RunFacts& run) {
          tile(count(static_cast<double>(run.calls.size())), "tool calls in training") +
          tile(count(tokens), "tokens, prompts and tools included") +
          tile(count(sum_of(run, metric::kTokensSampled)), "tokens sampled") +
-         tile(count(static_cast<double>(faulted)), "rollouts left out by faults") +
+         tile(count(static_cast<double>(faulted)), "rollouts left out: faulted or masked") +
          tile(duration(sum_of(run, metric::kSecondsStep)), "in training steps") + "</div>";
 }
 

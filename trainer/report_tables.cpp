@@ -192,9 +192,9 @@ std::string faults_section(const RunFacts& run) {
   }
   const auto all = static_cast<double>(run.train.size());
   std::string html =
-      "<h2>How rollouts ended</h2><p class=\"lead\">A fault is the infrastructure's: such a "
-      "rollout is "
-      "left out, it is never a reward of 0.</p><div class=\"grid\">";
+      "<h2>How rollouts ended</h2><p class=\"lead\">A fault is the infrastructure's; masked are "
+      "those that the grader, a flag or a limit leaves out. Neither is a reward of "
+      "0.</p><div class=\"grid\">";
   html += reason_table("end", "", ends, all);
   if (faults.empty()) {
     return html +

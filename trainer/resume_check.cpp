@@ -49,7 +49,7 @@ void flatten(const YAML::Node& node, const std::string& key, Settings& settings)
   } else if (node.IsSequence()) {
     for (std::size_t i = 0; i < node.size(); ++i)
       flatten(node[i], prefix + std::to_string(i), settings);
-  } else {
+  } else if (!key.empty()) {
     settings[key] = node.IsNull() ? "" : node.as<std::string>();
   }
 }
@@ -71,6 +71,7 @@ bool is_optional(const std::string& key) {
 // key -> "key: old -> new"
 std::map<std::string, std::string> differences(const Settings& before, const Settings& after) {
   std::map<std::string, std::string> found;
+  if (before.empty()) return found;  // nothing is known of it
   const auto note = [&](const std::string& key) {
     const auto a = before.find(key), b = after.find(key);
     if ((a == before.end() || b == after.end()) && !is_optional(key)) return;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "comms/durable_file.h"
 #include "trainer/journal.h"
@@ -12,14 +13,14 @@
 namespace rollcall {
 namespace {
 
-RolloutFacts rollout_of(const Trajectory& t, double pass_threshold) {
+RolloutFacts rollout_of(const Trajectory& t) {
   RolloutFacts facts;
   facts.assignment = t.assignment;
   facts.end = t.end;
   facts.fault = t.fault;
   facts.score = t.grade.score;
   facts.reward = t.grade.reward;
-  facts.passed = facts.graded() && t.grade.score >= pass_threshold;
+  facts.passed = facts.graded() && t.grade.passed;
   facts.wall_time_s = t.wall_time_s;
   facts.generate_time_s = t.generate_time_s;
   facts.grade_latency_s = t.grade.latency_s;
@@ -44,7 +45,7 @@ void add_journal(RunFacts& run, const std::filesystem::path& file) {
   run.rows += rows;
   for (std::int64_t row = 0; row < rows; ++row) {
     const Trajectory t = reader.read_texts(row);
-    RolloutFacts facts = rollout_of(t, run.pass_threshold);
+    RolloutFacts facts = rollout_of(t);
     facts.journal = file;
     facts.row = row;
     facts.tokens = reader.token_count(row);
@@ -64,7 +65,6 @@ void read_config(RunFacts& run, const std::filesystem::path& file) {
   try {
     const YAML::Node config = YAML::Load(run.config);
     run.name = config["run"]["name"].as<std::string>(run.name);
-    run.pass_threshold = config["grader"]["pass_threshold"].as<double>(run.pass_threshold);
   } catch (const YAML::Exception&) {
   }
 }
@@ -91,7 +91,7 @@ StepFacts step_of(std::int64_t step, const std::vector<const RolloutFacts*>& rol
   double passed = 0;
   for (const RolloutFacts* rollout : rollouts) {
     if (!rollout->graded()) {
-      ++facts.faults;
+      ++(rollout->fault == FaultReason::kMasked ? facts.masked : facts.faults);
       continue;
     }
     groups[rollout->assignment.group].push_back(rollout);
@@ -102,7 +102,8 @@ StepFacts step_of(std::int64_t step, const std::vector<const RolloutFacts*>& rol
     tokens.push_back(static_cast<double>(rollout->tokens));
   }
   for (const auto& [id, members] : groups) count_group(facts, members);
-  const double graded = std::max(1.0, static_cast<double>(rewards.size()));
+  const auto graded = static_cast<double>(rewards.size());
+  if (rewards.empty()) facts.reward_mean = std::numeric_limits<double>::quiet_NaN();
   for (const double reward : rewards) facts.reward_mean += reward / graded;
   facts.pass_rate = passed / graded;
   facts.tool_calls_p50 = percentile(calls, 0.5);

@@ -46,7 +46,6 @@ struct CallFacts {
 struct RunFacts {
   std::string name;
   std::string config;  // config.yaml as it stands
-  double pass_threshold = 1.0;
   std::optional<RunResult> result;
   std::vector<MetricsLine> metrics;
   std::vector<RolloutFacts> train, valid;  // in journal order
@@ -63,10 +62,11 @@ bool is_run(const std::filesystem::path& run_dir);
 // The journals of a run, one per learner, sorted.
 std::vector<std::filesystem::path> journals_of(const std::filesystem::path& run_dir);
 
-// One step's training rollouts in numbers. Faults count in `rollouts` and `faults` alone.
+// One step's training rollouts in numbers. Faults and masked rollouts count in the first three
+// alone; without others reward and pass rate are NaN.
 struct StepFacts {
   std::int64_t step = 0;  // of the assignment: the policy had taken so many steps
-  double rollouts = 0, faults = 0;
+  double rollouts = 0, faults = 0, masked = 0;
   double reward_mean = 0, pass_rate = 0;
   double groups = 0, groups_signal = 0, groups_all_fail = 0, groups_all_pass = 0;
   double tool_calls_p50 = 0, tool_calls_p95 = 0;

@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "trainer/arrivals.h"
 #include "trainer/metric_names.h"
 
 namespace rollcall {
@@ -59,6 +60,7 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
   }
   double tokens = 0;
   for (const auto& c : collected) tokens += sampled_tokens(c);
+  const Mismatch& gap = m.update.learner.mismatch;
   namespace n = metric;
   return {{n::kRewardMean, s.reward_mean},
           {n::kPassRate, s.pass_rate},
@@ -69,6 +71,7 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
           {n::kGroupsDropped, static_cast<double>(s.groups_dropped)},
           {n::kRollouts, static_cast<double>(s.rollouts)},
           {n::kFaults, static_cast<double>(s.faults)},
+          {n::kMasked, static_cast<double>(s.masked)},
           {n::kTokensSampled, tokens},
           {n::kTokensPerSecond, tokens_per_second(m, collected)},
           {n::kToolCallsP50, percentile(calls, 0.5)},
@@ -81,28 +84,55 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
           {n::kSecondsUpdate, m.seconds_update},
           {n::kSecondsPublish, m.seconds_publish},
           {n::kSecondsJournal, m.seconds_journal},
-          {n::kLoss, m.update.loss},
-          {n::kGradNormL2, m.update.grad_norm_l2},
+          {n::kLoss, m.update.learner.loss},
+          {n::kGradNormL2, m.update.learner.grad_norm_l2},
           {n::kLearningRate, m.learning_rate},
-          {n::kLogprobGapMax, m.update.logprob_gap_max},
-          {n::kLogprobGapMean, m.update.logprob_gap_mean},
-          {n::kRatioMean, m.update.ratio_mean},
-          {n::kSkippedUpdates, m.update.skipped ? 1.0 : 0.0},
-          {n::kEntropyMean, m.update.entropy_mean}};
+          {n::kLogprobGapMax, gap.gap_max},
+          {n::kLogprobGapMean, gap.gap_mean()},
+          {n::kRatioMean, gap.ratio_mean()},
+          {n::kMismatchK3Mean, gap.k3_mean()},
+          {n::kMismatchChi2Mean, gap.chi2_mean()},
+          {n::kMismatchEssFraction, gap.ess_fraction()},
+          {n::kClipHighFraction, m.update.loss.clip_high_fraction},
+          {n::kClipLowFraction, m.update.loss.clip_low_fraction},
+          {n::kTokensRejected, m.update.loss.tokens_rejected},
+          {n::kSkippedUpdates, m.update.learner.skipped ? 1.0 : 0.0},
+          {n::kEntropyMean, m.update.learner.entropy_mean}};
 }
 
 MetricList evaluation_metrics(const Evaluation& e) {
   return {{metric::kEvalPassAt1, e.pass_at_1},
           {metric::kEvalTasks, static_cast<double>(e.tasks)},
-          {metric::kEvalFaults, static_cast<double>(e.faults)}};
+          {metric::kEvalGradedTasks, static_cast<double>(e.graded_tasks)},
+          {metric::kEvalFaults, static_cast<double>(e.faults)},
+          {metric::kEvalMasked, static_cast<double>(e.masked)}};
 }
 
 std::string step_line(const StepMetrics& m, const StepSignal& s,
                       std::span<const Collected> collected) {
-  return fmt::format("reward {:.3f}  pass@1 {:.1f} %  signal {}/{} groups  {}  {:.1f} s{}",
-                     s.reward_mean, 100 * s.pass_rate, s.groups_signal, s.groups,
-                     speed_text(m, collected), m.seconds_step,
-                     m.update.skipped ? "  update skipped: gradient not finite" : "");
+  Arrivals arrivals;
+  for (const Collected& c : collected) arrivals.add(c.trajectory);
+  const bool graded = s.rollouts > s.faults + s.masked;
+  return fmt::format(
+      "{}  signal {}/{} groups{}  {}  {:.1f} s{}{}",
+      graded ? fmt::format("reward {:.3f}  pass@1 {:.1f} %", s.reward_mean, 100 * s.pass_rate)
+             : "no rollout graded",
+      s.groups_signal, s.groups, arrivals.left_out(), speed_text(m, collected), m.seconds_step,
+      m.update.learner.action_tokens == 0 ? "  no update: no group has a signal" : "",
+      m.update.learner.skipped ? "  update skipped: gradient not finite" : "");
+}
+
+std::string evaluation_line(const Evaluation& e) {
+  std::string line = "held-out pass@1 unknown: no rollout graded";
+  if (e.graded_tasks > 0)
+    line = fmt::format("held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)", 100 * e.pass_at_1,
+                       100 * e.low_95, 100 * e.high_95, e.graded_tasks);
+  if (e.faults + e.masked > 0)
+    line += fmt::format(
+        "; left out: {} of {} rollouts ({} faults, {} masked), and with them {} of {} tasks",
+        e.faults + e.masked, e.tasks * e.samples, e.faults, e.masked, e.tasks - e.graded_tasks,
+        e.tasks);
+  return line;
 }
 
 }  // namespace rollcall

@@ -6,10 +6,10 @@
 #include <string>
 
 #include "trainer/collector.h"
-#include "trainer/learner.h"
 #include "trainer/metrics.h"
 #include "trainer/step_plan.h"
 #include "trainer/training_loop.h"
+#include "trainer/update.h"
 
 namespace rollcall {
 
@@ -23,7 +23,7 @@ struct StepMetrics {
   double seconds_step = 0, seconds_rollout = 0, seconds_journal = 0, seconds_update = 0,
          seconds_publish = 0;
   double learning_rate = 0;
-  UpdateStats update;
+  StepUpdate update;
 };
 
 MetricList step_metrics(const StepMetrics&, const StepSignal&, std::span<const Collected>);
@@ -31,5 +31,7 @@ MetricList evaluation_metrics(const Evaluation&);
 
 // The step in one line for a person.
 std::string step_line(const StepMetrics&, const StepSignal&, std::span<const Collected>);
+// The evaluation in one line, with what was left out of it.
+std::string evaluation_line(const Evaluation&);
 
 }  // namespace rollcall

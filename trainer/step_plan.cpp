@@ -42,6 +42,10 @@ std::vector<Group> valid_groups(std::span<const Collected> collected) {
   return groups;
 }
 
+bool carries_gradient(std::span<const double> advantages) {
+  return std::any_of(advantages.begin(), advantages.end(), [](double a) { return a != 0; });
+}
+
 void count_group(StepSignal& signal, std::span<const double> rewards) {
   if (has_signal(rewards)) {
     ++signal.groups_signal;
@@ -73,7 +77,7 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
 }
 
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
-                          AdvantageKind kind, double pass_threshold, std::int64_t step) {
+                          const AdvantageOptions& options, std::int64_t step) {
   StepBatch batch;
   for (const auto& c : collected) {
     if (c.row >= committed_rows) {
@@ -83,12 +87,13 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
     const Trajectory& t = c.trajectory;
     batch.uses.push_back({c.row, step, t.grade.reward, 0.0, false});
     ++batch.signal.rollouts;
-    if (!valid(t)) ++batch.signal.faults;
+    batch.signal.faults += infrastructure_failed(t.fault) ? 1 : 0;
+    batch.signal.masked += t.fault == FaultReason::kMasked ? 1 : 0;
     batch.signal.reward_mean += valid(t) ? t.grade.reward : 0.0;
-    batch.signal.pass_rate += valid(t) && t.grade.score >= pass_threshold ? 1.0 : 0.0;
+    batch.signal.pass_rate += valid(t) && t.grade.passed ? 1.0 : 0.0;
   }
-  const auto graded =
-      static_cast<double>(std::max<std::int64_t>(1, batch.signal.rollouts - batch.signal.faults));
+  const auto graded = static_cast<double>(batch.signal.rollouts - batch.signal.faults -
+                                          batch.signal.masked);  // of 0 there is no mean: NaN
   batch.signal.reward_mean /= graded;
   batch.signal.pass_rate /= graded;
 
@@ -107,11 +112,11 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
     auto& of_group = rewards.emplace_back();
     for (const auto i : g.members) of_group.push_back(collected[i].trajectory.grade.reward);
   }
-  const auto advantages = group_advantages(rewards, kind);
+  const auto advantages = group_advantages(rewards, options);
   std::int64_t prompt = 0;
   for (std::size_t g = 0; g < groups.size(); ++g) {
     count_group(batch.signal, rewards[g]);
-    if (!has_signal(rewards[g])) continue;
+    if (!carries_gradient(advantages[g])) continue;
     for (std::size_t m = 0; m < groups[g].members.size(); ++m) {
       const std::size_t i = groups[g].members[m];
       batch.uses[i].advantage = advantages[g][m];

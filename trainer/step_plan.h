@@ -27,8 +27,9 @@ struct StepSignal {
   std::int64_t groups_signal = 0;  // rewards differ
   std::int64_t groups_all_zero = 0, groups_all_one = 0;
   std::int64_t groups_dropped = 0;  // fewer than two valid members, or versions mixed
-  std::int64_t rollouts = 0, faults = 0;
-  double reward_mean = 0, pass_rate = 0;  // over valid rollouts
+  std::int64_t rollouts = 0;
+  std::int64_t faults = 0, masked = 0;    // rollouts left out
+  double reward_mean = 0, pass_rate = 0;  // over valid rollouts; NaN if there are none
 };
 
 struct StepBatch {
@@ -40,11 +41,12 @@ struct StepBatch {
 
 // Groups by id, members by launch index (the order of `collected`): rewards, advantages, and which
 // trajectories carry gradient. A fault leaves loss and baseline; a group without two valid members
-// is dropped; a group without variance stays in the statistics and leaves the loss; a group whose
-// members were sampled by different policy versions is dropped and counted. Throws Error for a
-// trajectory whose row is not below `committed_rows`: no update rests on what a crash could lose.
+// is dropped; a group without variance, or with no advantage but 0, stays in the statistics and
+// leaves the loss; a group whose members were sampled by different policy versions is dropped and
+// counted. Throws Error for a trajectory whose row is not below `committed_rows`: no update rests
+// on what a crash could lose.
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
-                          AdvantageKind kind, double pass_threshold, std::int64_t step);
+                          const AdvantageOptions&, std::int64_t step);
 
 // The sequences of a step's loss, viewing `trajectories`.
 std::vector<TrainSequence> train_sequences(std::span<const Trajectory* const> trajectories,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace rollcall {
 
@@ -23,14 +24,31 @@ struct BatchOptions {            // batch:
   std::int64_t group_size = 16;  // rollouts per group, >= 2
 };
 
+// One correction between the sampler's policy mu and the learner's policy `old` at the start of the
+// step, from rho = old / mu. Kinds and what the bounds mean: corrections.h.
+enum class CorrectionKind { kTokenTis, kSeqTis, kSeqMask, kGeoMask, kK3Mask, kIcepop, kVeto };
+struct Correction {
+  CorrectionKind kind = CorrectionKind::kTokenTis;
+  double low = 0;   // of geo_mask, icepop, veto
+  double high = 0;  // upper bound; `cap` and `max` of the kinds that have one bound
+};
+
 // `algorithm:` every value of the profile agent_sparse_v1.
 struct AlgorithmOptions {
   std::string profile = "agent_sparse_v1";
   std::string advantage = "rloo_batch_std";
+  std::int64_t passk_k = 4;  // passk: rollouts of which the best counts, >= 1
   std::string loss = "cispo";
   double clip_low = 1.0;  // ratio kept in [1 - clip_low, 1 + clip_high]
   double clip_high = 4.0;
-  double dual_clip = 0;  // ppo_clip: bound at -dual_clip * A where A < 0; 0: off
+  double dual_clip = 0;            // ppo_clip: bound at -dual_clip * A where A < 0; 0: off
+  double divergence = 0.2;         // dppo_tv: largest |current - anchor| of a probability
+  double ratio_cap = 20;           // dppo_tv
+  double tau_positive = 1;         // sapo: temperature where A > 0
+  double tau_negative = 1.05;      // sapo: where A <= 0
+  std::string anchor = "rollout";  // whose log-probabilities the ratio is taken against, or "old"
+  std::vector<Correction> corrections;
+  double kl_coef = 0;  // this version: 0, no reference policy is loaded
   std::string aggregation = "prompt_mean";
   double aggregation_constant = 1;  // divisor of seq_mean_token_sum_const
   double learning_rate = 1e-6;
@@ -41,6 +59,7 @@ struct AlgorithmOptions {
   std::int64_t warmup_steps = 10;
   double max_grad_norm = 1.0;             // global L2; 0: no clipping
   std::int64_t microbatch_tokens = 8192;  // packed tokens per forward/backward
+  bool activation_checkpointing = false;  // compute layers again in the backward pass
 };
 
 struct AlarmOptions {         // alarms: each ends the run with exit code 4; 0: off
@@ -67,6 +86,7 @@ struct SftOptions {            // sft:
   double weight_decay = 0.01;
   std::uint64_t seed = 0;
   std::string out;            // Hugging Face directory to write
+  std::string adapter_out;    // PEFT directory to write too, of a LoRA run; empty: none
   bool from_scratch = false;  // random weights of model.path's config.json
 };
 

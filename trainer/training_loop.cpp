@@ -2,7 +2,6 @@
 #include "trainer/training_loop.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <chrono>
@@ -17,6 +16,7 @@
 #include "comms/rollout_link.h"
 #include "model/published_weights.h"
 #include "model/stored_weights.h"
+#include "trainer/arrivals.h"
 #include "trainer/checkpoint.h"
 #include "trainer/collector.h"
 #include "trainer/evaluation.h"
@@ -38,9 +38,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string fingerprint(const FlatWeights& weights) {
-  return fmt::format("{:016x}",
-                     XXH3_64bits(weights.flat.const_data_ptr<float>(), weights.flat.nbytes()));
+// Warns of the first fault of each reason.
+void note_arrival(const Trajectory& t, const std::string& where, Arrivals& arrivals,
+                  Progress& progress) {
+  if (!arrivals.add(t)) return;
+  progress.clear();
+  log_warning(
+      fmt::format("{}: a rollout is left out: {}: {}", where, to_string(t.fault), t.fault_detail));
 }
 
 class TrainingLoop {
@@ -73,6 +77,12 @@ class TrainingLoop {
   bool evaluation_due() const { return due(setup_.eval.every_steps) && step_ < setup_.run.steps; }
   fs::path checkpoints() const { return setup_.run_dir / "checkpoints"; }
   fs::path journal_file() const { return setup_.run_dir / "journal" / "learner-0.h5"; }
+
+  // To the person who watches, and to the log.
+  void tell(const std::string& line) {
+    progress_.keep(line);
+    log_debug(line);
+  }
 
   void start_or_resume() {
     fs::create_directories(journal_file().parent_path());
@@ -111,24 +121,29 @@ class TrainingLoop {
   // What the journal says of its run: what the setup says, and the weights the run began with.
   std::string about() const {
     auto about = nlohmann::ordered_json::parse(setup_.about);
-    about["initial_weights_xxh3"] = fingerprint(updater_.weights());
+    about["initial_weights_xxh3"] = fingerprint(spec_, updater_.policy().source());
     return about.dump();
   }
 
   void publish() {
     server_.publish(step_, [this](std::span<std::byte> out) {
-      write_published(spec_, policy_dtype(setup_.dtype), source_of(updater_.weights().tensors),
-                      out);
+      write_published(spec_, policy_dtype(setup_.dtype), updater_.policy().source(), out);
     });
   }
 
   // Collects while the progress line shows how far it is; empty if the run shall stop.
   std::vector<Collected> collect(std::span<const Assignment> plan, std::string_view what) {
     const auto begin = Clock::now();
-    auto collected = collector_->collect(plan, [&](std::int64_t arrived) {
-      progress_.show(fmt::format("step {}/{}  {} {}/{}  in flight {}  waiting for {}  {}", step_,
-                                 setup_.run.steps, what, arrived, plan.size(), server_.in_flight(),
-                                 server_.in_flight() > 0 ? "rollouts" : "workers", last_line_));
+    Arrivals arrivals;
+    const auto arrived = [&](const Trajectory& t) {
+      all_arrivals_.add(t);
+      note_arrival(t, fmt::format("step {}", step_), arrivals, progress_);
+    };
+    auto collected = collector_->collect(plan, arrived, [&] {
+      progress_.show(fmt::format(
+          "step {}/{}  {} {}/{}  in flight {}  waiting for {}{}  {}", step_, setup_.run.steps, what,
+          arrivals.count(), plan.size(), server_.in_flight(),
+          server_.in_flight() > 0 ? "rollouts" : "workers", arrivals.left_out(), last_line_));
       return !stop_requested_();
     });
     stopping_ = collected.empty() && !plan.empty();
@@ -151,11 +166,11 @@ class TrainingLoop {
     auto mark = Clock::now();
     const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);
-    refuse_if_all_faulted(collected);
+    refuse_if_all_lost(collected, "the step");
 
-    const StepBatch batch =
-        make_step_batch(collected, committed_rows, advantage_kind(setup_.algorithm.advantage),
-                        setup_.pass_threshold, step_);
+    const AlgorithmOptions& a = setup_.algorithm;
+    const StepBatch batch = make_step_batch(
+        collected, committed_rows, {.kind = advantage_kind(a.advantage), .k = a.passk_k}, step_);
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });
@@ -170,25 +185,12 @@ class TrainingLoop {
     record.seconds_step = seconds_since(begin);
     metrics_->append(step_, step_metrics(record, batch.signal, collected));
     last_line_ = step_line(record, batch.signal, collected);
-    progress_.keep(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
+    tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
   }
 
   // Between micro-batches: heartbeats and the like. Nothing is in flight then, so nothing may
   // arrive.
   void keep_links_alive() { server_.poll(); }
-
-  static void refuse_if_all_faulted(std::span<const Collected> collected) {
-    const bool any = std::any_of(collected.begin(), collected.end(), [](const Collected& c) {
-      return c.trajectory.fault == FaultReason::kNone;
-    });
-    if (any) return;
-    const Trajectory& first = collected.front().trajectory;
-    throw Error(
-        fmt::format("every rollout of the step failed in the infrastructure; the first: {} ({})",
-                    to_string(first.fault), first.fault_detail),
-        "check that the tool servers and the grader answer, then start the run again: it resumes",
-        ExitCode::kNoEndpoint);
-  }
 
   // In this life of the run or, before a resume, in an earlier one.
   bool evaluated() const {
@@ -205,15 +207,12 @@ class TrainingLoop {
     const auto collected = collect(plan, "held-out");
     if (stopping_) return;
     journal_->commit();
-    refuse_if_all_faulted(collected);
-    const Evaluation e = evaluate_rollouts(collected, setup_.pass_threshold);
-    const EvalScore score{e.pass_at_1, e.low_95, e.high_95, e.tasks, e.samples};
-    (step_ == 0 ? result_.before : result_.after) = score;
+    refuse_if_all_lost(collected, "the evaluation");
+    const Evaluation e = evaluate_rollouts(collected);
+    (step_ == 0 ? result_.before : result_.after) = e;
     write_result(setup_.run_dir, result_);  // before the metrics, which evaluated() asks first
     metrics_->append(step_, evaluation_metrics(e));
-    progress_.keep(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)",
-                               step_, setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95,
-                               100 * e.high_95, e.tasks));
+    tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, evaluation_line(e)));
   }
 
   void save() {
@@ -228,6 +227,7 @@ class TrainingLoop {
     result_.step = step_;
     write_result(setup_.run_dir, result_);
     saved_step_ = step_;
+    log_debug("saved " + result_.checkpoint);
   }
 
   // The run stays resumable: whatever of the open step arrived is in the journal, behind the rows
@@ -248,8 +248,13 @@ class TrainingLoop {
     if (stopping_) return stop();
     if (saved_step_ != step_) save();
     const fs::path out = setup_.run_dir / "export";
-    export_model(setup_.model_dir, updater_.weights().tensors, setup_.dtype, out);
+    export_model(setup_.model_dir, updater_.policy().all_weights(spec_).tensors, setup_.dtype, out);
     result_.export_dir = out.string();
+    if (const LoraAdapter* adapter = updater_.policy().adapter()) {
+      const fs::path adapter_out = setup_.run_dir / "adapter";
+      export_adapter(*adapter, setup_.model_dir, adapter_out);
+      result_.adapter_dir = adapter_out.string();
+    }
     result_.status = RunStatus::kDone;
     result_.exit_code = 0;
     conclude();
@@ -258,11 +263,17 @@ class TrainingLoop {
 
   void conclude() {
     progress_.finish();
+    if (all_arrivals_.faults() > 0)
+      log_warning(fmt::format(
+          "{} of {} rollouts since this start ended in a fault and are left "
+          "out, most by {}; rollcall inspect and the report show them",
+          all_arrivals_.faults(), all_arrivals_.count(), all_arrivals_.most_frequent_fault()));
     result_.step = step_;
     result_.report = (setup_.run_dir / "report.html").string();
     journal_.reset();
     write_result(setup_.run_dir, result_);
     write_report(setup_.run_dir);
+    log_debug(result_.message.empty() ? "done" : result_.message);
     updater_.dismiss();
   }
 
@@ -280,6 +291,7 @@ class TrainingLoop {
   std::int64_t step_ = 0, next_group_ = 0, saved_step_ = -1;
   bool stopping_ = false;
   double seconds_collecting_ = 0;
+  Arrivals all_arrivals_;
   std::string last_line_;
 };
 
@@ -305,13 +317,18 @@ Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, Rollou
   Journal journal(folder / "journal.h5", setup.about);
   Progress progress(setup.live_progress);
   const auto plan = plan_evaluation(setup, 0);
-  const auto collected = Collector(server, journal).collect(plan, [&](std::int64_t arrived) {
-    progress.show(
-        fmt::format("held-out {}/{}  in flight {}", arrived, plan.size(), server.in_flight()));
+  Arrivals arrivals;
+  const auto arrived = [&](const Trajectory& t) {
+    note_arrival(t, "held-out", arrivals, progress);
+  };
+  const auto collected = Collector(server, journal).collect(plan, arrived, [&] {
+    progress.show(fmt::format("held-out {}/{}  in flight {}{}", arrivals.count(), plan.size(),
+                              server.in_flight(), arrivals.left_out()));
     return true;
   });
   journal.commit();
-  return evaluate_rollouts(collected, setup.pass_threshold);
+  refuse_if_all_lost(collected, "the evaluation");
+  return evaluate_rollouts(collected);
 }
 
 }  // namespace rollcall

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "model/model_spec.h"
 #include "trainer/result.h"
 #include "trainer/train_options.h"
+#include "trainer/trained_policy.h"
 
 namespace rollcall {
 
@@ -23,10 +25,10 @@ struct TrainSetup {
   AlarmOptions alarms;
   CheckpointOptions checkpoint;
   EvalOptions eval;
-  double pass_threshold = 1.0;      // score from which a rollout counts as passed
   std::int64_t train_tasks = 0;     // rows of data.train
   std::int64_t valid_tasks = 0;     // rows of data.valid; 0: no evaluation
   std::filesystem::path model_dir;  // the checkpoint trained from
+  std::optional<LoraStart> lora;    // nothing: every weight is trained
   std::filesystem::path run_dir;    // runs/<name>
   std::string dtype = "float32";    // of the policy's weights, exported and published
   std::string effective_config;     // YAML, secrets as ${NAME}
@@ -45,15 +47,9 @@ RunResult run_lead_learner(const TrainSetup&, const ModelSpec&, Communicator&, R
 // goodbye.
 void run_following_learner(const TrainSetup&, const ModelSpec&, Communicator&);
 
-// Held-out evaluation of the policy in `model_dir` with no training: the pass rate of every task.
-struct Evaluation {
-  double pass_at_1 = 0;            // mean over tasks of the share of passed rollouts
-  double low_95 = 0, high_95 = 0;  // normal approximation over tasks, clipped to [0, 1]
-  std::int64_t tasks = 0, samples = 0, faults = 0;
-  std::int64_t rollouts = 0;
-};
-// The workers load it themselves (WorkerSetup::loads_model); the server publishes nothing but its
-// version.
+// Held-out evaluation of the policy in `model_dir` with no training. The workers load it themselves
+// (WorkerSetup::loads_model); the server publishes nothing but its version. Throws Error
+// (kNoEndpoint) if the infrastructure lost every rollout.
 Evaluation run_evaluation(const TrainSetup&, const ModelSpec&, RolloutServer&);
 
 }  // namespace rollcall

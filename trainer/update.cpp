@@ -8,7 +8,6 @@
 #include "comms/durable_file.h"
 #include "comms/error.h"
 #include "comms/wire.h"
-#include "trainer/losses.h"
 
 namespace rollcall {
 namespace {
@@ -18,20 +17,14 @@ namespace fs = std::filesystem;
 // First byte of what the lead announces.
 enum class Verb : char { kUpdate, kSave, kRestore, kDismiss };
 
-FlatWeights initial_weights(const ModelSpec& spec, const fs::path& dir) {
-  FlatWeights weights = make_flat_weights(spec);
-  load_weights(dir, spec, weights);
-  return weights;
-}
-
 }  // namespace
 
 Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator)
     : setup_(setup),
       communicator_(communicator),
       model_config_(read_file(setup.model_dir / "config.json")),
-      learner_(spec, initial_weights(spec, setup.model_dir), setup.valid_ids, communicator,
-               policy_dtype(setup.dtype)) {}
+      learner_(spec, load_policy(setup.model_dir, spec, policy_dtype(setup.dtype), setup.lora),
+               setup.valid_ids, communicator, policy_dtype(setup.dtype)) {}
 
 double Updater::learning_rate(std::int64_t step) const {
   return warmup_learning_rate(setup_.algorithm.learning_rate, setup_.algorithm.warmup_steps, step);
@@ -41,8 +34,8 @@ void Updater::announce(std::string message) {
   if (communicator_.size() > 1) communicator_.broadcast(message);
 }
 
-UpdateStats Updater::update(std::span<const Collected> collected, const StepBatch& batch,
-                            std::int64_t step, const std::function<void()>& between) {
+StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch& batch,
+                           std::int64_t step, const std::function<void()>& between) {
   std::vector<const Trajectory*> trajectories;
   std::vector<double> advantages;
   for (const std::size_t i : batch.in_loss) {
@@ -64,7 +57,7 @@ UpdateStats Updater::update(std::span<const Collected> collected, const StepBatc
   return train(trajectories, advantages, batch.prompt, step, between);
 }
 
-UpdateStats Updater::train_announced(std::string_view bytes) {
+StepUpdate Updater::train_announced(std::string_view bytes) {
   ByteReader message(bytes, "update");
   message.enumerator(Verb::kDismiss);
   const auto step = message.number<std::int64_t>();
@@ -82,32 +75,30 @@ UpdateStats Updater::train_announced(std::string_view bytes) {
   return train(pointers, advantages, prompts, step, [] {});
 }
 
-UpdateStats Updater::train(std::span<const Trajectory* const> trajectories,
-                           std::span<const double> advantages,
-                           std::span<const std::int64_t> prompts, std::int64_t step,
-                           const std::function<void()>& between) {
+StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
+                          std::span<const double> advantages, std::span<const std::int64_t> prompts,
+                          std::int64_t step, const std::function<void()>& between) {
   const AlgorithmOptions& a = setup_.algorithm;
   const auto all = train_sequences(trajectories, advantages, prompts);
   std::vector<TrainSequence> mine;  // prompts are dealt round robin
   for (const auto& s : all)
     if (s.prompt % communicator_.size() == communicator_.rank()) mine.push_back(s);
   const auto batches = pack_sequences(mine, a.microbatch_tokens);
-  const auto denominators = step_denominators(all, mine, batches);
-  LossOptions options;
-  options.kind = loss_kind(a.loss);
-  options.aggregation = aggregation_kind(a.aggregation);
-  options.clip_low = a.clip_low;
-  options.clip_high = a.clip_high;
-  options.dual_clip = a.dual_clip;
-  options.constant = a.aggregation_constant;
-  const auto loss = [&](std::size_t i, const TokenLogprobs& current) {
-    return policy_loss(batches[i].actions, current.logprobs, denominators[i], options).loss;
-  };
-  return learner_.update(batches, loss,
-                         {{learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
-                          a.max_grad_norm,
-                          setup_.alarms.logprob_gap},
-                         between);
+  // Corrections compare the sampler with the weights at the start of the step: one more forward
+  // pass.
+  std::vector<at::Tensor> old_logprobs;
+  if (!a.corrections.empty()) old_logprobs = learner_.logprobs(batches, between);
+  StepLoss loss(a, batches, old_logprobs, communicator_);
+  StepUpdate result;
+  result.learner = learner_.update(
+      batches,
+      [&](std::size_t i, const TokenLogprobs& current) { return loss.share(i, current.logprobs); },
+      {{learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
+       a.max_grad_norm,
+       setup_.alarms.logprob_gap},
+      between);
+  result.loss = loss.stats();
+  return result;
 }
 
 fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
@@ -115,7 +106,9 @@ fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
   auto optimizer = learner_.optimizer_state();
   state.optimizer_steps = optimizer.steps;
   state.spec = model_config_;
-  const auto& flat = weights().flat;
+  state.lora = policy().lora();
+  state.base_xxh3 = policy().base_xxh3();
+  const auto& flat = policy().masters().flat;
   state.masters.assign(flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel());
   state.first_moment = std::move(optimizer.first_moment);
   state.second_moment = std::move(optimizer.second_moment);
@@ -129,14 +122,29 @@ TrainState Updater::restore(const fs::path& folder) {
 
 TrainState Updater::load(const fs::path& folder) {
   TrainState state = load_checkpoint(folder);
-  if (state.spec != model_config_ ||
-      state.masters.size() != static_cast<std::size_t>(weights().flat.numel()))
-    throw input_error(
-        "checkpoint " + folder.string() + " was made from another model than " +
-            setup_.model_dir.string(),
-        "set model.path to the model the run began with, or give the run another name");
+  refuse_foreign(state, folder);
   learner_.restore(state.masters, {state.optimizer_steps, state.first_moment, state.second_moment});
   return state;
+}
+
+void Updater::refuse_foreign(const TrainState& state, const fs::path& folder) const {
+  const auto refuse = [&](const std::string& what, const std::string& key) {
+    throw input_error("checkpoint " + folder.string() + " " + what,
+                      "set " + key + " to what the run began with, or give the run another name");
+  };
+  const auto named = [](const std::optional<LoraOptions>& lora) {
+    return lora ? "an adapter (" + describe(*lora) + ")" : "all weights";
+  };
+  if (state.spec != model_config_)
+    refuse("was made from another model than " + setup_.model_dir.string(), "model.path");
+  if (state.lora != policy().lora())
+    refuse("trains " + named(state.lora) + ", the run file asks for " + named(policy().lora()),
+           "model.train, model.lora and model.adapter");
+  if (state.base_xxh3 != policy().base_xxh3())
+    refuse("trains an adapter of other weights than those in " + setup_.model_dir.string(),
+           "model.path");
+  if (state.masters.size() != static_cast<std::size_t>(policy().masters().flat.numel()))
+    refuse("has another number of parameters than " + setup_.model_dir.string(), "model.path");
 }
 
 void Updater::dismiss() { announce(std::string(1, static_cast<char>(Verb::kDismiss))); }

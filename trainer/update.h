@@ -7,10 +7,16 @@
 
 #include "trainer/checkpoint.h"
 #include "trainer/learner.h"
+#include "trainer/step_loss.h"
 #include "trainer/step_plan.h"
 #include "trainer/training_loop.h"
 
 namespace rollcall {
+
+struct StepUpdate {
+  UpdateStats learner;
+  StepLoss::Stats loss;
+};
 
 // The learners' joint work. The lead calls the verbs; each is announced to the other learners, who
 // run follow() and take their part in the same order. Single thread.
@@ -18,12 +24,12 @@ class Updater {
  public:
   Updater(const TrainSetup&, const ModelSpec&, Communicator&);
 
-  const FlatWeights& weights() const { return learner_.weights(); }
+  const TrainedPolicy& policy() const { return learner_.policy(); }
   double learning_rate(std::int64_t step) const;
 
   // One policy-gradient update from a step's trajectories.
-  UpdateStats update(std::span<const Collected>, const StepBatch&, std::int64_t step,
-                     const std::function<void()>& between);
+  StepUpdate update(std::span<const Collected>, const StepBatch&, std::int64_t step,
+                    const std::function<void()>& between);
   // Fills in weights and optimizer and writes the checkpoint; returns its folder.
   std::filesystem::path save(const std::filesystem::path& dir, TrainState state, int keep);
   // Everyone loads the checkpoint; returns what it says.
@@ -35,10 +41,11 @@ class Updater {
  private:
   void announce(std::string message);
   TrainState load(const std::filesystem::path& folder);
-  UpdateStats train(std::span<const Trajectory* const>, std::span<const double> advantages,
-                    std::span<const std::int64_t> prompts, std::int64_t step,
-                    const std::function<void()>& between);
-  UpdateStats train_announced(std::string_view message);
+  void refuse_foreign(const TrainState&, const std::filesystem::path& folder) const;
+  StepUpdate train(std::span<const Trajectory* const>, std::span<const double> advantages,
+                   std::span<const std::int64_t> prompts, std::int64_t step,
+                   const std::function<void()>& between);
+  StepUpdate train_announced(std::string_view message);
 
   const TrainSetup& setup_;
   Communicator& communicator_;

@@ -56,8 +56,8 @@ class Run:
         self.file.write_text(json.dumps(settings, indent=1))  # JSON is YAML too
         self.shared_files = set()  # under /dev/shm, seen in use, now and then while a process is waited for
 
-    def start(self, *arguments):
-        command = [ROLLCALL, "train", str(self.file), *arguments]
+    def start(self, *arguments, command="train"):
+        command = [ROLLCALL, command, str(self.file), *arguments]
         return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self, process, seconds=60):
@@ -77,8 +77,22 @@ class Run:
     def train(self, *arguments, seconds=60):
         return self.finish(self.start(*arguments), seconds)
 
+    def evaluate(self, seconds=60):
+        """`rollcall eval`: its exit code, what it printed, what it wrote to stderr."""
+        process = self.start(command="eval")
+        output, errors = process.communicate(timeout=seconds)
+        return process.returncode, output, errors
+
     def note_shared_files(self):
         self.shared_files |= processes.shared_files(self.file)
+
+    def signal(self, number, *ranks):
+        found = processes.ranks(self.file)
+        for rank in ranks:
+            os.kill(found[rank], number)
+
+    def log(self, rank):
+        return (self.dir / "log" / f"rank-{rank}.log").read_text()
 
     def kill(self, process):
         """kill -9 for every process of the run."""
@@ -146,13 +160,14 @@ class Case(unittest.TestCase):
         self.assertEqual(run.result()["status"], "done")
         return run
 
-    def undisturbed_digests(self, steps=3):
+    def undisturbed_digests(self, steps=3, learners=1):
         """Checksums of a run of the usual settings, made once for all tests of a file."""
-        if steps not in Case._undisturbed:
-            run = self.trained("undisturbed", run={"steps": steps}, cluster={"workers": 2})
+        if (steps, learners) not in Case._undisturbed:
+            cluster = {"learners": learners, "workers": 2}
+            run = self.trained(f"undisturbed{learners}", run={"steps": steps}, cluster=cluster)
             self.assert_learnt(run)
-            Case._undisturbed[steps] = run.digests(steps)
-        return Case._undisturbed[steps]
+            Case._undisturbed[steps, learners] = run.digests(steps)
+        return Case._undisturbed[steps, learners]
 
     def assert_learnt(self, run):
         """Guards the comparisons of checkpoints: there was something to learn in every step."""
@@ -168,6 +183,12 @@ class Case(unittest.TestCase):
             time.sleep(0.02)
         self.assertEqual(processes.of_run(run.file), [], "processes are left over")
         self.assertEqual([file for file in run.shared_files if file.exists()], [], "shared memory is left over")
+
+    def wait_for(self, condition, what, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.05)
 
     @contextlib.contextmanager
     def running(self, run):

@@ -5,6 +5,8 @@ import unittest
 
 from case import Case
 
+AGREEMENT = {"mismatch_k3_nats_mean": 0, "mismatch_chi2_mean": 0, "mismatch_ess_fraction": 1, "tokens_rejected": 0}
+
 
 class Determinism(Case):
     def test_number_of_workers_does_not_reach_the_weights(self):
@@ -34,6 +36,20 @@ class Determinism(Case):
         one = self.trained("one").metrics()[0]
         two = self.trained("two", cluster={"learners": 2}).metrics()[0]
         for name in ("reward_mean", "tokens_sampled", "loss", "grad_norm_l2", "entropy_mean", "ratio_mean"):
+            self.assertAlmostEqual(two[name], one[name], delta=1e-5 * max(1, abs(one[name])), msg=name)
+
+    def test_corrections_change_nothing_where_sampler_and_learner_agree(self):
+        plain = self.trained("plain", run={"steps": 2})
+        masked = self.trained("masked", run={"steps": 2}, algorithm={"corrections": ["geo_mask", "k3_mask", "veto"]})
+        self.assertEqual(masked.digests(2), plain.digests(2))
+        for line in masked.metrics():
+            self.assertEqual([line[name] for name in AGREEMENT], list(AGREEMENT.values()))
+
+    def test_two_learners_agree_on_what_corrections_leave(self):
+        algorithm = {"advantage": "passk", "passk_k": 2, "loss": "sapo", "anchor": "old", "corrections": ["token_tis", "icepop"]}
+        one = self.trained("one", run={"steps": 1}, algorithm=algorithm).metrics()[0]
+        two = self.trained("two", run={"steps": 1}, algorithm=algorithm, cluster={"learners": 2}).metrics()[0]
+        for name in ("loss", "grad_norm_l2"):
             self.assertAlmostEqual(two[name], one[name], delta=1e-5 * max(1, abs(one[name])), msg=name)
 
 

@@ -32,7 +32,7 @@ class TestHandler(Handler):
         if self.server.raw_reply is not None:
             self._send(*self.server.raw_reply)
         elif self.path == "/grade":
-            self._reply(200, coin(json.loads(body)))
+            self._reply(200, self.server.grade(json.loads(body)))
         elif self.server.tool_fails(self.headers):
             self._reply(500, {"error": "made to fail"})
         else:
@@ -48,11 +48,12 @@ class TestHandler(Handler):
 
 class Endpoints(LedgerServer):
     """Serves in threads of the test. `raw_reply`, a status and a body, answers everything instead. `tool_fails` tells by the
-    headers of a tool call whether it gets a 500."""
+    headers of a tool call whether it gets a 500. `grade` makes the reply to a grade request."""
 
     def __init__(self, raw_reply=None):
         self.raw_reply = raw_reply
         self.tool_fails = lambda headers: False
+        self.grade = coin
         self.requests = {"/call": 0, "/grade": 0}
         self._lock = threading.Lock()
         self._hold_from = None

@@ -4,7 +4,7 @@
 import h5py
 
 TRAIN, VALID = 0, 1
-NO_FAULT = 0
+NO_FAULT, MASKED = 0, 3
 COMMITTED_ROWS = 2  # place in the dataset `counts`
 
 

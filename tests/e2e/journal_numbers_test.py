@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run reports follows from its journal, which a reader may open at any time."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ import unittest
 import urllib.request
 
 import journal_file
+import numpy
 import processes
 from case import Case, environment, make_data
+from endpoints import coin
 from places import LEDGER, ROLLCALL
 
 
@@ -23,14 +26,17 @@ def percentile(values, share):
 def numbers_of(rows, sampled_tokens, tool_events):
     """What metrics.jsonl says of the rollouts of a step; the arguments are parallel."""
     graded = rows[rows["fault"] == journal_file.NO_FAULT]
-    rewards = [graded["reward"][graded["group"] == group].tolist() for group in set(graded["group"].tolist())]
+    groups = set(rows["group"].tolist())
+    rewards = [of_group for group in groups if len(of_group := graded["reward"][graded["group"] == group].tolist()) >= 2]
     calls = [len(events) for events in tool_events]
     return {
         "reward_mean": graded["reward"].mean(),
-        "pass_rate": (graded["score"] >= 1).mean(),
+        "pass_rate": graded["passed"].mean(),
         "rollouts": len(rows),
-        "faults": len(rows) - len(graded),
-        "groups": len(rewards),
+        "faults": int((~numpy.isin(rows["fault"], [journal_file.NO_FAULT, journal_file.MASKED])).sum()),
+        "masked": int((rows["fault"] == journal_file.MASKED).sum()),
+        "groups": len(groups),
+        "groups_dropped": len(groups) - len(rewards),
         "groups_signal": sum(len(set(of_group)) > 1 for of_group in rewards),
         "groups_all_zero": sum(set(of_group) == {0} for of_group in rewards),
         "groups_all_one": sum(set(of_group) == {1} for of_group in rewards),
@@ -61,17 +67,40 @@ def held_out_pass_rate(path, step):
     """The mean over tasks of the share of passed rollouts."""
     with journal_file.open_journal(path) as file:
         rows = file["rows"][:]
-    rows = rows[(rows["split"] == journal_file.VALID) & (rows["step"] == step)]
-    tasks = [rows["score"][rows["task_row"] == task] for task in sorted(set(rows["task_row"].tolist()))]
-    return sum((scores >= 1).mean() for scores in tasks) / len(tasks)
+    rows = rows[(rows["split"] == journal_file.VALID) & (rows["step"] == step) & (rows["fault"] == journal_file.NO_FAULT)]
+    tasks = [rows["passed"][rows["task_row"] == task] for task in sorted(set(rows["task_row"].tolist()))]
+    return sum(passed.mean() for passed in tasks) / len(tasks)
+
+
+def grade_with_gates_and_flags(request):
+    """The usual coin, and every now and then a gate or a flag against it."""
+    digest = hashlib.sha256(json.dumps(request["sample"]["trajectory"]).encode()).digest()
+    extras = ({}, {"gates": {"open": True}}, {"gates": {"open": False}}, {"flags": ["hacking"]}, {"flags": ["odd"]}, {"mask_sample": True})
+    return coin(request) | extras[digest[1] % len(extras)]
+
+
+def passes(path):
+    """What `passed` should be of each graded row, from the rest of the journal: threshold 1, flag `hacking` is zero."""
+    with journal_file.open_journal(path) as file:
+        rows, bounds, texts = file["rows"][:], file["text_offsets"][:], bytes(file["texts"][:])
+    gates_flags = [[json.loads(texts[bounds[row * 6 + k] : bounds[row * 6 + k + 1]]) for k in (4, 5)] for row in range(len(rows))]
+    return {
+        row: record["score"] >= 1 and all(is_open for _, is_open in gates) and "hacking" not in flags
+        for row, (record, (gates, flags)) in enumerate(zip(rows, gates_flags))
+        if record["fault"] == journal_file.NO_FAULT
+    }, rows["passed"]
 
 
 class JournalNumbers(Case):
     def test_metrics_can_be_computed_from_the_journal(self):
         valid = str(self.folder / "data" / "valid.jsonl")
+        self.endpoints.grade = grade_with_gates_and_flags
         run = self.trained("numbers", cluster={"workers": 2}, data={"valid": valid}, eval={"samples": 3})
         self.assert_learnt(run)
         journal_file.check_rows(run.journal(), self)
+        expected, passed = passes(run.journal())
+        self.assertEqual({row: bool(passed[row]) for row in expected}, expected)
+        self.assertLess(sum(expected.values()), sum(line.get("rollouts", 0) for line in run.metrics()))
         steps = numbers_of_steps(run.journal())
         self.assertEqual(sorted(steps), [1, 2, 3])
         for line in run.metrics():

@@ -6,5 +6,6 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LEDGER = ROOT / "examples" / "ledger"
+ENGINES = ROOT / "tests" / "engines"
 GOLDEN_MODELS = ROOT / "tests" / "golden" / "models"
 ROLLCALL = os.environ.get("ROLLCALL", "rollcall")

@@ -31,6 +31,7 @@ def check_rows(file, begin, end):
     for row, record in zip(range(begin, end), rows):
         assert record["trace_id"].endswith(str(100000000000 + row).encode()), row
         assert record["group"] == row // 4, row
+        assert record["passed"] == (row % 3 == 0), row
         assert final_text(file, row) == f"Σ = 12 €, row {row}", row
     first, last = offsets[0], offsets[-1]
     actions = file["is_action"][first:last] == 1
@@ -53,7 +54,7 @@ def open_when_there(path, writer):
 def follow(path, writer):
     seen, growths = 0, 0
     with open_when_there(path, writer) as file:
-        assert file.attrs["format"].decode() == "rollcall journal" and file.attrs["schema"] == 1
+        assert file.attrs["format"].decode() == "rollcall journal" and file.attrs["schema"] == 2
         assert file.attrs["about"].decode() == '{"run":"h5py"}'
         while seen < ROWS:
             running = writer.poll() is None

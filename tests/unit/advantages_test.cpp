@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -27,9 +28,13 @@ std::vector<AdvantageKind> all_kinds() {
   return kinds;
 }
 
+Groups advantages_of(const Groups& rewards, AdvantageKind kind) {
+  return group_advantages(rewards, {.kind = kind, .k = 1});
+}
+
 std::vector<double> one_success_of_four(AdvantageKind kind) {
   const Groups rewards{{1, 0, 0, 0}};
-  return group_advantages(rewards, kind, 0).front();
+  return group_advantages(rewards, {.kind = kind, .k = 2, .eps = 0}).front();
 }
 
 TEST(Advantages, MatchTheHandComputedGroupOfOneSuccessInFour) {
@@ -39,6 +44,8 @@ TEST(Advantages, MatchTheHandComputedGroupOfOneSuccessInFour) {
   EXPECT_THAT(one_success_of_four(AdvantageKind::kDrGrpo), ElementsAre(.75, -.25, -.25, -.25));
   EXPECT_THAT(one_success_of_four(AdvantageKind::kGrpoStd), ElementsAre(1.5, -.5, -.5, -.5));
   EXPECT_THAT(one_success_of_four(AdvantageKind::kMaxRl), ElementsAre(3, -1, -1, -1));
+  EXPECT_THAT(one_success_of_four(AdvantageKind::kPassK),
+              Pointwise(DoubleNear(1e-15), {1.0, -third, -third, -third}));
 }
 
 TEST(Advantages, DoNotChangeWhenAllRewardsAreShifted) {
@@ -48,8 +55,9 @@ TEST(Advantages, DoNotChangeWhenAllRewardsAreShifted) {
     for (double& reward : group) reward += 16;
   }
   for (AdvantageKind kind : all_kinds()) {
-    if (kind == AdvantageKind::kMaxRl) continue;  // relative to the mean, so not shift invariant
-    const Groups before = group_advantages(rewards, kind), after = group_advantages(shifted, kind);
+    // Relative to the mean, and counting successes: not shift invariant.
+    if (kind == AdvantageKind::kMaxRl || kind == AdvantageKind::kPassK) continue;
+    const Groups before = advantages_of(rewards, kind), after = advantages_of(shifted, kind);
     for (std::size_t g = 0; g < rewards.size(); ++g) {
       EXPECT_THAT(after[g], Pointwise(DoubleNear(1e-12), before[g])) << g;
     }
@@ -61,25 +69,46 @@ TEST(Advantages, FollowTheirRolloutWhenAGroupIsPermuted) {
   Groups reversed = rewards;
   std::reverse(reversed[0].begin(), reversed[0].end());
   for (AdvantageKind kind : all_kinds()) {
-    Groups expected = group_advantages(rewards, kind);
+    Groups expected = advantages_of(rewards, kind);
     std::reverse(expected[0].begin(), expected[0].end());
-    EXPECT_THAT(group_advantages(reversed, kind)[0], Pointwise(DoubleNear(1e-12), expected[0]));
+    EXPECT_THAT(advantages_of(reversed, kind)[0], Pointwise(DoubleNear(1e-12), expected[0]));
   }
 }
 
 TEST(Advantages, SumToZeroInEveryGroup) {
   const Groups rewards{{1, 0.5, 0.25, 0}, {0, 1}, {0.125, 0.5, 0.5}};
   for (AdvantageKind kind : all_kinds()) {
-    for (const auto& group : group_advantages(rewards, kind)) {
+    for (const auto& group : advantages_of(rewards, kind)) {
       EXPECT_NEAR(std::accumulate(group.begin(), group.end(), 0.0), 0, 1e-12);
     }
   }
 }
 
+// Of four rollouts and k = 2, by listing all six pairs: two successes are in five of them.
+TEST(PassKAdvantages, AreMeansOverTheSubsetsThatHoldARollout) {
+  const Groups rewards{{1, 1, 0, 0}};
+  const double mean = 5.0 / 6, deviation = std::sqrt(mean * (1 - mean));
+  const double success = (1 - mean) / deviation, failure = (2.0 / 3 - mean) / deviation;
+  EXPECT_THAT(group_advantages(rewards, {.kind = AdvantageKind::kPassK, .k = 2})[0],
+              Pointwise(DoubleNear(1e-15), {success, success, failure, failure}));
+}
+
+TEST(PassKAdvantages, ForOneRolloutDivideByTheDeviationOfAll) {
+  const Groups rewards{{1, 0, 0, 0, 0}};
+  EXPECT_THAT(group_advantages(rewards, {.kind = AdvantageKind::kPassK, .k = 1})[0],
+              Pointwise(DoubleNear(1e-15), {2.0, -0.5, -0.5, -0.5, -0.5}));
+}
+
+TEST(PassKAdvantages, AreZeroWhereEverySubsetOrNoneSucceeds) {
+  const Groups rewards{{1, 1, 1, 0}, {1, 0}, {1, 0, 0}, {0.4, 0.3, 0, 0}};
+  for (const auto& group : group_advantages(rewards, {.kind = AdvantageKind::kPassK, .k = 3}))
+    EXPECT_THAT(group, Each(0.0));
+}
+
 TEST(Advantages, AreZeroForGroupsWithoutSignal) {
   const Groups rewards{{0.1, 0.1, 0.1}, {1}, {}, {0, 1}};
   for (AdvantageKind kind : all_kinds()) {
-    const Groups advantages = group_advantages(rewards, kind);
+    const Groups advantages = advantages_of(rewards, kind);
     EXPECT_THAT(advantages[0], Each(0.0));
     EXPECT_THAT(advantages[1], ElementsAre(0.0));
     EXPECT_TRUE(advantages[2].empty());
@@ -89,7 +118,7 @@ TEST(Advantages, AreZeroForGroupsWithoutSignal) {
 
 TEST(Advantages, RefuseARewardThatIsNotANumber) {
   const Groups rewards{{1, std::numeric_limits<double>::quiet_NaN()}};
-  EXPECT_THROW(group_advantages(rewards, AdvantageKind::kRloo), Error);
+  EXPECT_THROW(advantages_of(rewards, AdvantageKind::kRloo), Error);
 }
 
 TEST(Advantages, ListTheNamesWhenOneIsUnknown) {

@@ -139,10 +139,10 @@ TEST(Bfloat16Decoder, GivesTheReferenceLogitsOfABfloat16Checkpoint) {
   Decoder decoder(spec, at::kBFloat16);
   decoder.bind(stored.source());
   const at::NoGradGuard no_grad;
-  const at::Tensor ids = golden(file, "input_ids.0").view({-1});
+  const at::Tensor ids = tensor_of(file, "input_ids.0").view({-1});
   const at::Tensor got = linear(decoder.packed_hidden(ids, {{0, ids.numel(), -1}}), decoder.head());
-  EXPECT_TRUE(at::allclose(got, golden(file, "logits.0").view_as(got), 1e-4, 1e-4));
-  const at::Tensor distance = (got - golden(file, "logits_bf16_run.0").view_as(got)).abs();
+  EXPECT_TRUE(at::allclose(got, tensor_of(file, "logits.0").view_as(got), 1e-4, 1e-4));
+  const at::Tensor distance = (got - tensor_of(file, "logits_bf16_run.0").view_as(got)).abs();
   EXPECT_LT(distance.max().item<double>(), 0.4406);  // bf16_run_max_difference of the reference
 }
 

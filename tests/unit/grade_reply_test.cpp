@@ -118,6 +118,18 @@ TEST(GradeRules, FlagsZeroPenalizeMaskOrOnlyLog) {
   EXPECT_TRUE(apply_grade_rules(options, masked.grade));
 }
 
+TEST(GradeRules, PassesByScoreUnlessAGateOrAZeroFlagSpeaksAgainstIt) {
+  GraderOptions options;
+  options.pass_threshold = 0.5;
+  options.flags = {{"hacking", "zero", 0}, {"rude", "penalize", -0.5}, {"long", "log", 0}};
+  EXPECT_TRUE(graded(R"({"score":0.5,"gates":{"a":true}})", options).passed);
+  EXPECT_FALSE(graded(R"({"score":0.49})", options).passed);
+  EXPECT_FALSE(graded(R"({"score":1,"flags":["hacking"]})", options).passed);
+  EXPECT_TRUE(graded(R"({"score":1,"flags":["rude","long"]})", options).passed);
+  options.gate_value = 1;
+  EXPECT_FALSE(graded(R"({"score":1,"gates":{"a":true,"b":false}})", options).passed);
+}
+
 TEST(GradeRules, HackingIsZeroByDefault) {
   EXPECT_DOUBLE_EQ(graded(R"({"score":1,"flags":["hacking"]})").reward, 0);
 }

@@ -77,13 +77,14 @@ inline Trajectory sample_trajectory(std::int64_t row, std::size_t most_tokens = 
   for (std::size_t i = random() % 5; i > 0; --i) t.tool_events.push_back(sample_event(random));
   t.grade.score = static_cast<double>(random() % 100) / 99;
   t.grade.reward = t.grade.score - 0.01;
+  t.grade.passed = row % 3 == 0;
   t.grade.sub_rewards = {{"total", 0.1 + static_cast<double>(row)}, {"täx", 1.0 / 3}};
   t.grade.gates = {{"format", true}, {"no_guess", row % 2 == 0}};
   t.grade.flags = {"late", "…"};
   t.grade.explanation = random_text(random, 80);
   t.grade.latency_s = 0.25;
   t.grade.retries = 1;
-  t.end = static_cast<EndReason>(random() % 8);
+  t.end = static_cast<EndReason>(random() % 9);
   t.fault = static_cast<FaultReason>(random() % 6);
   t.fault_detail = random_text(random, 20);
   t.final_text = "Σ = 12 €, row " + std::to_string(row);
@@ -114,6 +115,7 @@ inline std::string difference(const Trajectory& a, const Trajectory& b) {
     return "tool_events";
   }
   if (a.grade.score != b.grade.score || a.grade.reward != b.grade.reward) return "score or reward";
+  if (a.grade.passed != b.grade.passed) return "passed";
   if (a.grade.sub_rewards != b.grade.sub_rewards) return "sub_rewards";
   if (a.grade.gates != b.grade.gates || a.grade.flags != b.grade.flags) return "gates or flags";
   if (a.grade.explanation != b.grade.explanation) return "explanation";

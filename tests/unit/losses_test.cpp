@@ -2,6 +2,7 @@
 #include "trainer/losses.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -46,7 +47,7 @@ LossDenominators denominators_of(const std::vector<Sequence>& step, std::size_t 
 }
 
 Result loss_of(const std::vector<Sequence>& sequences, const LossDenominators& denominators,
-               const LossOptions& options, at::ScalarType dtype = at::kDouble) {
+               const LossOptions& options, at::ScalarType dtype = at::kDouble, double weight = 1) {
   std::vector<double> current, anchor, advantages;
   std::vector<std::int64_t> index, prompts;
   for (std::size_t s = 0; s < sequences.size(); ++s) {
@@ -64,7 +65,9 @@ Result loss_of(const std::vector<Sequence>& sequences, const LossDenominators& d
                             .advantages = at::tensor(advantages, dtype),
                             .sequence = at::tensor(index, at::kLong),
                             .prompt = at::tensor(prompts, at::kLong)};
-  const LossStats stats = policy_loss(tokens, logprobs, denominators, options);
+  const at::Tensor reference = tokens.anchor_logprobs - 0.5;
+  const LossStats stats = policy_loss(tokens, logprobs, denominators, options,
+                                      {at::full_like(reference, weight), reference});
   stats.loss.backward();
   const at::Tensor gradient = logprobs.grad().to(at::kDouble).contiguous();
   const auto* values = gradient.const_data_ptr<double>();
@@ -102,10 +105,11 @@ std::vector<LossOptions> all_options() {
     for (std::string_view aggregation : aggregation_names()) {
       all.push_back({.kind = loss_kind(std::string(loss)),
                      .aggregation = aggregation_kind(std::string(aggregation)),
+                     .constant = 16,
                      .clip_low = 0.2,
                      .clip_high = 0.28,
                      .dual_clip = 3,
-                     .constant = 16});
+                     .kl = {.kind = KlKind::kK3, .coef = 0.1, .importance_weighted = true}});
     }
   }
   return all;
@@ -135,6 +139,32 @@ TEST(PpoClip, BoundsNegativeAdvantagesByTheDualClip) {
   EXPECT_THAT(result.gradient, ElementsAre(0.0));
 }
 
+TEST(DppoTv, DropsATokenOnlyWhereItMovedTooFarTheWayItIsPushed) {
+  const LossOptions options{.kind = LossKind::kDppoTv};  // divergence 0.2
+  const double up = 2, down = 1 / 2.7;                   // from 0.18 to 0.37, and from 0.99 to 0.37
+  EXPECT_THAT(single(up, 1, options).gradient, Pointwise(DoubleNear(1e-12), {-up}));
+  EXPECT_THAT(single(2.5, 1, options).gradient, ElementsAre(0.0));  // from 0.15
+  EXPECT_THAT(single(2.5, -1, options).gradient, Pointwise(DoubleNear(1e-12), {2.5}));
+  EXPECT_THAT(single(down, -1, options).gradient, ElementsAre(0.0));
+  EXPECT_THAT(single(down, 1, options).gradient, Pointwise(DoubleNear(1e-12), {-down}));
+  EXPECT_EQ(single(2.5, 1, options).clip_high, 1);
+  EXPECT_EQ(single(down, -1, options).clip_low, 1);
+}
+
+TEST(DppoTv, CapsTheWeight) {
+  const LossOptions options{.kind = LossKind::kDppoTv, .divergence = 1, .ratio_cap = 5};
+  EXPECT_THAT(single(7, 1, options).gradient, Pointwise(DoubleNear(1e-12), {-5.0}));
+}
+
+// sigma(1) (1 - sigma(1)) = 0.19661; the gradient at r is -4 sigma' r A.
+TEST(Sapo, FadesTheGradientOut) {
+  const LossOptions options{.kind = LossKind::kSapo, .tau_positive = 1, .tau_negative = 2};
+  EXPECT_NEAR(single(1, 1, options).loss, -2, 1e-12);
+  EXPECT_NEAR(single(1, -1, options).loss, 1, 1e-12);
+  EXPECT_NEAR(single(2, 1, options).gradient[0], -4 * 0.1966119332 * 2, 1e-9);
+  EXPECT_NEAR(single(1.5, -1, options).gradient[0], 4 * 0.1966119332 * 1.5, 1e-9);
+}
+
 TEST(PolicyLoss, IgnoresRatiosBeyondTheClamp) {
   const LossOptions options{.kind = LossKind::kPpoClip, .clip_low = 0.2, .clip_high = 0.28};
   const std::vector<Sequence> step{{0, -1, {-1.0}, {-31.0}}};
@@ -149,7 +179,7 @@ TEST(PolicyLoss, EqualsPolicyGradientWhereRatiosAreOne) {
   const LossDenominators d = denominators_of(step, 4);
   const LossOptions reinforce{.kind = LossKind::kReinforce, .aggregation = Aggregation::kTokenMean};
   const std::vector<double> expected = loss_of(step, d, reinforce).gradient;
-  for (LossKind kind : {LossKind::kCispo, LossKind::kPpoClip}) {
+  for (LossKind kind : {LossKind::kCispo, LossKind::kPpoClip, LossKind::kDppoTv, LossKind::kSapo}) {
     const LossOptions options{.kind = kind, .aggregation = Aggregation::kTokenMean};
     EXPECT_THAT(loss_of(step, d, options).gradient, Pointwise(DoubleNear(1e-12), expected));
   }
@@ -195,6 +225,40 @@ TEST(PolicyLoss, IsZeroWhenNothingIsLeft) {
     EXPECT_EQ(result.loss, 0);
     EXPECT_TRUE(result.gradient.empty());
   }
+}
+
+TEST(PolicyLoss, WeighsTokensButNotTheirKl) {
+  const std::vector<Sequence> step{{0, 2, {-1.0}, {-1.0}}};
+  LossOptions options{.kind = LossKind::kReinforce, .kl = {.kind = KlKind::kK2, .coef = 0.1}};
+  const Result result = loss_of(step, denominators_of(step, 1), options, at::kDouble, 3);
+  // -3 A logp + 0.1 d^2 / 2, with d = log(current / reference) = 0.5
+  EXPECT_NEAR(result.loss, 3 * 2 + 0.1 * 0.125, 1e-12);
+  EXPECT_NEAR(result.gradient[0], -3 * 2 + 0.1 * 0.5, 1e-12);
+}
+
+TEST(PolicyLoss, NeedsTheReferenceOfItsKl) {
+  const ActionTokens one{at::tensor({-1.0}), at::tensor({1.0}), at::tensor({0}, at::kLong),
+                         at::tensor({0}, at::kLong)};
+  LossOptions options;
+  options.kl.coef = 0.1;
+  EXPECT_THROW(policy_loss(one, at::tensor({-1.0}), count_tokens(one), options), Error);
+}
+
+TEST(CountTokens, CountsWhatSequencesAndPromptsHold) {
+  const std::vector<Sequence> step = random_step(2);
+  const LossDenominators expected = denominators_of(step, 4);
+  std::vector<std::int64_t> sequence, prompt;
+  for (std::size_t s = 0; s < step.size(); ++s) {
+    prompt.push_back(step[s].prompt);
+    sequence.insert(sequence.end(), step[s].current.size(), static_cast<std::int64_t>(s));
+  }
+  const LossDenominators d =
+      count_tokens({{}, {}, at::tensor(sequence, at::kLong), at::tensor(prompt, at::kLong)});
+  EXPECT_EQ(d.tokens, expected.tokens);
+  EXPECT_EQ(d.sequences, 11);
+  EXPECT_EQ(d.prompts, 4);
+  EXPECT_EQ(d.tokens_of_prompt, expected.tokens_of_prompt);
+  EXPECT_EQ(d.tokens_of_sequence, expected.tokens_of_sequence);
 }
 
 TEST(PolicyLoss, AgreesInSinglePrecision) {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <fstream>
 #include <sstream>
 
 #include "comms/durable_file.h"
@@ -50,6 +52,17 @@ TEST(RunFacts, SortsGroupsByOutcomeAndLeavesFaultsOut) {
   EXPECT_EQ(steps[0].faults, 1);
   EXPECT_DOUBLE_EQ(steps[0].pass_rate, 0.5);
   EXPECT_DOUBLE_EQ(steps[0].reward_mean, 0.5);
+}
+
+TEST(RunFacts, HasNoMeansForAStepWithoutAGrade) {
+  RunFacts run;
+  run.train = {rollout(4, 0, 0), rollout(4, 0, 1)};
+  run.train[0].fault = FaultReason::kMasked;
+  run.train[1].fault = FaultReason::kToolFault;
+  const StepFacts step = steps_of(run).at(0);
+  EXPECT_EQ(step.faults, 1);
+  EXPECT_EQ(step.masked, 1);
+  EXPECT_TRUE(std::isnan(step.reward_mean) && std::isnan(step.pass_rate));
 }
 
 TEST(RunFacts, ComparesEvaluationsTaskByTask) {
@@ -132,8 +145,8 @@ TEST(Report, WorksOnAnEmptyRunAndOnOneWithoutEvaluations) {
 
 TEST(Report, IsNotWrittenIntoAFolderThatIsNoRun) {
   const TempFolder folder;
-  spit(folder / "config.yaml", "a: 1\n");  // many a folder has one
-  for (const auto& dir : {folder.path(), folder / "absent"}) {
+  std::ofstream(folder.path() / "config.yaml") << "a: 1\n";  // many a folder has one
+  for (const auto& dir : {folder.path(), folder.path() / "absent"}) {
     try {
       write_report(dir);
       FAIL() << dir;

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "comms/error.h"
@@ -17,12 +18,19 @@ RunResult sample_result() {
       .status = RunStatus::kStopped,
       .exit_code = 3,
       .step = 120,
-      .before =
-          EvalScore{.pass_at_1 = 0.125, .low_95 = 0.1, .high_95 = 0.2, .tasks = 64, .samples = 8},
+      .before = Evaluation{.pass_at_1 = 0.125,
+                           .low_95 = 0.1,
+                           .high_95 = 0.2,
+                           .tasks = 64,
+                           .samples = 8,
+                           .graded_tasks = 63,
+                           .faults = 9,
+                           .masked = 2},
       .after =
-          EvalScore{.pass_at_1 = 0.5, .low_95 = 0.4, .high_95 = 0.6, .tasks = 64, .samples = 8},
+          Evaluation{.pass_at_1 = 0.5, .low_95 = 0.4, .high_95 = 0.6, .tasks = 64, .samples = 8},
       .checkpoint = "runs/ledger/checkpoints/step-000120",
       .export_dir = "",
+      .adapter_dir = "",
       .report = "runs/ledger/report.html",
       .message = "stopped by SIGTERM; „später“"};
 }
@@ -35,6 +43,9 @@ TEST(Result, ReadsBackWhatItWrote) {
   EXPECT_EQ(read.exit_code, 3);
   EXPECT_EQ(read.step, 120);
   EXPECT_EQ(read.before->pass_at_1, 0.125);
+  EXPECT_EQ(read.before->graded_tasks, 63);
+  EXPECT_EQ(read.before->faults, 9);
+  EXPECT_EQ(read.before->masked, 2);
   EXPECT_EQ(read.after->high_95, 0.6);
   EXPECT_EQ(read.after->samples, 8);
   EXPECT_EQ(read.checkpoint, sample_result().checkpoint);
@@ -47,6 +58,17 @@ TEST(Result, IsAbsentWithoutAFileAndWithoutEvaluations) {
   EXPECT_FALSE(read_result(folder.path()).has_value());
   write_result(folder.path(), RunResult{});
   EXPECT_FALSE(read_result(folder.path())->before.has_value());
+}
+
+TEST(Result, KeepsThatAnEvaluationHasNoRate) {
+  const TempFolder folder;
+  RunResult result;
+  result.before = Evaluation{.tasks = 4, .samples = 1, .masked = 4};
+  write_result(folder.path(), result);
+  const Evaluation e = read_result(folder.path())->before.value();
+  EXPECT_TRUE(std::isnan(e.pass_at_1));
+  EXPECT_EQ(e.tasks, 4);
+  EXPECT_THAT(evaluation_json(e), testing::HasSubstr(R"("pass_at_1":null)"));
 }
 
 TEST(Result, IsNothingInAFileCutShortAtEveryByteOrOfOtherContents) {

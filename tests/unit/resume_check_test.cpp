@@ -90,11 +90,12 @@ TEST(RunChanges, LeaveAloneWhatOnlyOneSideKnows) {
 
 TEST(CheckResume, RefusesAJournalThatIsAbsentOrOlderThanTheCheckpoint) {
   const TempFolder folder;
-  const auto journal = folder / "learner-0.h5";
+  const auto journal = folder.path() / "learner-0.h5";
   const auto complaint = [&](std::int64_t checkpoint_rows) {
     try {
-      check_resume({folder / "config.yaml", journal, folder / "step-000001", checkpoint_rows},
-                   about(kConfig));
+      check_resume(
+          {folder.path() / "config.yaml", journal, folder.path() / "step-000001", checkpoint_rows},
+          about(kConfig));
       return std::string();
     } catch (const Error& error) {
       EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);

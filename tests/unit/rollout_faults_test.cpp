@@ -190,8 +190,8 @@ TEST_F(RolloutFaultsTest, GivesUpAfterItsRetriesWithoutReward) {
     const Trajectory t = run();
     expect_tool_fault(t);
     EXPECT_EQ(t.tool_events.at(0).retries, retries);
-    EXPECT_THAT(t.fault_detail, HasSubstr("tool get after " + std::to_string(retries) +
-                                          " retries: HTTP 500: boom"));
+    EXPECT_THAT(t.fault_detail, HasSubstr("tool get at " + server.url("/call") + " after " +
+                                          std::to_string(retries) + " retries: HTTP 500: boom"));
   }
 }
 
@@ -224,6 +224,30 @@ TEST_F(RolloutFaultsTest, FaultsOfAllAttemptsLeaveTheTranscriptAndNoGrade) {
   expect_tool_fault(t);
   EXPECT_EQ(t.assignment.attempt, 1);
   EXPECT_EQ(t.turns, 1);
+}
+
+TEST_F(RolloutFaultsTest, FaultsOfAllAttemptsAreRewardZeroWhereTheUserSaysSo) {
+  options.on_infra_exhausted = "zero";
+  options.max_attempts = 2;
+  tools[0].max_retries = 0;
+  tool_fails(100, answer(500, "crashed"));
+  const Trajectory t = run();
+  EXPECT_EQ(t.fault, FaultReason::kNone);
+  EXPECT_EQ(t.end, EndReason::kInfraExhausted);
+  EXPECT_EQ(t.assignment.attempt, 1);
+  EXPECT_EQ(t.grade.reward, 0);
+  EXPECT_FALSE(t.grade.passed);
+  EXPECT_THAT(t.fault_detail, HasSubstr("crashed"));
+  EXPECT_TRUE(requests_to("/grade").empty());
+}
+
+TEST_F(RolloutFaultsTest, OnlyToolsThatThePolicyCouldCrashMakeRewardZero) {
+  options.on_infra_exhausted = "zero";
+  tool_fails(100, {.status = 301, .headers = {{"Location", "/elsewhere"}}});
+  EXPECT_EQ(run().fault, FaultReason::kToolFault);
+  tool = [](const LoopbackRequest& r) { return tool_output(r, "result"); };
+  grader_fails(100, answer(500));
+  EXPECT_EQ(run().fault, FaultReason::kGraderFault);
 }
 
 TEST_F(RolloutFaultsTest, OneFaultyCallOfATurnIsEnough) {
@@ -304,6 +328,36 @@ TEST_F(RolloutFaultsTest, OtherRedirectsAreConfigurationFaultsByName) {
               before + 1);  // neither retried nor tried in a new attempt
   }
   EXPECT_TRUE(other.requests().empty());
+}
+
+// 422: of a retry it is about the Idempotency-Key.
+
+TEST_F(RolloutFaultsTest, KeyThatIsTakenIsAConfigurationFault) {
+  options.max_attempts = 3;
+  int tries = 0;
+  tool = [&tries](const LoopbackRequest&) {
+    return tries++ == 0 ? answer(500) : answer(422, "key reused");
+  };
+  const Trajectory t = run();
+  expect_tool_fault(t);
+  EXPECT_EQ(tries, 2);  // neither retried nor tried in a new attempt
+  EXPECT_THAT(t.fault_detail, HasSubstr("HTTP 422: key reused; said to a retry"));
+  EXPECT_EQ(t.tool_events.at(0).output, "");
+}
+
+TEST_F(RolloutFaultsTest, OutputOf422IsShownAlsoOnARetry) {
+  int tries = 0;
+  tool = [&tries](const LoopbackRequest&) {
+    return tries++ == 0 ? answer(500) : answer(422, call_body("q must be positive"));
+  };
+  EXPECT_EQ(run().tool_events.at(0).output, "q must be positive");
+}
+
+TEST_F(RolloutFaultsTest, KeyThatIsTakenAtTheGraderIsAFault) {
+  int tries = 0;
+  grader = [&tries](const LoopbackRequest&) { return answer(tries++ == 0 ? 500 : 422); };
+  EXPECT_EQ(run().fault, FaultReason::kGraderFault);
+  EXPECT_EQ(tries, 2);
 }
 
 // Waits.
@@ -399,7 +453,7 @@ TEST_F(RolloutFaultsTest, GraderThatNeverGradesIsAFaultWithTheTranscript) {
     EXPECT_EQ(t.end, EndReason::kFinished);
     EXPECT_EQ(t.final_text, "Done.");
     EXPECT_EQ(t.tool_events.size(), 1U);
-    EXPECT_THAT(t.fault_detail, HasSubstr("grader after"));
+    EXPECT_THAT(t.fault_detail, HasSubstr("grader at " + server.url("/grade") + " after"));
     EXPECT_EQ(policy.seeds.size(), 1U);  // never played again
     EXPECT_EQ(t.assignment.attempt, 0);
   }
@@ -428,18 +482,26 @@ TEST_F(RolloutFaultsTest, SecretsReachNeitherDetailNorLogNorTranscript) {
   const TempFolder folder;
   log_open(0, folder / "log", false);
   tools[0].headers = {{"Authorization", "Bearer sk-topsecret"}};
+  tools[0].secrets = {{"TOOL_KEY", "sk-topsecret"}};
   grading.headers = {{"X-Key", "gradersecret"}};
+  grading.secrets = {{"GRADER_KEY", "gradersecret"}};
   tools[0].max_retries = 0;
   tool = [](const LoopbackRequest& r) {
     return answer(500, "you sent " + r.header("authorization"));
   };
   const Trajectory t = run();
   EXPECT_EQ(requests_to("/call").at(0).header("authorization"), "Bearer sk-topsecret");
-  EXPECT_THAT(t.fault_detail, HasSubstr("you sent [redacted]"));
+  EXPECT_THAT(t.fault_detail, HasSubstr("you sent Bearer [redacted]"));
   tool = [](const LoopbackRequest& r) {
     return tool_output(r, "echo " + r.header("authorization"));
   };
-  EXPECT_EQ(run().tool_events.at(0).output, "echo [redacted]");
+  EXPECT_EQ(run().tool_events.at(0).output, "echo Bearer [redacted]");
+  tools[0].max_output_bytes = 20;
+  tool = [](const LoopbackRequest& r) {
+    return answer(400, "refused " + r.header("authorization"));
+  };
+  EXPECT_THAT(run().tool_events.at(0).output, Not(HasSubstr("sk-")));
+  tools[0].max_output_bytes = 1000;
   // Nor does a part of one, where a long reply is cut.
   grader = [](const LoopbackRequest& r) {
     return answer(500, std::string(195, 'x') + r.header("x-key"));
@@ -449,8 +511,47 @@ TEST_F(RolloutFaultsTest, SecretsReachNeitherDetailNorLogNorTranscript) {
   EXPECT_THAT(run().fault_detail, Not(HasSubstr("gradersecret")));
   log_flush();
   const std::string log = slurp(folder / "log");
-  EXPECT_THAT(log, HasSubstr("tool get after 0 retries"));
+  EXPECT_THAT(log, HasSubstr("after 0 retries"));
   EXPECT_THAT(log, Not(HasSubstr("secret")));
+}
+
+TEST_F(RolloutFaultsTest, SecretsInTheGradersWordsAreRedacted) {
+  grading.headers = {{"X-Key", "gradersecret"}};
+  grading.secrets = {{"GRADER_KEY", "gradersecret"}};
+  grader = [](const LoopbackRequest& r) {
+    const std::string key = r.header("x-key");
+    return answer(200, json{{"score", 1},
+                            {"explanation", "key " + key},
+                            {"sub_rewards", {{key, 0.5}}},
+                            {"gates", {{key, true}}},
+                            {"flags", {key}}}
+                           .dump());
+  };
+  const Grade grade = run().grade;
+  EXPECT_EQ(grade.explanation, "key [redacted]");
+  EXPECT_EQ(grade.sub_rewards.at(0).first, "[redacted]");
+  EXPECT_EQ(grade.gates.at(0).first, "[redacted]");
+  EXPECT_EQ(grade.flags.at(0), "[redacted]");
+}
+
+TEST_F(RolloutFaultsTest, LiteralHeaderValuesAreNoSecrets) {
+  tools[0].headers = {{"X-Env", "open"}};
+  tool = [](const LoopbackRequest& r) { return tool_output(r, "3 open invoices"); };
+  EXPECT_EQ(run().tool_events.at(0).output, "3 open invoices");
+}
+
+// A secret that is a word of the reply's JSON, or one of its numbers, does not change the grade.
+TEST_F(RolloutFaultsTest, AGradeIsReadBeforeAnythingInItIsRedacted) {
+  for (const char* secret : {"compiles", "0.123456"}) {
+    grading.secrets = {{"GRADER_KEY", secret}};
+    grader = [](const LoopbackRequest&) {
+      return answer(200, R"({"score":0.123456,"gates":{"compiles":false}})");
+    };
+    const Trajectory t = run();
+    EXPECT_EQ(t.fault, FaultReason::kNone) << t.fault_detail;
+    EXPECT_DOUBLE_EQ(t.grade.score, 0.123456);
+    EXPECT_FALSE(t.grade.gates.at(0).second);
+  }
 }
 
 }  // namespace

@@ -70,14 +70,45 @@ TEST(Utf8, CutsBetweenCharactersAtEveryLimit) {
 
 TEST(Utf8, OneLineHasNoControlCharacters) { EXPECT_EQ(one_line("a\r\nb\tc", 100), "a  b c"); }
 
-TEST(Redactor, ReplacesHeaderValuesTokensAndUrlPasswords) {
+// What is left of `text`.
+std::string redacted(const SecretList& secrets, const std::string& text) {
   Redactor redact;
-  redact.add(
-      {{"Authorization", "Bearer tok_12345"}, {"Accept", "application/json"}, {"X-Short", "1"}});
-  redact.add_url("http://user:hunter22@tools:1/x");
-  EXPECT_EQ(redact("sent Bearer tok_12345 and tok_12345, 1 application/json"),
-            "sent [redacted] and [redacted], 1 application/json");
-  EXPECT_EQ(redact("hunter22 of user:hunter22"), "[redacted] of [redacted]");
+  redact.add(secrets);
+  return redact(text);
+}
+
+TEST(Redactor, ReplacesValuesWhereverTheyStand) {
+  const SecretList secrets{{"A", "tok_12345"}, {"B", "tok_12345_long"}};
+  EXPECT_EQ(redacted(secrets, R"(session=tok_12345; "tok_12345_long" Bearer)"),
+            R"(session=[redacted]; "[redacted]" Bearer)");
+}
+
+TEST(Redactor, KnowsWhatServersMakeOfAValue) {
+  const SecretList secrets{{"A", "p/s \"w: 7"}};
+  for (const char* form : {"p%2Fs%20%22w%3A%207", "p%2fs%20%22w%3a%207", "p/s%20%22w%3A%207",
+                           "p/s \\\"w: 7", "cC9zICJ3OiA3", "cC9zICJ3OiA3=="})
+    EXPECT_THAT(redacted(secrets, form), MatchesRegex("\\[redacted\\]=*")) << form;
+}
+
+TEST(Redactor, KnowsThePartsOfAValueThatIsAWholeHeader) {
+  EXPECT_EQ(redacted({{"A", "Bearer tok_12345"}}, "tok_12345"), "[redacted]");
+  EXPECT_EQ(redacted({{"A", "session=tok_12345; lang=en"}}, "tok_12345 en"), "[redacted] en");
+  EXPECT_EQ(redacted({{"A", "Token token=\"tok_12345\""}}, "tok_12345"), "[redacted]");
+  const SecretList basic{{"A", "Basic dXNlcjpodW50ZXIyMg=="}};  // user:hunter22
+  EXPECT_EQ(redacted(basic, "dXNlcjpodW50ZXIyMg== user:hunter22 hunter22"),
+            "[redacted] [redacted] [redacted]");
+}
+
+TEST(Redactor, LetsThroughWhatIsTooShort) {
+  const SecretList secrets{{"A", "open"}, {"B", ""}, {"A", "open"}, {"C", "secret"}};
+  EXPECT_EQ(redacted(secrets, "an open secret"), "an open [redacted]");
+  EXPECT_EQ(variables_too_short(secrets), std::vector<std::string>{"A"});
+}
+
+TEST(Redactor, CutsALineOnlyAfterwards) {
+  Redactor redact;
+  redact.add({{"A", "tok_12345"}});
+  EXPECT_EQ(redact.line("x\ntok_12345", 8), "x [redac");
 }
 
 TEST(HttpDate, ReadsFixdateAndNothingElse) {

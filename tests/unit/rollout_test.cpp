@@ -7,6 +7,7 @@
 #include <asio/bind_cancellation_slot.hpp>
 #include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
+#include <atomic>
 #include <set>
 
 #include "comms/error.h"
@@ -183,6 +184,19 @@ TEST_F(RolloutTest, NeverPassesTheConcurrencyCaps) {
   EXPECT_LE(server.most_at_once(), 6);
 }
 
+TEST_F(RolloutTest, KeepsToTheRateOfAnEndpoint) {
+  policy.script = {get(1) + get(2) + get(3), "Done."};
+  tools[0].rate_limit = 100;
+  std::atomic<int> left = 2;  // retries wait for their turn too
+  tool = [&left](const LoopbackRequest& r) {
+    return left-- > 0 ? answer(500) : tool_output(r, "x");
+  };
+  const auto start = std::chrono::steady_clock::now();
+  for (const auto& t : run_many(2)) EXPECT_EQ(t.end, EndReason::kFinished) << t.fault_detail;
+  EXPECT_EQ(requests_to("/call").size(), 8U);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(70));
+}
+
 TEST_F(RolloutTest, RunsHundredsOfRolloutsSideBySide) {
   tool = [](const LoopbackRequest& r) {
     LoopbackReply reply = tool_output(r, "x");
@@ -317,7 +331,9 @@ TEST_F(RolloutTest, LimitsMayZeroOrMask) {
   options.max_turns = 1;
   policy.script = {get(1)};
   options.on_limit = "zero";
+  grading.pass_threshold = 0.5;
   const Trajectory zero = run();
+  EXPECT_FALSE(zero.grade.passed);
   EXPECT_DOUBLE_EQ(zero.grade.score, 0.75);
   EXPECT_DOUBLE_EQ(zero.grade.reward, 0);
   EXPECT_EQ(zero.fault, FaultReason::kNone);

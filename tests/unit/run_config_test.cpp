@@ -72,6 +72,7 @@ TEST(RunConfig, ReadsTheExampleFile) {
   EXPECT_EQ(config.run.seed, 7u);
   ASSERT_EQ(config.tools.size(), 2u);
   EXPECT_EQ(config.tools[0].headers, (HeaderList{{"authorization", "Bearer s3cret"}}));
+  EXPECT_EQ(config.tools[0].secrets, (SecretList{{"TOOL_KEY", "s3cret"}}));
   EXPECT_EQ(config.tools[0].timeout, std::chrono::seconds(60));
   EXPECT_EQ(config.tools[0].max_output_bytes, 1 << 20);
   EXPECT_EQ(config.tools[1].retry, RetryPolicy::kNever);
@@ -103,8 +104,25 @@ TEST(RunConfig, TakesTheLossesOwnClipUnlessOneIsGiven) {
   EXPECT_EQ(ppo.clip_low, 0.2);
   EXPECT_EQ(ppo.clip_high, 0.2);
   EXPECT_EQ(ppo.dual_clip, 3.0);
-  EXPECT_EQ(parse(with("algorithm: {loss: gspo}\n")).algorithm.clip_high, 4e-4);
+  const AlgorithmOptions gspo = parse(with("algorithm: {loss: gspo}\n")).algorithm;
+  EXPECT_EQ(gspo.clip_high, 4e-4);
+  EXPECT_EQ(gspo.aggregation, "seq_mean_token_mean");
   EXPECT_EQ(parse(with(""), {"algorithm.loss=ppo_clip"}).algorithm.clip_high, 0.28);
+}
+
+TEST(RunConfig, ReadsCorrectionsInBothForms) {
+  const auto corrections =
+      parse(with("algorithm:\n"
+                 "  anchor: old\n"
+                 "  corrections: [token_tis, {kind: geo_mask, high: 1.02}, {kind: k3_mask}]\n"))
+          .algorithm.corrections;
+  ASSERT_EQ(corrections.size(), 3u);
+  EXPECT_EQ(corrections[0].kind, CorrectionKind::kTokenTis);
+  EXPECT_EQ(corrections[0].high, 2);
+  EXPECT_EQ(corrections[1].low, 0.99);
+  EXPECT_EQ(corrections[1].high, 1.02);
+  EXPECT_EQ(corrections[2].high, 0.01);
+  EXPECT_EQ(parse(with(""), {"algorithm.corrections=[veto]"}).algorithm.corrections.size(), 1u);
 }
 
 TEST(RunConfig, ReadsUnits) {
@@ -133,24 +151,25 @@ TEST_P(BadRunFile, IsReportedAtItsPlace) {
 
 INSTANTIATE_TEST_SUITE_P(
     Unknown, BadRunFile,
-    testing::Values(BadFile{"batch:\n  group_sise: 4\n",
-                            ":6:3: unknown key 'batch.group_sise'; did you mean 'group_size'?"},
-                    BadFile{"batch: {zzz: 4}\n",
-                            ":5:9: unknown key 'batch.zzz'; known are prompts, group_size"},
-                    BadFile{"bacth: {}\n", ":5:1: unknown key 'bacth'; did you mean 'batch'?"},
-                    BadFile{"tools: [{name: a, url: 'http://a', ulr: 1}]\n",
-                            ":5:36: unknown key 'tools.0.ulr'; did you mean 'url'?"},
-                    BadFile{"algorithm: {loss: grpo}\n",
-                            ":5:19: algorithm.loss: expected one of ppo_clip, cispo, reinforce, "
-                            "gspo, found 'grpo'"},
-                    BadFile{"algorithm: {advantage: rlo}\n",
-                            ":5:24: algorithm.advantage: expected one of rloo, rloo_batch_std, "
-                            "drgrpo, grpo_std, batch_std, maxrl, found 'rlo'; did you mean rloo?"},
-                    BadFile{"algorithm: {aggregation: mean}\n",
-                            ":5:26: algorithm.aggregation: expected one of"},
-                    BadFile{"algorithm: {profile: agent_sparse_v2}\n",
-                            ":5:22: algorithm.profile: expected one of agent_sparse_v1, found "
-                            "'agent_sparse_v2'; did you mean"}));
+    testing::Values(
+        BadFile{"batch:\n  group_sise: 4\n",
+                ":6:3: unknown key 'batch.group_sise'; did you mean 'group_size'?"},
+        BadFile{"batch: {zzz: 4}\n",
+                ":5:9: unknown key 'batch.zzz'; known are prompts, group_size"},
+        BadFile{"bacth: {}\n", ":5:1: unknown key 'bacth'; did you mean 'batch'?"},
+        BadFile{"tools: [{name: a, url: 'http://a', ulr: 1}]\n",
+                ":5:36: unknown key 'tools.0.ulr'; did you mean 'url'?"},
+        BadFile{"algorithm: {loss: grpo}\n",
+                ":5:19: algorithm.loss: expected one of ppo_clip, cispo, reinforce, "
+                "gspo, dppo_tv, sapo, found 'grpo'"},
+        BadFile{"algorithm: {advantage: rlo}\n",
+                ":5:24: algorithm.advantage: expected one of rloo, rloo_batch_std, "
+                "drgrpo, grpo_std, batch_std, maxrl, passk, found 'rlo'; did you mean rloo?"},
+        BadFile{"algorithm: {aggregation: mean}\n",
+                ":5:26: algorithm.aggregation: expected one of"},
+        BadFile{"algorithm: {profile: agent_sparse_v2}\n",
+                ":5:22: algorithm.profile: expected one of agent_sparse_v1, found "
+                "'agent_sparse_v2'; did you mean"}));
 
 INSTANTIATE_TEST_SUITE_P(
     WrongType, BadRunFile,
@@ -208,7 +227,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"algorithm: {loss: ppo_clip, dual_clip: 0.5}\n",
                 ":5:40: algorithm.dual_clip: expected 0 (off) or a number more than 1, found 0.5"},
         BadFile{"algorithm: {dual_clip: 3}\n",
-                ":5:24: algorithm.dual_clip: the loss cispo has no dual clip"},
+                ":5:24: algorithm.dual_clip: the loss cispo does not read it; these do: ppo_clip"},
         BadFile{"policy: {placement: learners}\n",
                 ":5:21: policy.placement: sampling on the learners is not part of this version; "
                 "write workers"},
@@ -222,6 +241,48 @@ INSTANTIATE_TEST_SUITE_P(
             ":5:27: cluster.worker_timeout: expected at least twice cluster.heartbeat_every (1s)"},
         BadFile{"eval: {every: 5}\n",
                 ":5:15: eval.every: there is nothing to evaluate on: data.valid is not set"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Algorithm, BadRunFile,
+    testing::Values(
+        BadFile{"algorithm: {loss: reinforce, clip_high: 2}\n",
+                ":5:41: algorithm.clip_high: the loss reinforce does not read it; these do: "
+                "ppo_clip, cispo, gspo"},
+        BadFile{"algorithm: {tau_positive: 2}\n",
+                ":5:27: algorithm.tau_positive: the loss cispo does not read it; these do: sapo"},
+        BadFile{"algorithm: {loss: gspo, aggregation: prompt_mean}\n",
+                ":5:38: algorithm.aggregation: gspo weighs whole sequences"},
+        BadFile{"algorithm: {aggregation_constant: 9}\n",
+                ":5:35: algorithm.aggregation_constant: only the aggregation "
+                "seq_mean_token_sum_const reads it"},
+        BadFile{"algorithm: {passk_k: 2}\n",
+                ":5:22: algorithm.passk_k: only the advantage passk reads it"},
+        BadFile{"batch: {group_size: 4}\nalgorithm: {advantage: passk, passk_k: 4}\n",
+                ":6:40: algorithm.passk_k: expected less than batch.group_size (4)"},
+        BadFile{"algorithm: {loss: reinforce, anchor: old}\n",
+                ":5:38: algorithm.anchor: reinforce takes no ratio"},
+        BadFile{"algorithm: {loss: dppo_tv, anchor: old}\n",
+                ":5:36: algorithm.anchor: dppo_tv measures how far"},
+        BadFile{"algorithm: {kl_coef: 0.01}\n",
+                ":5:22: algorithm.kl_coef: a reference policy is not part of this version"},
+        BadFile{"algorithm: {corrections: geo_mask}\n",
+                ":5:26: algorithm.corrections: expected a list"},
+        BadFile{"algorithm: {corrections: [geo]}\n",
+                ":5:27: algorithm.corrections.0: expected one of token_tis, seq_tis"},
+        BadFile{"algorithm: {corrections: [{low: 0.9}]}\n",
+                ":5:27: algorithm.corrections.0: expected a `kind`"},
+        BadFile{"algorithm: {corrections: [{kind: geo_mask, cap: 2}]}\n",
+                ":5:44: unknown key 'algorithm.corrections.0.cap'"},
+        BadFile{"algorithm: {corrections: [{kind: geo_mask, low: 1.1}]}\n",
+                ":5:49: algorithm.corrections.0.low: expected a number from 0 to 1"},
+        BadFile{"algorithm: {corrections: [icepop, {kind: icepop, low: 0.9}]}\n",
+                ":5:26: algorithm.corrections: icepop stands in it twice"},
+        BadFile{"algorithm: {corrections: [token_tis]}\n",
+                ":5:26: algorithm.corrections: with anchor: rollout the ratio of the loss holds"},
+        BadFile{"algorithm: {anchor: old, corrections: [token_tis, seq_tis]}\n",
+                ":5:39: algorithm.corrections: token_tis and seq_tis would weigh"},
+        BadFile{"algorithm: {loss: gspo, anchor: old, corrections: [token_tis]}\n",
+                ":5:51: algorithm.corrections: gspo has one ratio a sequence"}));
 
 INSTANTIATE_TEST_SUITE_P(
     Endpoints, BadRunFile,
@@ -273,6 +334,53 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"batch:\n\tprompts: 1\n", ":6:"},
         BadFile{"batch: {prompts: \x01}\n", ":5:18: a control character"},
         BadFile{"batch: {prompts: \xff}\n", ":5:18: not UTF-8 text"}));
+
+// What is said about a model section with these keys behind `path`, all in line 2.
+std::string model_report(const std::string& keys) {
+  return report("run: {name: r}\nmodel: {path: m, " + keys +
+                "}\ndata: {train: t}\ngrader: {url: \"http://g/\"}\n");
+}
+
+TEST(RunConfig, ReadsLora) {
+  const std::string text =
+      "run: {name: r}\nmodel: {path: m, train: lora, lora: {rank: 8, targets: [v_proj, q_proj]}}\n"
+      "data: {train: t}\ngrader: {url: \"http://g/\"}\n";
+  const RunConfig config = parse(text, {"model.lora.alpha=1.5"});
+  EXPECT_EQ(config.model.lora, (LoraOptions{8, 1.5, {"v_proj", "q_proj"}, false}));
+  const std::string yaml = effective_yaml(config);
+  EXPECT_THAT(yaml,
+              HasSubstr("lora: {rank: 8, alpha: 1.5, targets: [v_proj, q_proj], rslora: false}"));
+  EXPECT_EQ(parse(yaml).model.lora, config.model.lora);
+  EXPECT_EQ(parse(with("")).model.lora.targets.size(), 7u);
+
+  const std::string from_adapter =
+      effective_yaml(parse(with(""), {"model.train=lora", "model.adapter=/a"}));
+  EXPECT_EQ(effective_yaml(parse(from_adapter)), from_adapter);
+}
+
+TEST(RunConfig, RefusesWhatDoesNotGoWithLora) {
+  EXPECT_EQ(model_report("train: lora"), "");
+  EXPECT_EQ(model_report("train: lora, adapter: a"), "");
+  EXPECT_THAT(model_report("lora: {rank: 8}"),
+              StartsWith(":2:31: model.lora.rank: needs model.train: lora"));
+  EXPECT_THAT(model_report("adapter: a"), StartsWith(":2:27: model.adapter: needs model.train"));
+  EXPECT_THAT(model_report("train: lora, adapter: a, lora: {rslora: true}"),
+              StartsWith(":2:58: model.lora.rslora: the adapter in model.adapter brings its own"));
+  EXPECT_THAT(model_report("train: lora, lora: {targets: [lm_head]}"),
+              StartsWith(":2:48: model.lora.targets: expected one of q_proj, k_proj"));
+  EXPECT_THAT(model_report("train: lora, lora: {targets: []}"),
+              StartsWith(":2:47: model.lora.targets: expected a list of some of q_proj"));
+  EXPECT_THAT(model_report("train: lora, lora: {targets: [q_proj, q_proj]}"),
+              StartsWith(":2:56: model.lora.targets: 'q_proj' stands here twice"));
+  EXPECT_THAT(model_report("train: lora, lora: {rank: 0}"),
+              StartsWith(":2:44: model.lora.rank: expected an integer from 1"));
+  EXPECT_THAT(model_report("train: lora, lora: {rnk: 8}"),
+              StartsWith(":2:38: unknown key 'model.lora.rnk'; did you mean 'rank'?"));
+  EXPECT_THAT(report(with("sft: {adapter_out: a}\n")),
+              StartsWith(":5:20: sft.adapter_out: needs model.train: lora"));
+  EXPECT_THAT(report(with("sft: {from_scratch: true}\n"), {"model.train=lora"}),
+              HasSubstr("sft.from_scratch: an adapter of random weights"));
+}
 
 TEST(RunConfig, NamesEveryProblemInOneReport) {
   EXPECT_EQ(report("run: {steps: -1}\nmodel: {path: 'm', dtyp: float32}\ndata: {train: 1}\n",
@@ -342,7 +450,8 @@ TEST(EffectiveYaml, GivesTheSameConfigAgainFromAnyFolder) {
       with("tools:\n"
            "  - {name: a, url: 'http://a', headers: {k: 'Bearer ${TOOL_KEY}'}, timeout: 1500ms}\n"
            "  - {name: b, url: 'http://b', retry: keyed, max_output_bytes: 3000}\n"
-           "algorithm: {loss: ppo_clip, learning_rate: 0.1}\n"
+           "algorithm: {loss: ppo_clip, learning_rate: 0.1, anchor: old,\n"
+           "            corrections: [veto, {kind: seq_tis, cap: 3}]}\n"
            "sft: {out: 'x$${y \"q\" \\ z', demonstrations: '${MODELS}/d'}\n"),
       {"data.valid=rel/${TOOL_KEY}.jsonl"});
   const std::string yaml = effective_yaml(config);
@@ -357,6 +466,9 @@ TEST(EffectiveYaml, GivesTheSameConfigAgainFromAnyFolder) {
   EXPECT_EQ(again.tools[1].max_output_bytes, 3000);
   EXPECT_EQ(again.algorithm.clip_low, 0.2);
   EXPECT_EQ(again.algorithm.learning_rate, 0.1);
+  ASSERT_EQ(again.algorithm.corrections.size(), 2u);
+  EXPECT_EQ(again.algorithm.corrections[0].low, 1e-4);
+  EXPECT_EQ(again.algorithm.corrections[1].high, 3);
   EXPECT_EQ(again.grader.flags.size(), 1u);
 }
 
@@ -364,6 +476,14 @@ TEST(EffectiveYaml, ReadsBackWhereOptionalPartsAreMissing) {
   const std::string text = "run: {name: r}\nmodel: {path: m}\nsft: {demonstrations: d, out: o}\n";
   const std::string yaml = effective_yaml(parse(text, {}, Purpose::kSft));
   EXPECT_EQ(effective_yaml(parse(yaml, {}, Purpose::kSft)), yaml);
+}
+
+TEST(RunFile, KeepsApartWhatInAHeaderIsSecret) {
+  const RunConfig config =
+      parse(with("tools: [{name: a, url: 'http://a', headers: {x-env: open, cookie: "
+                 "'session=${TOOL_KEY}; lang=en; dir=${MODELS}', k: '$${TOOL_KEY}'}}]\n"));
+  EXPECT_EQ(config.tools[0].secrets, (SecretList{{"TOOL_KEY", "s3cret"}, {"MODELS", "/shelf"}}));
+  EXPECT_TRUE(config.grader.secrets.empty());
 }
 
 TEST(EffectiveYaml, ShowsNoSecret) {

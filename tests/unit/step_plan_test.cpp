@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/step_plan.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <set>
 
 #include "comms/error.h"
+#include "trainer/arrivals.h"
 #include "trainer/evaluation.h"
+#include "trainer/step_metrics.h"
 #include "trainer/task_pool.h"
 
 namespace rollcall {
 namespace {
+
+using testing::HasSubstr;
 
 // A graded trajectory of one sampled token.
 Collected rollout(std::int64_t group, std::int32_t member, double reward) {
@@ -23,18 +29,24 @@ Collected rollout(std::int64_t group, std::int32_t member, double reward) {
   t.token_version = {-1, 0};
   t.prompt_length = 1;
   t.grade.score = t.grade.reward = reward;
+  t.grade.passed = reward == 1;
   return {group * 100 + member, t};
 }
 
 StepBatch plan(const std::vector<Collected>& collected) {
-  return make_step_batch(collected, /*committed_rows=*/1000, AdvantageKind::kRloo,
-                         /*pass_threshold=*/1.0, /*step=*/5);
+  return make_step_batch(collected, /*committed_rows=*/1000, {.kind = AdvantageKind::kRloo},
+                         /*step=*/5);
+}
+
+Collected left_out(Collected c, FaultReason why) {
+  c.trajectory.fault = why;
+  return c;
 }
 
 TEST(StepBatch, RefusesARowThatIsNotCommitted) {
   const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0)};  // rows 0 and 1
   const auto with_committed = [&](std::int64_t rows) {
-    return make_step_batch(collected, rows, AdvantageKind::kRloo, 1.0, 5);
+    return make_step_batch(collected, rows, {.kind = AdvantageKind::kRloo}, 5);
   };
   EXPECT_EQ(with_committed(2).in_loss.size(), 2u);
   EXPECT_THROW(with_committed(1), Error);
@@ -50,6 +62,15 @@ TEST(StepBatch, UsesGroupsWhoseRewardsDiffer) {
   EXPECT_DOUBLE_EQ(batch.signal.reward_mean, 0.25);
 }
 
+TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
+  const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 1), rollout(0, 2, 0),
+                                         rollout(1, 0, 1), rollout(1, 1, 0), rollout(1, 2, 0)};
+  // Two successes of three: every pair holds one.
+  const auto batch = make_step_batch(collected, 1000, {.kind = AdvantageKind::kPassK, .k = 2}, 5);
+  EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{3, 4, 5}));
+  EXPECT_EQ(batch.signal.groups_signal, 2);
+}
+
 TEST(StepBatch, KeepsAFaultOutOfLossAndBaseline) {
   auto faulted = rollout(0, 2, 0);
   faulted.trajectory.fault = FaultReason::kToolFault;
@@ -58,6 +79,58 @@ TEST(StepBatch, KeepsAFaultOutOfLossAndBaseline) {
   EXPECT_FALSE(with.uses[2].in_loss);
   EXPECT_EQ(with.signal.faults, 1);
   EXPECT_DOUBLE_EQ(with.signal.reward_mean, 0.5);
+}
+
+TEST(StepBatch, CountsPassesAsTheGradesSay) {
+  auto gated = rollout(0, 1, 1);
+  gated.trajectory.grade.passed = false;
+  EXPECT_DOUBLE_EQ(plan({rollout(0, 0, 1), gated}).signal.pass_rate, 0.5);
+}
+
+TEST(StepBatch, HasNoUpdateAndNoMeansWhereEveryRolloutIsMasked) {
+  const std::vector<Collected> all{left_out(rollout(0, 0, 1), FaultReason::kMasked),
+                                   left_out(rollout(0, 1, 0), FaultReason::kMasked)};
+  const auto batch = plan(all);
+  EXPECT_TRUE(batch.in_loss.empty());
+  EXPECT_EQ(batch.signal.masked, 2);
+  EXPECT_EQ(batch.signal.faults, 0);
+  EXPECT_EQ(batch.signal.groups_dropped, 1);
+  EXPECT_TRUE(std::isnan(batch.signal.reward_mean));
+  EXPECT_TRUE(std::isnan(batch.signal.pass_rate));
+  const std::string line = step_line({}, batch.signal, all);
+  EXPECT_THAT(line, HasSubstr("no rollout graded  signal 0/1 groups  masked 2"));
+  EXPECT_THAT(line, HasSubstr("no update"));
+}
+
+TEST(Arrivals, TellMostFrequentFaultAndMasks) {
+  Arrivals arrivals;
+  EXPECT_FALSE(arrivals.add(rollout(0, 0, 1).trajectory));
+  EXPECT_EQ(arrivals.left_out(), "");
+  const auto add = [&](FaultReason why) { return arrivals.add(left_out({}, why).trajectory); };
+  EXPECT_TRUE(add(FaultReason::kToolFault));
+  EXPECT_TRUE(add(FaultReason::kGraderFault));
+  EXPECT_FALSE(add(FaultReason::kGraderFault));
+  EXPECT_FALSE(add(FaultReason::kMasked));
+  EXPECT_EQ(arrivals.left_out(), "  faults 3 (grader_fault)  masked 1");
+  EXPECT_EQ(arrivals.count(), 5);
+}
+
+TEST(RefuseIfAllLost, NamesTheFirstFaultAndLetsMasksPass) {
+  auto dead = left_out(rollout(0, 0, 0), FaultReason::kToolFault);
+  dead.trajectory.fault_detail = "tool get at http://t:1/x: HTTP 500";
+  auto zeroed = rollout(0, 1, 0);
+  zeroed.trajectory.end = EndReason::kInfraExhausted;
+  const auto masked = left_out(rollout(0, 2, 0), FaultReason::kMasked);
+  EXPECT_NO_THROW(refuse_if_all_lost(std::vector{masked, masked}, "the step"));
+  EXPECT_NO_THROW(refuse_if_all_lost(std::vector{dead, masked}, "the step"));
+  EXPECT_NO_THROW(refuse_if_all_lost(std::vector{dead, rollout(0, 3, 0)}, "the step"));
+  try {
+    refuse_if_all_lost(std::vector{dead, zeroed}, "the step");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kNoEndpoint);
+    EXPECT_THAT(error.what(), HasSubstr("tool_fault (tool get at http://t:1/x: HTTP 500)"));
+  }
 }
 
 TEST(StepBatch, DropsAGroupWithFewerThanTwoValidMembers) {
@@ -114,10 +187,42 @@ TEST(Evaluation, AveragesOverTasksAndLeavesFaultsOut) {
                                    rollout(1, 1, 0)};
   collected[2].trajectory.assignment.task_row = collected[3].trajectory.assignment.task_row = 1;
   collected[3].trajectory.fault = FaultReason::kToolFault;
-  const Evaluation e = evaluate_rollouts(collected, 1.0);
+  const Evaluation e = evaluate_rollouts(collected);
   EXPECT_DOUBLE_EQ(e.pass_at_1, 0.75);
   EXPECT_EQ(e.tasks, 2);
+  EXPECT_EQ(e.graded_tasks, 2);
   EXPECT_EQ(e.faults, 1);
+}
+
+TEST(Evaluation, TellsWhatWasPlannedAndWhatIsMissing) {
+  std::vector<Collected> collected;
+  for (std::int64_t task = 0; task < 4; ++task) {
+    for (std::int32_t member = 0; member < 3; ++member) {
+      collected.push_back(rollout(task, member, task == 0 ? 1 : 0));
+      collected.back().trajectory.assignment.task_row = task;
+      if (task >= 2) collected.back().trajectory.fault = FaultReason::kToolFault;
+    }
+  }
+  collected.back().trajectory.fault = FaultReason::kMasked;
+  const Evaluation e = evaluate_rollouts(collected);
+  EXPECT_EQ(e.tasks, 4);
+  EXPECT_EQ(e.samples, 3);
+  EXPECT_EQ(e.graded_tasks, 2);
+  EXPECT_EQ(e.faults, 5);
+  EXPECT_EQ(e.masked, 1);
+  EXPECT_DOUBLE_EQ(e.pass_at_1, 0.5);
+  EXPECT_THAT(evaluation_line(e),
+              HasSubstr("left out: 6 of 12 rollouts (5 faults, 1 masked), and with them 2 of 4"));
+}
+
+TEST(Evaluation, IsNoNumberWithoutAGrade) {
+  const std::vector<Collected> collected{left_out(rollout(0, 0, 1), FaultReason::kMasked),
+                                         left_out(rollout(0, 1, 1), FaultReason::kToolFault)};
+  const Evaluation e = evaluate_rollouts(collected);
+  EXPECT_TRUE(std::isnan(e.pass_at_1) && std::isnan(e.low_95) && std::isnan(e.high_95));
+  EXPECT_EQ(e.tasks, 1);
+  EXPECT_EQ(e.graded_tasks, 0);
+  EXPECT_THAT(evaluation_line(e), HasSubstr("unknown"));
 }
 
 }  // namespace

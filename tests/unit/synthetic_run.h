@@ -74,6 +74,7 @@ inline Trajectory synthetic_rollout(std::mt19937_64& random, const Assignment& a
   }
   t.grade.score = passed ? 1 : random() % 3 == 0 ? 0.4 : 0;
   t.grade.reward = t.grade.score;
+  t.grade.passed = passed;
   t.grade.sub_rewards = {{"total", passed ? 1.0 : 0.0}, {"format", 1.0}};
   t.grade.explanation = passed ? "total and currency match" : "expected 412.50 EUR, got 41.25 EUR";
   t.final_text = passed ? "Invoice A-1012 totals **412.50 €**, due on 2026-12-01."

@@ -45,13 +45,14 @@ Trajectory some_trajectory() {
                         .span_end = 2}};
   value.grade = {.score = 0.75,
                  .reward = -0.5,
+                 .passed = true,
                  .sub_rewards = {{"format", 1}, {"", 0.5}},
                  .gates = {{"safe", true}, {"short", false}},
                  .flags = {"hacking", ""},
                  .explanation = "because",
                  .latency_s = 1.5,
                  .retries = 1};
-  value.end = EndReason::kUnservedTool;
+  value.end = EndReason::kInfraExhausted;
   value.fault = FaultReason::kMasked;
   value.fault_detail = "detail";
   value.final_text = "done";
@@ -94,6 +95,7 @@ TEST(Wire, TrajectoryComesBack) {
   EXPECT_EQ(after.behavior_logprobs, before.behavior_logprobs);
   EXPECT_EQ(after.token_version, before.token_version);
   EXPECT_EQ(after.tool_events.at(0).output, before.tool_events[0].output);
+  EXPECT_EQ(after.grade.passed, before.grade.passed);
   EXPECT_EQ(after.grade.gates, before.grade.gates);
   EXPECT_EQ(after.grade.sub_rewards, before.grade.sub_rewards);
   EXPECT_EQ(after.grade.flags, before.grade.flags);
@@ -194,7 +196,7 @@ TEST(Wire, MutatedRecordsGiveAnErrorOrARecord) {
 
 TEST(Names, CoverEveryEnumerator) {
   EXPECT_STREQ(to_string(Split::kValid), "valid");
-  for (int i = 0; i <= static_cast<int>(EndReason::kUnservedTool); ++i) {
+  for (int i = 0; i <= static_cast<int>(EndReason::kInfraExhausted); ++i) {
     EXPECT_STRNE(to_string(static_cast<EndReason>(i)), "unknown");
   }
   for (int i = 0; i <= static_cast<int>(FaultReason::kCancelled); ++i) {

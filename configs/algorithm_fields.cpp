@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "configs/schema.h"
+#include "trainer/advantages.h"
+#include "trainer/corrections.h"
+#include "trainer/losses.h"
+
+namespace rollcall {
+namespace {
+
+constexpr Range kAboveZero{0, kUnbounded, true};
+constexpr Range kBelowOne{0, 1, false, true};
+
+std::vector<std::string_view> names(std::span<const std::string_view> list) {
+  return {list.begin(), list.end()};
+}
+
+std::vector<std::string_view> correction_names() {
+  std::vector<std::string_view> list;
+  for (const CorrectionRule& rule : correction_rules()) list.push_back(rule.name);
+  return list;
+}
+
+// Bounds of a ratio hold 1, or they would act on policies that agree.
+std::vector<Field<Correction>> correction_fields(const CorrectionRule& rule) {
+  std::vector<Field<Correction>> fields{{.key = "kind",
+                                         .type = {},
+                                         .meaning = {},
+                                         .read = [](auto&&...) {},  // read_correction has read it
+                                         .write = {}}};
+  if (!rule.low_key.empty()) fields.push_back(number(rule.low_key, &Correction::low, kUnit, ""));
+  const bool of_ratio = rule.high_key != "max";
+  fields.push_back(number(rule.high_key, &Correction::high, of_ratio ? kFromOne : kAboveZero, ""));
+  return fields;
+}
+
+// `geo_mask` or `{kind: geo_mask, low: 0.99, high: 1.01}`.
+void read_correction(ReadContext& context, const YamlNode& node, const std::string& path,
+                     std::vector<Correction>& out) {
+  const bool is_section = node.kind == YamlNode::Kind::kMap;
+  const YamlEntry* kind = is_section ? node.find("kind") : nullptr;
+  if (is_section && kind == nullptr) {
+    context.problem(node, path, "expected a `kind`");
+    return;
+  }
+  const auto name =
+      context.read_choice(kind != nullptr ? kind->value : node, path, correction_names());
+  if (!name) return;
+  Correction& correction = out.emplace_back(correction_of(*name));
+  if (is_section)
+    read_section(context, node, path, correction_fields(rule_of(correction.kind)), correction);
+}
+
+std::string written(const Correction& correction) {
+  const CorrectionRule& rule = rule_of(correction.kind);
+  std::string out = "{kind: " + format_text(rule.name);
+  if (!rule.low_key.empty())
+    out.append(", ").append(rule.low_key).append(": ").append(format_number(correction.low));
+  return out.append(", ").append(rule.high_key).append(": ") + format_number(correction.high) + "}";
+}
+
+Field<AlgorithmOptions> corrections_field() {
+  Field<AlgorithmOptions> field{
+      .key = "corrections",
+      .type = "list of corrections",
+      .meaning =
+          "Weights and masks against the gap between sampler and learner, from the learner's "
+          "log-probabilities at the start of the step (one more forward pass): "
+          "`[geo_mask]`, or with bounds `[{kind: geo_mask, low: 0.99, high: 1.01}]`. Kinds "
+          "and bounds: docs/algorithms.md.",
+      .read = {},
+      .write = {}};
+  field.read = [](ReadContext& context, const YamlNode& node, const std::string& path,
+                  AlgorithmOptions& out) {
+    if (node.kind == YamlNode::Kind::kNull) return;
+    if (node.kind != YamlNode::Kind::kSequence) {
+      context.problem(node, path, "expected a list");
+      return;
+    }
+    for (std::size_t i = 0; i < node.items.size(); ++i) {
+      const std::string place = child_path(path, std::to_string(i));
+      context.note(place, node.items[i].position);
+      read_correction(context, node.items[i], place, out.corrections);
+    }
+  };
+  field.write = [](const AlgorithmOptions& in, const std::string&, const AsWritten&) {
+    std::string out;
+    for (const Correction& correction : in.corrections)
+      out += (out.empty() ? "" : ", ") + written(correction);
+    return "[" + out + "]";
+  };
+  return field;
+}
+
+}  // namespace
+
+std::vector<Field<AlgorithmOptions>> algorithm_fields() {
+  using O = AlgorithmOptions;
+  return {
+      choice("profile", &O::profile, profile_names(), "Named set of defaults for this section."),
+      choice("advantage", &O::advantage, names(advantage_names()),
+             "How a rollout is compared with its group (docs/algorithms.md)."),
+      integer("passk_k", &O::passk_k, kFromOne,
+              "passk: rollouts of which the best counts; less than batch.group_size."),
+      choice(
+          "loss", &O::loss, names(loss_names()),
+          "Policy loss (docs/algorithms.md). Sets clip_low, clip_high and dual_clip: cispo 1, 4, "
+          "0; ppo_clip 0.2, 0.28, 3; gspo 0.0003, 0.0004, 0 and the aggregation "
+          "seq_mean_token_mean, its only one."),
+      number("clip_low", &O::clip_low, kUnit,
+             "ppo_clip, cispo, gspo: the ratio is kept above 1 - clip_low."),
+      number("clip_high", &O::clip_high, kFromZero,
+             "ppo_clip, cispo, gspo: the ratio is kept below 1 + clip_high."),
+      number("dual_clip", &O::dual_clip, kFromZero,
+             "ppo_clip: bound of the loss, in advantages, where the advantage is negative; 0: "
+             "none, else more than 1."),
+      number("divergence", &O::divergence, {0, 1, true},
+             "dppo_tv: a token whose probability has moved by more, the way its advantage pushes, "
+             "gives no gradient."),
+      number("ratio_cap", &O::ratio_cap, kFromOne, "dppo_tv: largest weight of a token."),
+      number("tau_positive", &O::tau_positive, kAboveZero,
+             "sapo: temperature where the advantage is positive."),
+      number("tau_negative", &O::tau_negative, kAboveZero, "sapo: temperature elsewhere."),
+      choice("anchor", &O::anchor, {"rollout", "old"},
+             "The policy in the ratio's denominator: the one that sampled, with the sampler's "
+             "log-probabilities, or the learner's at the start of the step (the ratio is 1 then, "
+             "as there is one update a step)."),
+      corrections_field(),
+      number("kl_coef", &O::kl_coef, kFromZero,
+             "Weight of a KL to a reference policy. This version: 0."),
+      choice("aggregation", &O::aggregation, names(aggregation_names()),
+             "How token losses become one number."),
+      number("aggregation_constant", &O::aggregation_constant, kAboveZero,
+             "Divisor of seq_mean_token_sum_const."),
+      number("learning_rate", &O::learning_rate, kUnit, "Of AdamW, after the warm-up."),
+      number("beta1", &O::beta1, kBelowOne, "Decay of AdamW's first moment."),
+      number("beta2", &O::beta2, kBelowOne, "Decay of AdamW's second moment."),
+      number("epsilon", &O::epsilon, {0, 1, true, false}, "Added to AdamW's denominator."),
+      number("weight_decay", &O::weight_decay, kFromZero, "Decoupled; not for norms and biases."),
+      integer("warmup_steps", &O::warmup_steps, kFromZero, "Linear rise of the learning rate."),
+      number("max_grad_norm", &O::max_grad_norm, kFromZero,
+             "Global L2 norm above which a gradient is scaled down; 0: no clipping."),
+      integer("microbatch_tokens", &O::microbatch_tokens, kFromOne,
+              "Packed tokens per forward and backward pass. Changes memory, not the update."),
+      flag("activation_checkpointing", &O::activation_checkpointing,
+           "Keep only each layer's input and compute the layer again in the backward pass: less "
+           "memory, about a third more time, the same bits."),
+  };
+}
+
+std::vector<std::string_view> profile_names() { return {"agent_sparse_v1"}; }
+
+AlgorithmOptions profile_defaults(const std::string& profile, const std::string& loss) {
+  AlgorithmOptions defaults;
+  defaults.profile = profile;
+  defaults.loss = loss;
+  if (loss == "ppo_clip") {  // DAPO 2503.14476; dual clip 1912.09729
+    defaults.clip_low = 0.2;
+    defaults.clip_high = 0.28;
+    defaults.dual_clip = 3;
+  } else if (loss == "gspo") {  // 2507.18071
+    defaults.clip_low = 3e-4;
+    defaults.clip_high = 4e-4;
+    defaults.aggregation = "seq_mean_token_mean";
+  }
+  return defaults;
+}
+
+}  // namespace rollcall

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is exported continues a prompt in other engines as it does here: the same greedy text and log-probabilities.
+
+ROLLCALL_HF_PYTHON names a Python with the packages of tests/engines/requirements.txt; ./test makes one.
+"""
+
+import os
+import sys
+import unittest
+
+from engines import IDS, TOLERANCE, EngineCase, greedy, in_engine, rollcall, worst
+from places import GOLDEN_MODELS
+
+PYTHON = os.environ.get("ROLLCALL_HF_PYTHON")
+
+# Small models and how llama.cpp would call their way of cutting text into words.
+MODELS = {"qwen3-tied": "qwen2", "qwen3-untied-sharded": "qwen2", "llama3-scaled-sharded": "llama-bpe",
+          "llama-bias-v5": "llama-bpe", "llama-tied-bf16": "smollm"}
+
+
+class Engines(EngineCase):
+    def compare(self, model, prompt, pre):
+        ours = greedy(model, prompt)
+        with self.subTest("transformers", model=model.name):
+            theirs = in_engine(PYTHON, "in_transformers.py", model, prompt)
+            self.assert_same_continuation(ours, theirs)
+            self.assertEqual(theirs["text"], self.decode(model, theirs["ids"]))
+            self.assertLess(worst(ours["logits"], theirs["logits"]), TOLERANCE)
+        with self.subTest("llama.cpp", model=model.name):
+            theirs = in_engine(PYTHON, "in_llama_cpp.py", model, prompt, pre)
+            text = self.decode(model, ours["ids"])
+            self.assertTrue(theirs["text"])
+            self.assertTrue(text.startswith(theirs["text"]), (text, theirs["text"]))
+            self.compare_listed(ours, theirs)
+
+    def compare_listed(self, ours, theirs):
+        """llama.cpp lists no token that ends within a character."""
+        mine = iter(zip(ours["ids"], ours["logprobs"]))
+        for token, logprob in zip(theirs["ids"], theirs["logprobs"]):
+            match = next((value for id, value in mine if id == token and abs(value - logprob) < TOLERANCE), None)
+            self.assertIsNotNone(match, (token, logprob, ours["ids"], ours["logprobs"]))
+
+    def test_small_models(self):
+        for name, pre in MODELS.items():
+            out = self.folder / name
+            rollcall("export", GOLDEN_MODELS / name, "--out", out)
+            self.compare(out, IDS, pre)
+
+    def test_bfloat16_weights(self):
+        out = self.folder / "bfloat16"
+        rollcall("export", GOLDEN_MODELS / "qwen3-tied", "--out", out, "--dtype", "bfloat16")
+        self.compare(out, IDS, MODELS["qwen3-tied"])
+
+    def test_what_a_run_leaves(self):
+        self.compare(*self.trained_model(), "qwen2")
+
+
+if __name__ == "__main__":
+    if PYTHON is None:
+        print("ROLLCALL_HF_PYTHON is not set")
+        sys.exit(77)
+    unittest.main()

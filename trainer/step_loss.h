@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "trainer/losses.h"
+#include "trainer/packing.h"
+#include "trainer/train_options.h"
+
+namespace rollcall {
+
+class Communicator;
+
+// What `algorithm:` makes of one step's micro-batches: corrections first, since what they reject
+// leaves the denominators of the whole step, then each batch's share of the loss. One update a
+// step: the policy at its start is the one whose log-probabilities share() gets. Single thread.
+class StepLoss {
+ public:
+  // `old_logprobs`: [N] of each batch under the weights at the start of the step; needed only with
+  // corrections, else empty. Collective.
+  StepLoss(const AlgorithmOptions&, std::span<const PackedBatch> batches,
+           std::span<const at::Tensor> old_logprobs, Communicator&);
+
+  // Scalar, differentiable in `current_logprobs` [N].
+  at::Tensor share(std::size_t batch, const at::Tensor& current_logprobs);
+
+  struct Stats {
+    double clip_high_fraction = 0, clip_low_fraction = 0;  // of the tokens that were not rejected
+    double tokens_rejected = 0;
+  };
+  Stats stats() const;  // of the shares so far, over all learners; collective
+
+ private:
+  void correct(std::span<const Correction>, std::size_t batch, const at::Tensor& old_logprobs);
+
+  Communicator& communicator_;
+  LossOptions options_;
+  bool anchor_is_old_;
+  std::vector<PackedBatch> batches_;  // their actions without the rejected tokens
+  std::vector<at::Tensor> kept_;      // places of what is left; empty without corrections
+  std::vector<at::Tensor> weights_;
+  std::vector<LossDenominators> denominators_;
+  double rejected_ = 0, clipped_high_ = 0, clipped_low_ = 0;  // tokens, on this learner
+};
+
+}  // namespace rollcall
