@@ -23,11 +23,11 @@ std::pair<std::int64_t, bool> place_of(const Assignment& a) {
 
 }  // namespace
 
-void Collector::recover(const JournalReader& reader, std::int64_t first_row) {
+void Collector::recover(const JournalReader& reader, std::int64_t first_row, std::int64_t end_row) {
   std::set<std::int64_t> used;
   for (const UpdateUse& use : reader.uses()) used.insert(use.row);
   first_open_row_ = first_row;
-  for (std::int64_t row = first_row; row < reader.rows(); ++row) {
+  for (std::int64_t row = first_row; row < end_row; ++row) {
     Trajectory t = reader.read(row);
     if (lost_to_infrastructure(t) && !used.contains(row)) continue;
     const Key key{t.assignment.group, t.assignment.member};

@@ -22,13 +22,15 @@ using nlohmann::json;
 using Settings = std::map<std::string, std::string>;  // "tools.0.name" -> value
 
 // Never: seeds, the order of tasks and the policy's arithmetic follow from them.
-constexpr std::array<std::string_view, 2> kFixed{"run.seed", "model.dtype"};
+constexpr std::array<std::string_view, 4> kFixed{"run.seed", "model.dtype", "model.train",
+                                                 "model.lora"};
 // Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
 // or rewarded by these.
-constexpr std::array<std::string_view, 9> kFixedInStep{
-    "batch.prompts",          "batch.group_size",       "rollout.max_turns",
-    "rollout.max_tool_calls", "rollout.max_new_tokens", "rollout.context",
-    "rollout.on_limit",       "grader.gate_value",      "grader.flags"};
+constexpr std::array<std::string_view, 11> kFixedInStep{
+    "batch.prompts",          "batch.group_size",           "rollout.max_turns",
+    "rollout.max_tool_calls", "rollout.max_new_tokens",     "rollout.context",
+    "rollout.on_limit",       "rollout.on_infra_exhausted", "grader.gate_value",
+    "grader.flags",           "grader.pass_threshold"};
 
 template <std::size_t N>
 bool is_among(const std::array<std::string_view, N>& keys, const std::string& key) {
@@ -133,15 +135,16 @@ RunChanges run_changes(const std::string& began, const std::string& now,
   Settings sampled_under = settings_of(last_config.value_or(""));
   if (sampled_under.empty()) sampled_under = settings_of(first.value("config", ""));
   for (const auto& [key, text] : differences(sampled_under, settings)) {
+    changes.other_updates |= key.starts_with("algorithm.");
     if (is_fixed_in_step(key))
       changes.refused.push_back(text + " (the journal holds rollouts of a step that is open)");
   }
   return changes;
 }
 
-void check_resume(const ResumePoint& at, const std::string& about) {
+bool check_resume(const ResumePoint& at, const std::string& about) {
   check_journal(at);
-  if (!fs::exists(at.journal)) return;
+  if (!fs::exists(at.journal)) return false;
   const JournalReader journal(at.journal);
   std::optional<std::string> last_config;
   if (fs::exists(at.config)) last_config = read_file(at.config);
@@ -153,6 +156,14 @@ void check_resume(const ResumePoint& at, const std::string& about) {
                       "undo this to go on with that run, or give this one another run.name");
   if (!changes.accepted.empty())
     log_info("changed since the run began: " + list_of(changes.accepted, "; "));
+  return changes.other_updates;
+}
+
+std::int64_t end_of_step(const JournalReader& journal, std::int64_t first_row, std::int64_t step) {
+  const std::int64_t rows = journal.committed_rows();
+  std::int64_t row = first_row;
+  while (row < rows && journal.read_row(row).assignment.step <= step) ++row;
+  return row;
 }
 
 }  // namespace rollcall

@@ -9,10 +9,13 @@
 
 namespace rollcall {
 
+class JournalReader;
+
 // Settings of two starts of a run that differ, each as "key: old -> new".
 struct RunChanges {
   std::vector<std::string> refused;   // recovered rollouts, or the order of tasks, would mean else
   std::vector<std::string> accepted;  // anything else
+  bool other_updates = false;         // of those: updates that are made again end in other weights
 };
 
 // Compares a run with how it began. `began` and `now` are what a journal says of its run
@@ -31,7 +34,10 @@ struct ResumePoint {
 
 // Throws an input Error if the run would not be the one that began: a setting of
 // RunChanges::refused, or a journal that is absent or older than the checkpoint. Logs accepted
-// changes in one line.
-void check_resume(const ResumePoint&, const std::string& about);
+// changes in one line. Returns RunChanges::other_updates.
+bool check_resume(const ResumePoint&, const std::string& about);
+
+// The end of the rows, from `first_row` on, that were sampled by the policy of `step` or before.
+std::int64_t end_of_step(const JournalReader&, std::int64_t first_row, std::int64_t step);
 
 }  // namespace rollcall

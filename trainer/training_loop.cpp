@@ -97,20 +97,25 @@ class TrainingLoop {
       pool_.restore(std::stoll(state.sampler));
     }
     const fs::path config = setup_.run_dir / "config.yaml";
-    check_resume({config, journal_file(), newest, state.journal_rows}, about);
-    write_durably(config, setup_.effective_config);
+    const bool other_updates =
+        check_resume({config, journal_file(), newest, state.journal_rows}, about);
     const bool journalled = fs::exists(journal_file());
     journal_ = std::make_unique<Journal>(journal_file(), about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
     if (journalled) {
-      collector_->recover(JournalReader(journal_file()), state.journal_rows);
-      // The updates after the checkpoint are done again.
-      journal_->truncate(journal_->rows(), step_);
+      const JournalReader reader(journal_file());
+      // The updates after the checkpoint are done again. Where they end in other weights, later
+      // rollouts are not of this policy.
+      const std::int64_t end =
+          other_updates ? end_of_step(reader, state.journal_rows, step_) : journal_->rows();
+      collector_->recover(reader, state.journal_rows, end);
+      journal_->truncate(end, step_);
       log_info(
           fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
                       "will not be sampled again",
                       setup_.run.name, step_, journal_->rows() - state.journal_rows));
     }
+    write_durably(config, setup_.effective_config);  // last: the next start compares with it
     metrics_ = std::make_unique<MetricsLog>(setup_.run_dir, step_);
     result_ = read_result(setup_.run_dir).value_or(RunResult{});
     if (step_ == 0) result_ = RunResult{};

@@ -107,6 +107,19 @@ class Resume(Case):
         told = "changed since the run began: batch.group_size: 4 -> 3; cluster.workers: 2 -> 1; run.steps: 2 -> 3"
         self.assertIn(told, errors)
 
+    def test_rollouts_behind_a_changed_update_are_sampled_again(self):
+        change = ("--set", "algorithm.learning_rate=5e-4")
+        run = self.six_steps("rate", every=3)
+        self.cut_off_in_step_five(run)
+        before = self.endpoints.requests["/grade"]
+        code, errors = run.train(*change)
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(self.endpoints.requests["/grade"] - before, 2 * PER_STEP, "step 4 comes from the journal")
+        changed_at_three = self.trained("rate3", run={"steps": 3}, cluster={"workers": 2})
+        code, errors = changed_at_three.train(*change, "--set", f"run.steps={STEPS}")
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(run.digests(STEPS)["model.safetensors"], changed_at_three.digests(STEPS)["model.safetensors"])
+
     def test_steps_from_the_journal_have_no_speed(self):
         run = self.six_steps("speed", every=3)
         self.cut_off_in_step_five(run)

@@ -81,6 +81,15 @@ TEST(RunChanges, CompareAnOpenStepWithTheStartThatSampledIt) {
               ElementsAre(HasSubstr("batch.group_size: 4 -> 8")));
 }
 
+TEST(RunChanges, TellWhetherUpdatesMadeAgainEndElsewhere) {
+  const std::string now = with("1e-6", "2e-6");
+  EXPECT_TRUE(changes(now, true).other_updates);
+  EXPECT_FALSE(changes(now, false).other_updates) << "none is made again";
+  EXPECT_FALSE(changes(with("steps: 10", "steps: 20"), true).other_updates);
+  EXPECT_FALSE(run_changes(about(kConfig), about(now), now, true).other_updates)
+      << "the change came before the step";
+}
+
 TEST(RunChanges, LeaveAloneWhatOnlyOneSideKnows) {
   const std::string older = with("run: {seed: 1, ", "run: {");
   EXPECT_THAT(run_changes(about(older), about(kConfig), {}, true).refused, IsEmpty());
