@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comms/launcher.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +14,7 @@
 #include <fstream>
 #include <utility>
 
+#include "comms/lifeline.h"
 #include "comms/world.h"
 
 namespace rollcall {
@@ -68,6 +66,7 @@ std::vector<std::string> mpirun_command(const LaunchSite& site, int ranks,
   // Other point-to-point layers crash the survivors of a dead rank.
   command.insert(command.end(), {"--mca", "pml", "ob1"});
   if (site.single_host) set("btl", "self,vader");
+  if (!site.single_host) command.insert(command.end(), {"-x", kLifelineVariable});
   if (!site.shared_memory_copies) set("btl_vader_single_copy_mechanism", "none");
   command.insert(command.end(), {"-n", std::to_string(ranks), program});
   command.insert(command.end(), arguments.begin(), arguments.end());
@@ -76,21 +75,6 @@ std::vector<std::string> mpirun_command(const LaunchSite& site, int ranks,
 
 bool under_launcher() {
   return is_set("OMPI_COMM_WORLD_SIZE") || is_set("PMIX_RANK") || is_set("PMI_SIZE");
-}
-
-bool record_exit_code(int code) {
-  const char* path = std::getenv(kExitFileVariable);
-  const int note = path == nullptr ? -1 : ::open(path, O_RDWR | O_CLOEXEC);
-  if (note < 0) return true;
-  struct stat about {};
-  // The lock goes with the descriptor; each rank opens the note anew, so it holds between ranks.
-  const bool locked = ::flock(note, LOCK_EX) == 0;
-  const bool first = !locked || ::fstat(note, &about) != 0 || about.st_size == 0;
-  const std::string line = std::to_string(code) + "\n";
-  if (first) [[maybe_unused]]
-    const auto written = ::write(note, line.data(), line.size());
-  ::close(note);
-  return first;
 }
 
 bool end_parent_mpirun() {

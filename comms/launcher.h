@@ -26,13 +26,6 @@ std::vector<std::string> mpirun_command(const LaunchSite&, int ranks, const std:
                                         std::span<const std::string> arguments,
                                         bool (*is_set)(const char* variable));
 
-// The file by which a rank tells the run's exit code to the process that ran mpirun; named by this
-// environment variable, which mpirun hands down.
-inline constexpr char kExitFileVariable[] = "ROLLCALL_EXIT_FILE";
-
-// Writes that file, if there is one to write. False: another rank did before, and its code stays.
-bool record_exit_code(int code);
-
 // Ends the job if the parent of this process is mpirun. False: it is not.
 bool end_parent_mpirun();
 

@@ -65,6 +65,24 @@ WeightsBegin decode_weights_begin(std::string_view bytes) {
   return value;
 }
 
+std::string encode(const Failure& value) {
+  ByteWriter out;
+  out.enumerator(value.code);
+  out.text(value.what);
+  out.text(value.what_to_do);
+  return out.take();
+}
+
+Failure decode_failure(std::string_view bytes) {
+  ByteReader in(bytes, "failure");
+  Failure value;
+  value.code = in.enumerator(ExitCode::kNoEndpoint);
+  value.what = in.text();
+  value.what_to_do = in.text();
+  in.finish();
+  return value;
+}
+
 std::string encode_version(std::int64_t version) {
   ByteWriter out;
   out.number(version);

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "comms/error.h"
 #include "comms/weight_store.h"
 
 namespace rollcall {
@@ -17,12 +18,12 @@ enum class MessageKind : int {
   kLoaded,     // version (int64) now in use
   kDelivery,   // an encoded Trajectory
   kFarewell,   // last message: the worker ends
+  kFailure,    // Failure; likewise
   // learner to worker
   kWelcome = 101,  // Welcome
   kAssignment,     // an encoded Assignment
   kWeightsBegin,   // WeightsBegin, then the bytes in kWeightsChunk messages
   kWeightsChunk,
-  kCancel,  // abandon all assignments sent so far
   kLeave,
   // both ways
   kHeartbeat = 201,
@@ -48,14 +49,23 @@ struct WeightsBegin {
   std::uint64_t checksum = 0;  // XXH3 of all bytes
 };
 
+// Why a worker ends.
+struct Failure {
+  ExitCode code = ExitCode::kFailure;
+  std::string what;
+  std::string what_to_do;
+};
+
 std::string encode(const Hello&);
 std::string encode(const Welcome&);
 std::string encode(const WeightsBegin&);
+std::string encode(const Failure&);
 std::string encode_version(std::int64_t version);
 // Throw Error on anything else than what was encoded.
 Hello decode_hello(std::string_view bytes);
 Welcome decode_welcome(std::string_view bytes);
 WeightsBegin decode_weights_begin(std::string_view bytes);
+Failure decode_failure(std::string_view bytes);
 std::int64_t decode_version(std::string_view bytes);
 
 // This system's identity for Hello::host.

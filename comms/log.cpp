@@ -43,7 +43,7 @@ void log_open(int rank, const std::filesystem::path& file, bool console) {
   auto opened = std::make_shared<spdlog::logger>("rollcall", sinks.begin(), sinks.end());
   opened->set_level(spdlog::level::debug);
   opened->set_pattern("%Y-%m-%d %H:%M:%S.%e [%^%l%$] rank " + std::to_string(rank) + ": %v");
-  opened->flush_on(spdlog::level::warn);
+  opened->flush_on(spdlog::level::debug);  // a rank may be killed at any moment
   logger() = std::move(opened);
 }
 

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <mpi.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <numeric>
+#include <optional>
 
 #include "comms/backoff.h"
 #include "comms/communicator.h"
 #include "comms/error.h"
+#include "comms/link_messages.h"
 #include "comms/mpi_check.h"
+#include "comms/process_watch.h"
 #include "comms/world.h"
 
 namespace rollcall {
@@ -20,6 +25,8 @@ constexpr int kTag = 0;  // messages of a pair arrive in the order of the calls
 constexpr std::size_t kBlockFloats = std::size_t{1} << 18;
 constexpr std::size_t kBlockBytes = std::size_t{64} << 20;
 constexpr int kProbesBeforeSleep = 2000;
+// What a process sent before its end may still be on the way through MPI.
+constexpr std::chrono::milliseconds kLastWordsPatience{200};
 
 struct Range {
   std::size_t begin = 0;
@@ -52,7 +59,9 @@ class MpiCommunicator final : public Communicator {
       : rank_(world.rank()),
         size_(members),
         timeout_(timeout),
-        communicator_(create_learner_communicator(members)) {}
+        communicator_(create_learner_communicator(members)) {
+    watch_members(system_identity(world.host()));
+  }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -193,8 +202,36 @@ class MpiCommunicator final : public Communicator {
               "MPI_Irecv");
   }
 
+  // Learns the process ids of the members on this host.
+  void watch_members(const std::string& host) {
+    struct Place {
+      std::uint64_t host = 0;
+      std::int64_t process = 0;
+    };
+    std::vector<Place> places(size_);
+    places[rank_] = {std::hash<std::string>()(host), ::getpid()};
+    for (int other = 0; other < size_; ++other) {
+      if (other == rank_) continue;
+      receive(other, &places[other], sizeof(Place));
+      send(other, &places[rank_], sizeof(Place));
+    }
+    wait("greeting");
+    watches_.resize(size_);
+    for (int other = 0; other < size_; ++other) {
+      if (other == rank_ || places[other].host != places[rank_].host) continue;
+      watches_[other] = ProcessWatch(static_cast<int>(places[other].process));
+    }
+  }
+
+  std::optional<int> dead_member() const {
+    const auto dead = std::ranges::find_if(watches_, &ProcessWatch::ended);
+    if (dead == watches_.end()) return std::nullopt;
+    return static_cast<int>(dead - watches_.begin());
+  }
+
   void wait(const char* what) {
-    const auto until = Clock::now() + timeout_;
+    auto until = Clock::now() + timeout_;
+    std::optional<int> dead;
     Backoff backoff;
     int done = 0;
     for (int probes = 0; done == 0; ++probes) {
@@ -202,10 +239,20 @@ class MpiCommunicator final : public Communicator {
                             MPI_STATUSES_IGNORE),
                 "MPI_Testall");
       if (done != 0 || probes < kProbesBeforeSleep) continue;
-      if (Clock::now() > until) throw_timeout(what);
+      if (!dead && (dead = dead_member())) {
+        until = std::min(until, Clock::now() + kLastWordsPatience);
+      }
+      if (Clock::now() > until) dead ? throw_death(what, *dead) : throw_timeout(what);
       backoff.wait();
     }
     requests_.clear();
+  }
+
+  [[noreturn]] static void throw_death(const char* what, int dead) {
+    throw Error(
+        "rank " + std::to_string(dead) + ", a learner, died; it was waited for in a " + what,
+        "see its log, then start again: the run resumes from its last checkpoint",
+        ExitCode::kStopped);
   }
 
   [[noreturn]] void throw_timeout(const char* what) const {
@@ -219,6 +266,7 @@ class MpiCommunicator final : public Communicator {
   const int size_;
   const std::chrono::milliseconds timeout_;
   const MPI_Comm communicator_;
+  std::vector<ProcessWatch> watches_;  // of members on this host; the others' watch nothing
   std::vector<MPI_Request> requests_;
   std::vector<float> scratch_;  // a block from every member
 };

@@ -72,12 +72,22 @@ class MessageWeights {
   std::int64_t version_ = -1;
 };
 
+// For a while.
+void flush(Mailbox& mailbox) {
+  mailbox.push();
+  const auto until = Clock::now() + kFarewellPatience;
+  Backoff backoff;
+  while (mailbox.sending() && Clock::now() < until) {
+    mailbox.push();
+    backoff.wait();
+  }
+}
+
 }  // namespace
 
 struct RolloutClient::Impl {
   Impl(World& world, const ClusterOptions& cluster, std::size_t bytes)
       : options(cluster),
-        rank(world.rank()),
         parameter_bytes(bytes),
         mailbox(world),
         messages(bytes),
@@ -112,22 +122,9 @@ struct RolloutClient::Impl {
     if (welcome.shared_memory) send(MessageKind::kAttached, attached ? "1" : "0");
   }
 
-  // Assignments that were cancelled before the caller saw them are answered here.
-  void on_cancel(Inbox& inbox) {
-    for (const Assignment& assignment : inbox.assignments) {
-      Trajectory cancelled;
-      cancelled.assignment = assignment;
-      cancelled.fault = FaultReason::kCancelled;
-      cancelled.fault_detail = "cancelled before it started";
-      cancelled.worker = rank;
-      send(MessageKind::kDelivery, encode(cancelled));
-    }
-    inbox.assignments.clear();
-    inbox.cancel_all = true;
-  }
-
-  void say_farewell() {
-    if (std::exchange(said_farewell, true)) return;
+  void on_leave() {
+    if (std::exchange(leaving, true)) return;
+    said_farewell = true;
     send(MessageKind::kFarewell);
   }
 
@@ -142,11 +139,8 @@ struct RolloutClient::Impl {
         return messages.begin(decode_weights_begin(message.bytes));
       case MessageKind::kWeightsChunk:
         return messages.chunk(message.bytes);
-      case MessageKind::kCancel:
-        return on_cancel(inbox);
       case MessageKind::kLeave:
-        leaving = true;
-        return say_farewell();
+        return on_leave();
       default:
         return;
     }
@@ -181,7 +175,6 @@ struct RolloutClient::Impl {
   }
 
   ClusterOptions options;
-  int rank;
   std::size_t parameter_bytes;
   Mailbox mailbox;
   std::optional<WeightReader> shared;
@@ -197,19 +190,21 @@ RolloutClient::RolloutClient(World& world, const ClusterOptions& options,
                              std::size_t parameter_bytes)
     : impl_(std::make_unique<Impl>(world, options, parameter_bytes)) {}
 
-// Says goodbye, so that the learner need not wait for a timeout to notice.
 RolloutClient::~RolloutClient() {
   try {
-    impl_->say_farewell();
-    const auto until = Clock::now() + kFarewellPatience;
-    Backoff backoff;
-    while (impl_->mailbox.sending() && Clock::now() < until) {
-      impl_->mailbox.push();
-      backoff.wait();
-    }
+    flush(impl_->mailbox);
   } catch (const Error& error) {
     log_warning(std::string("no farewell: ") + error.what());
   }
+}
+
+void leave_with_failure(World& world, const Error& error) try {
+  Mailbox mailbox(world);
+  mailbox.send(kLead, MessageKind::kFailure,
+               encode(Failure{error.exit_code(), error.what(), error.what_to_do()}));
+  flush(mailbox);
+} catch (const Error& silence) {
+  log_warning(std::string("no last words: ") + silence.what());
 }
 
 RolloutClient::Inbox RolloutClient::poll() {

@@ -13,6 +13,7 @@
 
 namespace rollcall {
 
+class Error;
 class World;
 
 // A worker's state as the lead learner sees it.
@@ -44,7 +45,7 @@ class RolloutServer {
   // Never blocks. An assignment of a worker that died or fell silent is queued again with
   // attempt+1; after `kMaxWorkerLosses` such losses a Trajectory with FaultReason::kWorkerLost is
   // returned. Duplicate or stale deliveries are dropped. Throws Error (kStopped) when no worker is
-  // left.
+  // left, and a worker's error of bad input (kBadInput), which every worker would have.
   std::vector<Trajectory> poll();
   // As poll(), but waits up to `wait` for something to arrive, sleeping between probes.
   std::vector<Trajectory> poll_for(std::chrono::milliseconds wait);
@@ -54,8 +55,6 @@ class RolloutServer {
   // must grow.
   void publish(std::int64_t version, const FillWeights& fill);
 
-  // Drops queued assignments and asks workers to abandon those they hold (they deliver kCancelled).
-  void cancel_all();
   // Tells all live workers to leave, waits up to `wait` for their farewell, returns how many left.
   int shut_down(std::chrono::milliseconds wait);
 
@@ -81,7 +80,6 @@ class RolloutClient {
 
   struct Inbox {
     std::vector<Assignment> assignments;  // to start now; their version is loadable
-    bool cancel_all = false;              // abandon what was taken before this poll()
     bool leave = false;                   // the learner said goodbye, or has been silent too long
   };
   Inbox poll();
@@ -98,5 +96,9 @@ class RolloutClient {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// A worker's last words, with or without a RolloutClient: it ends because of an error. Waits a
+// second at most.
+void leave_with_failure(World&, const Error&);
 
 }  // namespace rollcall

@@ -109,6 +109,9 @@ struct RolloutServer::Impl {
 
   void open(Worker& worker) {
     worker.state = LinkState::kOpen;
+    log_debug("worker " + std::to_string(worker.rank) + " joined, process " +
+              std::to_string(worker.process_id) + ", weights by " +
+              (worker.shares_memory ? "shared memory" : "messages"));
     send_newest_weights(worker);
     dispatcher.open(worker.rank);
   }
@@ -156,8 +159,17 @@ struct RolloutServer::Impl {
   }
 
   void on_farewell(Worker& worker) {
+    log_debug("worker " + std::to_string(worker.rank) + " left");
     worker.state = LinkState::kLeft;
     give_up(worker);
+  }
+
+  void on_failure(Worker& worker, const Failure& failure) {
+    const std::string who = "worker " + std::to_string(worker.rank) + ": ";
+    if (failure.code == ExitCode::kBadInput)
+      throw input_error(who + failure.what, failure.what_to_do);
+    last_failure = "; the last that failed was " + who + failure.what;
+    lose(worker, "it failed: " + failure.what);
   }
 
   void handle_alive(Worker& worker, const Message& message) {
@@ -173,6 +185,8 @@ struct RolloutServer::Impl {
         return on_delivery(worker, message.bytes);
       case MessageKind::kFarewell:
         return on_farewell(worker);
+      case MessageKind::kFailure:
+        return on_failure(worker, decode_failure(message.bytes));
       default:
         return;
     }
@@ -275,6 +289,7 @@ struct RolloutServer::Impl {
   WeightStore store;
   std::vector<Worker> workers;
   std::vector<Trajectory> delivered;
+  std::string last_failure;  // a clause for messages
 };
 
 RolloutServer::RolloutServer(World& world, const ClusterOptions& options,
@@ -288,7 +303,7 @@ void RolloutServer::submit(const Assignment& assignment) { impl_->dispatcher.sub
 std::vector<Trajectory> RolloutServer::poll() {
   impl_->pump();
   if (impl_->delivered.empty() && std::ranges::none_of(impl_->workers, &Worker::alive)) {
-    throw Error("no rollout worker is left",
+    throw Error("no rollout worker is left" + impl_->last_failure,
                 "see the workers' logs; the run resumes from its last checkpoint",
                 ExitCode::kStopped);
   }
@@ -320,14 +335,6 @@ void RolloutServer::publish(std::int64_t version, const FillWeights& fill) {
   store.write(version, fill);
   for (Worker& worker : impl_->workers) {
     if (worker.state == LinkState::kOpen) impl_->send_newest_weights(worker);
-  }
-  impl_->mailbox.push();
-}
-
-void RolloutServer::cancel_all() {
-  impl_->dispatcher.cancel_all();
-  for (Worker& worker : impl_->workers) {
-    if (worker.state == LinkState::kOpen) impl_->send(worker, MessageKind::kCancel);
   }
   impl_->mailbox.push();
 }

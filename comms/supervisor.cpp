@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The process that a person starts: it runs mpirun, passes signals on, and ends as rank 0 ended.
+// The process that a person starts: it runs mpirun, passes signals on, watches the ranks, and ends
+// as the job ended.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -19,6 +19,7 @@
 #include <optional>
 
 #include "comms/launcher.h"
+#include "comms/lifeline.h"
 #include "comms/world.h"
 
 namespace rollcall {
@@ -28,6 +29,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kSameRequest{1};  // terminals and batch systems signal in pairs
 constexpr int kShowUnfinishedLineMs = 100;
+constexpr std::chrono::seconds kLeavePatience{10};  // of other ranks, once rank 0 has left
+constexpr std::chrono::seconds kEndPatience{15};    // of mpirun, once told to end
 
 class Descriptor {
  public:
@@ -43,26 +46,6 @@ class Descriptor {
 
  private:
   int value_;
-};
-
-// Memory that a rank leaves the exit code in. Ranks of this host reach it by a path under /proc; it
-// has no other name, so nothing is left behind.
-class ExitNote {
- public:
-  ExitNote() : file_(::memfd_create("rollcall-exit", MFD_CLOEXEC)) {
-    const std::string path =
-        "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(file_.value());
-    ::setenv(kExitFileVariable, path.c_str(), 1);
-  }
-
-  std::optional<int> code() const {
-    std::array<char, 16> text{};
-    if (::pread(file_.value(), text.data(), text.size() - 1, 0) <= 0) return std::nullopt;
-    return std::atoi(text.data());
-  }
-
- private:
-  Descriptor file_;
 };
 
 [[noreturn]] void become(std::vector<std::string> command, int errors, int exec_failed) {
@@ -101,27 +84,26 @@ pid_t start(const std::vector<std::string>& command, int errors) {
 
 class Supervisor {
  public:
-  Supervisor(pid_t mpirun, int signals, int errors)
-      : mpirun_(mpirun), signals_(signals), errors_(errors) {}
+  Supervisor(pid_t mpirun, int signals, int errors, LifelineHub& ranks, int essential)
+      : mpirun_(mpirun), signals_(signals), errors_(errors), ranks_(ranks), essential_(essential) {}
 
-  bool stop_requested() const { return first_request_.has_value(); }
-
-  // Returns mpirun's wait status.
-  int run() {
-    for (;;) {
-      std::array<pollfd, 2> watched{{{signals_, POLLIN, 0}, {errors_, POLLIN, 0}}};
+  JobEnd run() {
+    int status = 0;
+    while (::waitpid(mpirun_, &status, WNOHANG) != mpirun_) {
+      std::array<pollfd, 3> watched{
+          {{signals_, POLLIN, 0}, {errors_, POLLIN, 0}, {ranks_.descriptor(), POLLIN, 0}}};
       const int ready = ::poll(watched.data(), watched.size(), kShowUnfinishedLineMs);
       if (ready == 0) show(filter_.flush());
       if (watched[1].revents != 0) copy_errors();
       if (watched[0].revents != 0) on_signal();
-      int status = 0;
-      if (::waitpid(mpirun_, &status, WNOHANG) == mpirun_) {
-        while (copy_errors()) {
-        }
-        show(filter_.flush());
-        return status;
-      }
+      hear_ranks();
+      keep_deadlines();
     }
+    hear_ranks();
+    while (copy_errors()) {
+    }
+    show(filter_.flush());
+    return end_ ? *end_ : without_a_word(status);
   }
 
  private:
@@ -132,8 +114,65 @@ class Supervisor {
       first_request_ = Clock::now();
       ::kill(mpirun_, SIGUSR1);
     } else if (Clock::now() - *first_request_ > kSameRequest) {
-      ::kill(mpirun_, SIGTERM);
+      const int stopped = static_cast<int>(ExitCode::kStopped);
+      if (!end_) end_ = JobEnd{stopped, "ended at once on a second request", true};
+      end_job();
     }
+  }
+
+  void hear_ranks() {
+    for (const LifelineHub::RankEnd& end : ranks_.poll()) on_end(end);
+  }
+
+  // The first word counts: what follows it are its consequences.
+  void on_end(const LifelineHub::RankEnd& end) {
+    if (end_) return;
+    switch (end.end) {
+      case LifelineHub::End::kLeft:
+        if (end.rank != 0) return;
+        end_ = JobEnd{end.code, {}, false};
+        leave_by_ = Clock::now() + kLeavePatience;
+        return;
+      case LifelineHub::End::kFailed:
+        end_ = JobEnd{end.code, end.message, false};
+        return end_job();
+      case LifelineHub::End::kDied:
+        if (end.was_ready && end.rank >= essential_) return;
+        end_ = JobEnd{static_cast<int>(ExitCode::kStopped), describe_death(end), false};
+        show("rollcall: " + end_->failure +
+             "\n  what to do: see its log, then start again: a run resumes\n");
+        return end_job();
+    }
+  }
+
+  std::string describe_death(const LifelineHub::RankEnd& end) const {
+    const char* role = end.rank == 0           ? ", the lead learner,"
+                       : end.rank < essential_ ? ", a learner,"
+                                               : "";
+    return "rank " + std::to_string(end.rank) + role + " was killed or crashed" +
+           (end.was_ready ? "" : " before MPI had started");
+  }
+
+  // Once: mpirun, told twice, drops its cleaning up.
+  void end_job() {
+    if (kill_at_) return;
+    ::kill(mpirun_, SIGTERM);
+    kill_at_ = Clock::now() + kEndPatience;
+  }
+
+  void keep_deadlines() {
+    if (leave_by_ && Clock::now() > *leave_by_) end_job();
+    if (kill_at_ && Clock::now() > *kill_at_) ::kill(mpirun_, SIGKILL);
+  }
+
+  JobEnd without_a_word(int status) const {
+    if (first_request_) return {static_cast<int>(ExitCode::kStopped), "ended on request", true};
+    const std::string what = "the ranks ended without a word: one was killed or crashed";
+    show("rollcall: " + what +
+         "\n  what to do: see the ranks' logs, then start again: a run resumes\n");
+    const int failure = static_cast<int>(ExitCode::kFailure);
+    return {WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : failure, what,
+            false};
   }
 
   bool copy_errors() {
@@ -157,11 +196,15 @@ class Supervisor {
   pid_t mpirun_;
   int signals_;
   int errors_;
+  LifelineHub& ranks_;
+  int essential_;
   LineFilter filter_;
-  std::optional<Clock::time_point> first_request_;
+  std::optional<JobEnd> end_;
+  std::optional<Clock::time_point> first_request_, leave_by_, kill_at_;
 };
 
-int supervise(const std::vector<std::string>& command) {
+JobEnd supervise(const LaunchSite& site, int ranks, int essential, const std::string& program,
+                 const std::vector<std::string>& arguments) {
   sigset_t handled;
   sigemptyset(&handled);
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD}) {
@@ -175,30 +218,22 @@ int supervise(const std::vector<std::string>& command) {
   Descriptor write_end(ends[1]);
   ::fcntl(errors.value(), F_SETFL, O_NONBLOCK);
 
-  const ExitNote note;
-  const pid_t mpirun = start(command, write_end.value());
+  LifelineHub hub(site.single_host);
+  ::setenv(kLifelineVariable, hub.address().c_str(), 1);
+  const pid_t mpirun =
+      start(mpirun_command(site, ranks, program, arguments, is_set), write_end.value());
   write_end.close();
-  Supervisor supervisor(mpirun, signals.value(), errors.value());
-  const int status = supervisor.run();
-  if (const auto code = note.code()) return *code;
-  if (supervisor.stop_requested()) return static_cast<int>(ExitCode::kStopped);
-  std::fprintf(stderr,
-               "rollcall: the ranks ended without a word: one was killed or crashed\n"
-               "  what to do: see the ranks' logs, then start again: a run resumes\n");
-  const int failure = static_cast<int>(ExitCode::kFailure);
-  return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : failure;
+  return Supervisor(mpirun, signals.value(), errors.value(), hub, essential).run();
 }
 
 }  // namespace
 
-void exec_under_mpirun(int ranks, int argc, char** argv) {
+JobEnd run_under_mpirun(int ranks, int essential, int argc, char** argv) {
   std::error_code unreadable;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", unreadable);
   const std::string program = unreadable ? argv[0] : self.string();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  const int code =
-      supervise(mpirun_command(inspect_launch_site(), ranks, program, arguments, is_set));
-  ::_exit(code);
+  return supervise(inspect_launch_site(), ranks, essential, program, arguments);
 }
 
 }  // namespace rollcall

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comms/task.h"
 
+#include <xxhash.h>
+
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -94,62 +96,69 @@ std::string checked_tools(const Json& row) {
 Task read_task(std::int64_t row, std::string_view text) {
   const Json parsed = parse_row(text);
   if (!parsed.is_object()) throw BadRow("not a JSON object");
-  return {row, std::string(text), checked_messages(parsed), checked_tools(parsed)};
+  return {row, std::string(text), checked_messages(parsed), checked_tools(parsed), 0};
 }
 
-// "FILE:LINE: ..." of the first bad rows, and how many there are.
-class Complaints {
- public:
-  explicit Complaints(std::string file) : file_(std::move(file)) {}
-  void add(std::int64_t line, const std::string& what) {
-    if (count_++ >= kMaxReported) return;
-    if (!text_.empty()) text_ += '\n';
-    text_ += file_ + ":" + std::to_string(line) + ": " + what;
-  }
-  void throw_if_any() const {
-    if (count_ == 0) return;
-    const std::string rest =
-        count_ > kMaxReported ? "\n... and " + std::to_string(count_ - kMaxReported) + " more" : "";
-    throw input_error(text_ + rest,
-                      "each line of a dataset is one JSON object with 'messages' that end with a "
-                      "user message");
-  }
-
- private:
-  std::string file_;
-  std::string text_;
-  std::size_t count_ = 0;
-};
-
-}  // namespace
-
-std::vector<Task> read_tasks(const std::filesystem::path& file) {
+// Calls `visit(line, text)` for every line that is not blank.
+template <typename Visit>
+void for_each_row(const std::filesystem::path& file, const Visit& visit) {
   std::ifstream in(file, std::ios::binary);
   if (!in) {
     throw input_error("cannot read the dataset " + file.string(), "check data.train, data.valid");
   }
-  std::vector<Task> tasks;
-  Complaints complaints(file.string());
   std::string line;
-  std::int64_t row = 0;
   for (std::int64_t number = 1; std::getline(in, line); ++number) {
     std::string_view text = line;
     if (number == 1 && text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     text = trim(text);
-    if (text.empty()) continue;
-    try {
-      tasks.push_back(read_task(row++, text));
-    } catch (const BadRow& bad) {
-      complaints.add(number, bad.what());
-    }
+    if (!text.empty()) visit(number, text);
   }
   if (in.bad()) throw input_error("reading the dataset " + file.string() + " failed");
-  complaints.throw_if_any();
+}
+
+}  // namespace
+
+void RowComplaints::add(std::int64_t line, const std::string& what) {
+  if (count_++ >= kMaxReported) return;
+  if (!text_.empty()) text_ += '\n';
+  text_ += file_ + ":" + std::to_string(line) + ": " + what;
+}
+
+void RowComplaints::throw_if_any(const std::string& what_to_do) const {
+  if (count_ == 0) return;
+  const std::string rest =
+      count_ > kMaxReported ? "\n... and " + std::to_string(count_ - kMaxReported) + " more" : "";
+  throw input_error(text_ + rest, what_to_do);
+}
+
+std::vector<Task> read_tasks(const std::filesystem::path& file) {
+  std::vector<Task> tasks;
+  RowComplaints complaints(file.string());
+  std::int64_t row = 0;
+  for_each_row(file, [&](std::int64_t line, std::string_view text) {
+    try {
+      tasks.push_back(read_task(row++, text));
+      tasks.back().line = line;
+    } catch (const BadRow& bad) {
+      complaints.add(line, bad.what());
+    }
+  });
+  complaints.throw_if_any(
+      "each line of a dataset is one JSON object with 'messages' that end with a user message");
   if (tasks.empty()) {
     throw input_error("the dataset " + file.string() + " has no rows",
                       "give a file with one task a line");
   }
   return tasks;
+}
+
+DatasetSummary summarize_dataset(const std::filesystem::path& file) {
+  DatasetSummary summary;
+  for_each_row(file, [&](std::int64_t, std::string_view text) {
+    ++summary.rows;
+    summary.xxh3 = XXH3_64bits_withSeed(text.data(), text.size(), summary.xxh3);
+  });
+  return summary;
 }
 
 }  // namespace rollcall

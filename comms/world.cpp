@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 
 #include "comms/launcher.h"
 #include "comms/log.h"
@@ -17,6 +18,14 @@ namespace {
 void flush_everything() {
   log_flush();
   std::fflush(nullptr);
+}
+
+// Known before MPI starts, which may never end if another rank dies meanwhile.
+int rank_by_launcher() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
+    if (const char* value = std::getenv(name)) return std::atoi(value);
+  }
+  return 0;
 }
 
 }  // namespace
@@ -31,7 +40,7 @@ void check_mpi(int code, const char* call, std::source_location where) {
               "see the ranks' logs for the first error; `rollcall doctor` tests MPI");
 }
 
-World::World(int* argc, char*** argv) {
+World::World(int* argc, char*** argv) : lifeline_(rank_by_launcher()) {
   int provided = 0;
   check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -42,19 +51,20 @@ World::World(int* argc, char*** argv) {
   int length = 0;
   check_mpi(MPI_Get_processor_name(name.data(), &length), "MPI_Get_processor_name");
   host_.assign(name.data(), length);
+  lifeline_.say_ready();
 }
 
 void World::finish(ExitCode code) {
   flush_everything();
-  if (rank_ == 0) record_exit_code(static_cast<int>(code));
+  lifeline_.say_left(static_cast<int>(code));
   ::_exit(static_cast<int>(code));
 }
 
-void World::abort(ExitCode code) {
+void World::abort(ExitCode code, const std::string& why) {
   flush_everything();
-  // One rank alone ends the run: mpirun, told twice, drops its cleaning up.
-  if (!record_exit_code(static_cast<int>(code))) ::_exit(static_cast<int>(code));
-  if (!end_parent_mpirun()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  lifeline_.say_failed(static_cast<int>(code), why);
+  if (!lifeline_.connected() && !end_parent_mpirun())
+    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   ::_exit(static_cast<int>(code));
 }
 

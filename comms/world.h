@@ -5,6 +5,7 @@
 #include <string>
 
 #include "comms/error.h"
+#include "comms/lifeline.h"
 
 namespace rollcall {
 
@@ -23,11 +24,13 @@ class World {
   // Ends this process after the caller's own flushes, without MPI_Finalize: with a dead peer
   // Finalize can hang for good, and mpirun --enable-recovery accepts a plain exit.
   [[noreturn]] void finish(ExitCode code);
-  // Ends every rank of the job. For errors that no rank can go on from. (MPI_Abort alone ends only
-  // the caller under --enable-recovery; on a remote host the others notice by their timeouts.)
-  [[noreturn]] void abort(ExitCode code);
+  // Ends every rank of the job, for an error that no rank can go on from; `why` is what the run
+  // leaves as its message. (Without the parent of run_under_mpirun() the others on a remote host
+  // notice by their timeouts: MPI_Abort ends only the caller under --enable-recovery.)
+  [[noreturn]] void abort(ExitCode code, const std::string& why);
 
  private:
+  Lifeline lifeline_;
   int rank_ = 0;
   int size_ = 1;
   std::string host_;
@@ -36,10 +39,19 @@ class World {
 // True if this process was started by an MPI launcher (mpirun, srun).
 bool under_launcher();
 
-// Runs `mpirun ... -n ranks PROGRAM ARGS` in place of this process, with the flags that let a
-// worker die without ending the job, and ends with the ExitCode that rank 0 ended with (mpirun's
-// own says nothing). SIGINT, SIGTERM, SIGHUP and SIGUSR1 become a stop request (SIGUSR1) for all
-// ranks, a later one ends the job. Does not return; throws Error if mpirun is missing.
-[[noreturn]] void exec_under_mpirun(int ranks, int argc, char** argv);
+// How a job of ranks ended.
+struct JobEnd {
+  int code = 0;             // rank 0's own (mpirun's says nothing), or what ended the job
+  std::string failure;      // one line; empty if rank 0 left in order
+  bool on_request = false;  // a second signal ended it
+};
+
+// Runs `mpirun ... -n ranks PROGRAM ARGS` with the flags that let a rank die without ending the
+// job, and watches the ranks: the death of one of ranks 0..essential-1, or an error that any rank
+// ends the job for, ends all of them. So does a rank that is still there some seconds after rank 0
+// has left. SIGINT, SIGTERM, SIGHUP and SIGUSR1 become a stop request (SIGUSR1) for all ranks, a
+// later one ends the job at once. Failures have been shown on standard error. Throws Error if
+// mpirun is missing.
+JobEnd run_under_mpirun(int ranks, int essential, int argc, char** argv);
 
 }  // namespace rollcall

@@ -127,6 +127,29 @@ void check_algorithm(const RunConfig& config, ReadContext& context) {
   }
 }
 
+void check_lora(const RunConfig& config, ReadContext& context) {
+  const ModelOptions& model = config.model;
+  const bool lora = model.train == "lora";
+  for (const char* key : {"rank", "alpha", "targets", "rslora"}) {
+    const std::string path = std::string("model.lora.") + key;
+    if (!context.given(path) || context.failed("model.train")) continue;
+    if (!lora) context.problem(path, "needs model.train: lora");
+    if (lora && !model.adapter.empty())
+      context.problem(path, "the adapter in model.adapter brings its own");
+  }
+  if (lora || context.failed("model.train")) {
+    if (lora && config.sft.from_scratch)
+      context.problem("sft.from_scratch", "an adapter of random weights is of no use");
+    return;
+  }
+  if (!model.adapter.empty())
+    context.problem("model.adapter",
+                    "needs model.train: lora; to train all weights from an adapter, merge it "
+                    "first: rollcall export MODEL --adapter ADAPTER --merge --out DIR");
+  if (!config.sft.adapter_out.empty())
+    context.problem("sft.adapter_out", "needs model.train: lora");
+}
+
 void check_policy(const PolicyOptions& policy, ReadContext& context) {
   if (policy.placement != "workers") {
     context.problem("policy.placement",
@@ -150,6 +173,7 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
   }
   check_tools(config, context);
   check_algorithm(config, context);
+  check_lora(config, context);
   check_policy(config.policy, context);
   if (!context.failed("rollout.context") &&
       config.rollout.max_new_tokens > config.rollout.context) {

@@ -185,6 +185,46 @@ Field<S> choice(std::string_view key, std::string S::*member, std::vector<std::s
       format_text);
 }
 
+// A list of names, each there once.
+template <typename S>
+Field<S> choices(std::string_view key, std::vector<std::string> S::*member,
+                 std::vector<std::string_view> names, std::string_view meaning) {
+  std::string type = "list of";
+  for (std::string_view name : names) type += " `" + std::string(name) + "`";
+  return value_field(
+      key, member, type, meaning,
+      [names](ReadContext& c, const YamlNode& n, const std::string& p) {
+        return c.read_choices(n, p, names);
+      },
+      [](const std::vector<std::string>& values) {
+        std::string out;
+        for (const std::string& value : values) out += (out.empty() ? "" : ", ") + value;
+        return "[" + out + "]";
+      });
+}
+
+// A section inside a section, documented and written out in one line: "{rank: 32, alpha: 32}". The
+// meanings of its fields are their defaults.
+template <typename S, typename T>
+Field<S> section(std::string_view key, T S::*member, std::vector<Field<T>> fields,
+                 std::string_view meaning) {
+  Field<S> field{.key = key, .type = "section:", .meaning = meaning, .read = {}, .write = {}};
+  for (const Field<T>& inner : fields)
+    field.type += (&inner == &fields.front() ? " `" : "; `") + std::string(inner.key) +
+                  "`: " + inner.type + " (" + std::string(inner.meaning) + ")";
+  field.read = [member, fields](ReadContext& context, const YamlNode& node, const std::string& path,
+                                S& out) { read_section(context, node, path, fields, out.*member); };
+  field.write = [member, fields](const S& in, const std::string& path,
+                                 const AsWritten& as_written) {
+    std::string out;
+    for (const Field<T>& inner : fields)
+      out += (out.empty() ? "" : ", ") + std::string(inner.key) + ": " +
+             inner.write(in.*member, child_path(path, inner.key), as_written);
+    return "{" + out + "}";
+  };
+  return field;
+}
+
 // The names of an enumeration's values, in its order.
 template <typename S, typename Enum>
 Field<S> enumeration(std::string_view key, Enum S::*member, std::vector<std::string_view> names,

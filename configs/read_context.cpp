@@ -247,6 +247,25 @@ std::optional<std::string> ReadContext::read_choice(const YamlNode& node, const 
   return {};
 }
 
+std::optional<std::vector<std::string>> ReadContext::read_choices(
+    const YamlNode& node, const std::string& path, std::span<const std::string_view> names) {
+  if (node.kind != YamlNode::Kind::kSequence || node.items.empty()) {
+    problem(node, path, "expected a list of some of " + joined(names) + ", found " + found(node));
+    return {};
+  }
+  std::vector<std::string> chosen;
+  for (const YamlNode& item : node.items) {
+    const auto name = read_choice(item, path, names);
+    if (!name) return {};
+    if (std::find(chosen.begin(), chosen.end(), *name) != chosen.end()) {
+      problem(item, path, cited(*name) + " stands here twice");
+      return {};
+    }
+    chosen.push_back(*name);
+  }
+  return chosen;
+}
+
 std::optional<ReadContext::Expanded> ReadContext::expand(const YamlNode& node,
                                                          const std::string& path,
                                                          const std::string& raw) {

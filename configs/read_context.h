@@ -45,6 +45,9 @@ class ReadContext {
   std::optional<std::string> read_text(const YamlNode&, const std::string& path);
   std::optional<std::string> read_choice(const YamlNode&, const std::string& path,
                                          std::span<const std::string_view> names);
+  // A list of some of `names`, at least one, none twice.
+  std::optional<std::vector<std::string>> read_choices(const YamlNode&, const std::string& path,
+                                                       std::span<const std::string_view> names);
   // ${NAME} replaced; made absolute against the run file's folder unless `as_is`.
   std::optional<std::string> read_path(const YamlNode&, const std::string& path, bool as_is);
   // http or https; may be empty.

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "model/lora.h"
+
 namespace rollcall {
 namespace {
 
@@ -103,6 +105,16 @@ std::vector<Field<RunOptions>> run_fields() {
 
 std::vector<Field<ModelOptions>> model_fields() {
   using O = ModelOptions;
+  const Field<O> written_out = section(
+      "lora", &O::lora, lora_fields(),
+      "The adapter that `train: lora` makes. What it adds to a weight is scaled by `alpha` / "
+      "`rank`, with `rslora` by `alpha` / sqrt(`rank`).");
+  Field<O> lora = written_out;
+  // An adapter that is read brings its own shape, and full training has none.
+  lora.write = [written_out](const O& in, const std::string& path, const AsWritten& as_written) {
+    const bool used = in.train == "lora" && in.adapter.empty();
+    return used ? written_out.write(in, path, as_written) : "{}";
+  };
   return {
       required(path("path", &O::path, PathBase::kRunFile, "Hugging Face model directory.")),
       choice(
@@ -110,6 +122,23 @@ std::vector<Field<ModelOptions>> model_fields() {
           "Type of the policy's weights. `bfloat16`: sampler, learner and export use the float32 "
           "masters rounded to nearest even, and gradients go straight through to the masters. "
           "Activations, sums, logits and moments are float32 in both."),
+      choice("train", &O::train, {"full", "lora"},
+             "`full`: every weight. `lora`: a low-rank adapter on frozen weights; needs less "
+             "memory, and about ten times the learning rate."),
+      lora,
+      path("adapter", &O::adapter, PathBase::kRunFile,
+           "PEFT directory whose LoRA adapter is trained further; empty: a fresh one."),
+  };
+}
+
+std::vector<Field<LoraOptions>> lora_fields() {
+  using O = LoraOptions;
+  const auto targets = lora_target_names();
+  return {
+      integer("rank", &O::rank, {1, 4096}, "32"),
+      number("alpha", &O::alpha, {0, kUnbounded, true}, "32"),
+      choices("targets", &O::targets, {targets.begin(), targets.end()}, "all"),
+      flag("rslora", &O::rslora, "false"),
   };
 }
 
@@ -245,6 +274,8 @@ std::vector<Field<SftOptions>> sft_fields() {
       integer("seed", &O::seed, kFromZero, "Order of demonstrations and random weights."),
       path("out", &O::out, PathBase::kRunFile,
            "Hugging Face directory to write; required for sft."),
+      path("adapter_out", &O::adapter_out, PathBase::kRunFile,
+           "PEFT directory to write as well, with `model.train: lora`; `out` is the merged model."),
       flag("from_scratch", &O::from_scratch,
            "Random weights of the shape in model.path's config.json."),
   };

@@ -103,8 +103,8 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
           view_of(blocked, static_cast<std::size_t>(s.prefix), prefix_length(s, segments), shape);
     stretches.push_back({s.begin, s.length, 0, prefix, view_of(blocked, i, s.length, shape)});
   }
-  attend(stretches, shape, window, q.const_data_ptr<float>(), out.data_ptr<float>(),
-         lse == nullptr ? nullptr : lse->data_ptr<float>());
+  attend_stretches(stretches, shape, window, q.const_data_ptr<float>(), out.data_ptr<float>(),
+                   lse == nullptr ? nullptr : lse->data_ptr<float>());
   return out;
 }
 

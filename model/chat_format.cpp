@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "comms/error.h"
+#include "model/chat_messages.h"
 #include "model/chat_template.h"
 #include "model/tokenizer.h"
 #include "model/tool_call_parser.h"
@@ -44,8 +45,9 @@ class TemplateFormat : public ChatFormat {
         stop_ids_(find_stop_ids(family, tokenizer)) {}
 
   Ids render_prompt(const ordered_json& messages, const ordered_json& tools) const override {
-    const RenderedChat chat = render_chat(family_, items_of(messages, "messages"),
-                                          items_of(tools, "tools"), options_, true);
+    const ordered_json plain = plain_messages(messages);
+    const RenderedChat chat =
+        render_chat(family_, items_of(plain, "messages"), items_of(tools, "tools"), options_, true);
     return tokenizer_.encode(chat.pieces);
   }
 
@@ -62,7 +64,7 @@ class TemplateFormat : public ChatFormat {
   std::span<const std::int32_t> stop_ids() const override { return stop_ids_; }
 
   Ids render_assistant(const ordered_json& message) const override {
-    return tokenizer_.encode(render_turn(family_, message, options_));
+    return tokenizer_.encode(render_turn(family_, plain_message(message, 0), options_));
   }
 
  private:

@@ -48,7 +48,8 @@ class ChatFormat {
   virtual ~ChatFormat() = default;
 
   // The whole prompt up to and including the generation prompt. `messages` and `tools` in OpenAI
-  // form. Throws an input Error where the template would raise.
+  // form: `developer` counts as `system`, text parts are joined. Throws an input Error where the
+  // template would raise.
   virtual std::vector<std::int32_t> render_prompt(const nlohmann::ordered_json& messages,
                                                   const nlohmann::ordered_json& tools) const = 0;
 

@@ -48,7 +48,11 @@ std::string fingerprint_of(std::string_view text) {
 
 std::string read_file(const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw input_error(file.string() + " cannot be read");
+  if (!stream)
+    throw input_error(
+        file.string() + " cannot be read",
+        "the chat template is read from chat_template.jinja or tokenizer_config.json: "
+        "copy that file of the checkpoint into this folder");
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 

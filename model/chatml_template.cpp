@@ -180,7 +180,7 @@ class ChatmlWriter {
     } else if (!has_role(message, "system")) {
       throw input_error(
           "messages[" + std::to_string(i) + "] has a role that the chat template would leave out",
-          "use the roles system, user, assistant and tool");
+          "use the roles system (or developer), user, assistant and tool");
     }
   }
 

@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "comms/error.h"
+#include "model/recompute.h"
 
 namespace rollcall {
 Decoder::Decoder(const ModelSpec& spec, at::ScalarType dtype)
@@ -24,7 +26,7 @@ double Decoder::attention_scale() const {
 
 void Decoder::bind(const NamedTensors& tensors) { bind(source_of(tensors)); }
 
-void Decoder::bind(const TensorSource& source) {
+void Decoder::bind(const TensorSource& source, const std::map<std::string, LoraLeaves>& lora) {
   const auto required = [&](const std::string& name) {
     const at::Tensor values = source(name);
     if (!values.defined()) throw Error("decoder: no parameter '" + name + "' to bind");
@@ -40,6 +42,8 @@ void Decoder::bind(const TensorSource& source) {
   const auto load = [&](LinearWeight& to, const std::string& name) {
     pack(to, required(name + ".weight"), dtype_);
     to.bias = optional(name + ".bias");
+    const auto adapter = lora.find(name);
+    to.lora = adapter == lora.end() ? LoraLeaves{} : adapter->second;
   };
   pack(embedding_, required("model.embed_tokens.weight"), dtype_);
   final_norm_ = vector("model.norm.weight");
@@ -103,26 +107,39 @@ at::Tensor Decoder::attention_block(const Layer& layer, std::int64_t index, cons
   return linear(attend(index, q, k, v).view({rows, spec_.heads * d}), layer.o);
 }
 
+at::Tensor Decoder::layer_forward(std::int64_t index, const at::Tensor& x, const at::Tensor& cosine,
+                                  const at::Tensor& sine, const Attend& attend) const {
+  const Layer& layer = layers_[static_cast<std::size_t>(index)];
+  const at::Tensor normed = rms_norm(x, layer.input_norm, spec_.rms_norm_eps);
+  const at::Tensor y = x + attention_block(layer, index, normed, cosine, sine, attend);
+  const at::Tensor mlp_in = rms_norm(y, layer.post_attention_norm, spec_.rms_norm_eps);
+  return y + linear(silu_mul(linear(mlp_in, layer.gate), linear(mlp_in, layer.up)), layer.down);
+}
+
 at::Tensor Decoder::hidden(const at::Tensor& tokens, const at::Tensor& positions,
-                           const Attend& attend) const {
+                           const Attend& attend, Activations activations) const {
   if (tokens.numel() > 0) grow_rope_table(positions.max().item<std::int64_t>() + 1);
   at::Tensor x = embedding(tokens, embedding_);
   const auto table = [&](const at::Tensor& all) {
     return all.to(x.options().requires_grad(false)).index_select(0, positions);
   };
   const at::Tensor cosine = table(cosine_), sine = table(sine_);
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
-    const at::Tensor normed = rms_norm(x, layer.input_norm, spec_.rms_norm_eps);
-    x = x + attention_block(layer, static_cast<std::int64_t>(i), normed, cosine, sine, attend);
-    const at::Tensor mlp_in = rms_norm(x, layer.post_attention_norm, spec_.rms_norm_eps);
-    x = x + linear(silu_mul(linear(mlp_in, layer.gate), linear(mlp_in, layer.up)), layer.down);
+  const bool recompute = activations == Activations::kRecomputed && at::GradMode::is_enabled();
+  for (std::int64_t i = 0; i < spec_.layers; ++i) {
+    if (!recompute) {
+      x = layer_forward(i, x, cosine, sine, attend);
+      continue;
+    }
+    const auto again = [this, i, cosine, sine, attend](const at::Tensor& kept) {
+      return layer_forward(i, kept, cosine, sine, attend);
+    };
+    x = recomputed(again, x);
   }
   return rms_norm(x, final_norm_, spec_.rms_norm_eps);
 }
 
-at::Tensor Decoder::packed_hidden(const at::Tensor& tokens,
-                                  const std::vector<Segment>& segments) const {
+at::Tensor Decoder::packed_hidden(const at::Tensor& tokens, const std::vector<Segment>& segments,
+                                  Activations activations) const {
   at::Tensor positions = at::empty({tokens.size(0)}, at::kLong);
   for (const auto& s : segments) {
     const std::int64_t first =
@@ -130,11 +147,13 @@ at::Tensor Decoder::packed_hidden(const at::Tensor& tokens,
     auto* to = positions.data_ptr<std::int64_t>() + s.begin;
     for (std::int64_t j = 0; j < s.length; ++j) to[j] = first + j;
   }
-  return hidden(
-      tokens, positions.to(tokens.device()),
-      [&](std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-        return packed_attention(q, k, v, segments, attention_scale(), spec_.window(layer));
-      });
+  // Shared, since layers that are computed again keep their attention.
+  const auto kept = std::make_shared<const std::vector<Segment>>(segments);
+  const auto attend = [this, kept](std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
+                                   const at::Tensor& v) {
+    return packed_attention(q, k, v, *kept, attention_scale(), spec_.window(layer));
+  };
+  return hidden(tokens, positions.to(tokens.device()), attend, activations);
 }
 
 }  // namespace rollcall

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "model/model_spec.h"
@@ -12,6 +14,10 @@
 #include "model/weights.h"
 
 namespace rollcall {
+
+// What a forward pass with gradients keeps for the backward pass: all, or each layer's input alone,
+// from which the layer is computed again. The results have the same bits.
+enum class Activations { kKept, kRecomputed };
 
 // The forward pass of a pre-norm decoder (Llama, Mistral, Qwen and SmolLM layouts): the only one,
 // for prefill, decode and training alike. They differ in `Attend` alone, i.e. in where keys and
@@ -24,7 +30,8 @@ class Decoder {
 
   // Packs the parameters, one at a time; call again after their values change. Keeps those that
   // require gradients, as the leaves that receive them; the others need live only during the call.
-  void bind(const TensorSource&);
+  // Linear layers named in `lora` train that adapter, which their weight holds already.
+  void bind(const TensorSource&, const std::map<std::string, LoraLeaves>& lora = {});
   void bind(const NamedTensors&);
 
   // Attention of one layer: q [T, heads, d], k and v [T, kv_heads, d], rotated -> [T, heads, d].
@@ -32,10 +39,13 @@ class Decoder {
                                           const at::Tensor& k, const at::Tensor& v)>;
 
   // tokens, positions [T] int64 -> final hidden states [T, hidden] after the last norm.
-  at::Tensor hidden(const at::Tensor& tokens, const at::Tensor& positions, const Attend&) const;
+  at::Tensor hidden(const at::Tensor& tokens, const at::Tensor& positions, const Attend&,
+                    Activations = Activations::kKept) const;
 
   // Whole sequences packed by `segments`, each starting at position 0, or behind its prefix.
-  at::Tensor packed_hidden(const at::Tensor& tokens, const std::vector<Segment>& segments) const;
+  // The decoder must outlive the backward pass, and bind() waits for it.
+  at::Tensor packed_hidden(const at::Tensor& tokens, const std::vector<Segment>& segments,
+                           Activations = Activations::kKept) const;
 
   const LinearWeight& head() const { return head_; }
   double attention_scale() const;
@@ -48,6 +58,8 @@ class Decoder {
     LinearWeight q, k, v, o, gate, up, down;
   };
 
+  at::Tensor layer_forward(std::int64_t index, const at::Tensor& x, const at::Tensor& cosine,
+                           const at::Tensor& sine, const Attend&) const;
   at::Tensor attention_block(const Layer&, std::int64_t index, const at::Tensor& x,
                              const at::Tensor& cosine, const at::Tensor& sine, const Attend&) const;
   void grow_rope_table(std::int64_t positions) const;

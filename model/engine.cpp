@@ -157,7 +157,7 @@ struct Engine::Impl {
            s.prefix == nullptr ? KeyValueView{} : s.prefix->view(layer, s.prefix->length()),
            s.target->view(layer, s.first + s.count)});
     }
-    rollcall::attend(stretches, shape, spec.window(layer), q.const_data_ptr<float>(),
+    attend_stretches(stretches, shape, spec.window(layer), q.const_data_ptr<float>(),
                      out.data_ptr<float>(), nullptr);
     return out;
   }

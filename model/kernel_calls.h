@@ -36,4 +36,7 @@ void linear_into(const at::Tensor& x, const LinearWeight&, at::Tensor& y);
 // dy @ W, from the panels: [T, out] -> [T, in].
 at::Tensor times_weight(const at::Tensor& dy, const LinearWeight&);
 
+// linear() of a weight with an adapter, with gradients for x and the adapter alone.
+at::Tensor lora_linear(const at::Tensor& x, const LinearWeight&);
+
 }  // namespace rollcall

@@ -19,7 +19,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kLooseFloats = 1 << 24;  // of a weight outside its panels at a time
+constexpr std::int64_t kUnpackedFloats = 1 << 22;  // of a weight, at a time
 
 // Calls body(panels) with the panels as what they are: float or BFloat16Pair.
 template <class Body>
@@ -34,16 +34,6 @@ void with_panels(const LinearWeight& w, const Body& body) {
 
 auto kernel_of(const CpuKernels& kernels, const float*) { return kernels.linear; }
 auto kernel_of(const CpuKernels& kernels, const BFloat16Pair*) { return kernels.linear_bfloat16; }
-
-// Calls body(first, last) for pieces of [0, out) that begin at a panel and hold kLooseFloats at
-// most, or one panel.
-template <class Body>
-void in_pieces(std::int64_t out, std::int64_t in, const Body& body) {
-  const std::int64_t panels =
-      std::max<std::int64_t>(1, kLooseFloats / (std::max<std::int64_t>(1, in) * kPanelWidth));
-  for (std::int64_t first = 0; first < out; first += panels * kPanelWidth)
-    body(first, std::min(out, first + panels * kPanelWidth));
-}
 
 // Outputs [first, last) of the weight: [last - first, in]; `first` begins a panel.
 at::Tensor unpacked_rows(const LinearWeight& w, std::int64_t first, std::int64_t last) {
@@ -165,11 +155,14 @@ void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
 }
 
 at::Tensor times_weight(const at::Tensor& dy, const LinearWeight& w) {
+  const std::int64_t panel_floats = std::max<std::int64_t>(1, w.packed.size(1)) * kPanelWidth;
+  const std::int64_t step = std::max<std::int64_t>(1, kUnpackedFloats / panel_floats) * kPanelWidth;
   at::Tensor dx;
-  in_pieces(w.out, w.packed.size(1), [&](std::int64_t first, std::int64_t last) {
+  for (std::int64_t first = 0; first < w.out; first += step) {
+    const std::int64_t last = std::min(w.out, first + step);
     const at::Tensor part = dy.slice(1, first, last), rows = unpacked_rows(w, first, last);
     dx.defined() ? dx.addmm_(part, rows) : dx = at::mm(part, rows);
-  });
+  }
   return dx;
 }
 
@@ -177,26 +170,26 @@ void pack(LinearWeight& w, const at::Tensor& values, at::ScalarType dtype) {
   w.out = values.size(0);
   w.weight = values.requires_grad() || !has_panels(values) ? values : at::Tensor();
   if (!has_panels(values)) return;
-  const at::NoGradGuard no_grad;
-  const std::int64_t in = values.size(1);
+  const at::Tensor all = values.detach();
+  const std::int64_t in = all.size(1);
   if (!w.packed.defined() || w.packed.scalar_type() != dtype)
     w.packed = at::empty({panel_count(w.out), in, kPanelWidth}, dtype);
-  in_pieces(w.out, in, [&](std::int64_t first, std::int64_t last) {
-    const at::Tensor rows = values.slice(0, first, last).to(at::kFloat).contiguous();
-    parallel(panel_count(last - first), 4 * kPanelWidth * in,
-             [&](std::int64_t begin, std::int64_t end) {
-               const std::int64_t row = begin * kPanelWidth;
-               with_panels(w, [&](auto* panels) {
-                 using Weight = std::remove_pointer_t<decltype(panels)>;
-                 pack_weights(rows.const_data_ptr<float>() + row * in,
-                              std::min(last - first, end * kPanelWidth) - row, in,
-                              panels + (first / kPanelWidth + begin) * kPanelRow<Weight> * in);
-               });
-             });
+  // Panel by panel: the whole weight as float32 would be the largest thing in memory.
+  parallel(panel_count(w.out), 4 * kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p) {
+      const std::int64_t first = p * kPanelWidth, last = std::min(w.out, first + kPanelWidth);
+      const at::Tensor rows = all.slice(0, first, last).to(at::kFloat).contiguous();
+      with_panels(w, [&](auto* panels) {
+        using Weight = std::remove_pointer_t<decltype(panels)>;
+        pack_weights(rows.const_data_ptr<float>(), last - first, in,
+                     panels + p * kPanelRow<Weight> * in);
+      });
+    }
   });
 }
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
+  if (w.lora.a.defined() && at::GradMode::is_enabled()) return lora_linear(x, w);
   if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
   if (at::GradMode::is_enabled())
     return LinearFunction::apply(x, defined(w.weight), defined(w.bias), w.packed, w.out);

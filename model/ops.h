@@ -12,6 +12,14 @@ namespace rollcall {
 // of cpu_kernels.h, forward bits independent of batching; anything else (CUDA, float64) through
 // ATen, which is also the reference that the kernels are tested against.
 
+// An adapter on a linear layer whose weight holds W + scaling * B @ A already: what the backward
+// pass gives gradients to.
+struct LoraLeaves {
+  at::Tensor a;  // [rank, in]; undefined: no adapter
+  at::Tensor b;  // [out, rank]
+  double scaling = 1;
+};
+
 // A linear layer's parameters. On CPU float32 the panels are what the forward pass and the gradient
 // of the input are computed from. They may hold other values than `weight`, which only receives
 // their gradient: rounded ones, or ones with an adapter merged in.
@@ -20,6 +28,7 @@ struct LinearWeight {
   at::Tensor bias;    // [out], or undefined
   at::Tensor packed;  // [panels, in, 32] float32, or bfloat16 in the kernels' order; else undefined
   std::int64_t out = 0;  // outputs; what the last panel has beyond them is padding
+  LoraLeaves lora = {};
 };
 // Packs CPU `values` [out, in] of any float type but float64 as panels of `dtype` (float32 or
 // bfloat16, rounded to nearest even), into the memory of the panels before if there are. Keeps them

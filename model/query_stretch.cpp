@@ -16,8 +16,8 @@ std::int64_t window_start(std::int64_t position, std::int64_t window) {
   return window == 0 ? 0 : std::max<std::int64_t>(0, position - window + 1);
 }
 
-void attend(const std::vector<QueryStretch>& stretches, const AttentionShape& shape,
-            std::int64_t window, const float* q, float* out, float* lse) {
+void attend_stretches(const std::vector<QueryStretch>& stretches, const AttentionShape& shape,
+                      std::int64_t window, const float* q, float* out, float* lse) {
   const std::int64_t row_floats = shape.heads * shape.head_dim;
   std::vector<AttentionRow> rows;
   std::int64_t most_blocks = 0;

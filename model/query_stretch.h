@@ -25,7 +25,7 @@ std::int64_t window_start(std::int64_t position, std::int64_t window);
 
 // Attention of all stretches, spread over threads: q and out [rows, heads, head_dim], lse [rows,
 // heads] or null.
-void attend(const std::vector<QueryStretch>&, const AttentionShape&, std::int64_t window,
-            const float* q, float* out, float* lse);
+void attend_stretches(const std::vector<QueryStretch>&, const AttentionShape&, std::int64_t window,
+                      const float* q, float* out, float* lse);
 
 }  // namespace rollcall

@@ -147,12 +147,17 @@ Mapping::Mapping(const fs::path& path) {
   ::close(descriptor);
 }
 
+const char* advice(const std::string& kind) {
+  if (kind == "missing_file")
+    return "put the missing weights there, or name a folder that has them";
+  if (kind == "unreadable") return "check that it is there, is a file and may be read";
+  return "the file is damaged or incomplete: fetch or write it again";
+}
+
 }  // namespace
 
 SafetensorsError::SafetensorsError(std::string kind, const std::string& message)
-    : Error(message, "the file is damaged or incomplete: fetch or write it again",
-            ExitCode::kBadInput),
-      kind_(std::move(kind)) {}
+    : Error(message, advice(kind), ExitCode::kBadInput), kind_(std::move(kind)) {}
 
 std::uint64_t safetensors_bytes(const std::string& dtype, std::span<const std::uint64_t> shape) {
   std::uint64_t elements = 1;

@@ -47,11 +47,12 @@ void check_dtype(const fs::path& file, const SafetensorsEntry& entry) {
 }
 
 void check_shape(const fs::path& file, const SafetensorsEntry& entry,
-                 const std::vector<std::int64_t>& wanted) {
+                 const std::vector<std::int64_t>& wanted,
+                 const std::string& config = "config.json") {
   if (entry.shape == wanted) return;
-  throw input_error(place(file, entry.name) + " has shape " + shape_text(entry.shape) +
-                        ", config.json asks for " + shape_text(wanted),
-                    "config.json and the weights are of different models");
+  throw input_error(place(file, entry.name) + " has shape " + shape_text(entry.shape) + ", " +
+                        config + " asks for " + shape_text(wanted),
+                    config + " and the weights are of different models");
 }
 
 // The entry's bytes as they lie in the file, or a copy where they are misaligned.
@@ -102,6 +103,16 @@ bool same_values(const at::Tensor& a, const at::Tensor& b) {
 bool ignored(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
 
 }  // namespace
+
+at::Tensor checked_tensor(const fs::path& file, const SafetensorsEntry& entry,
+                          const std::vector<std::int64_t>& shape, const std::string& config,
+                          at::ScalarType dtype) {
+  check_shape(file, entry, shape, config);
+  check_dtype(file, entry);
+  at::Tensor values = tensor_of(entry);
+  check_finite(file, entry, values, dtype);
+  return values;
+}
 
 StoredWeights::StoredWeights(const fs::path& dir, const ModelSpec& spec, at::ScalarType dtype)
     : files_(open_weight_files(dir)), dtype_(dtype) {

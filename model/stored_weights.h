@@ -46,4 +46,10 @@ class StoredWeights {
   const SafetensorsEntry* current_ = nullptr;  // whose memory the next read gives back
 };
 
+// A tensor of `file` in its stored type, as it lies there or a copy. Throws an input Error unless
+// it has the shape that `config`, a file, asks for, is of F32, F16 or BF16, and finite in `dtype`.
+at::Tensor checked_tensor(const std::filesystem::path& file, const SafetensorsEntry&,
+                          const std::vector<std::int64_t>& shape, const std::string& config,
+                          at::ScalarType dtype);
+
 }  // namespace rollcall

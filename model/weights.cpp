@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <functional>
 #include <numbers>
+#include <numeric>
 #include <random>
 
 #include "comms/error.h"
@@ -87,12 +89,19 @@ at::ScalarType policy_dtype(const std::string& name) {
 }
 
 FlatWeights make_flat_weights(const ModelSpec& spec) {
-  const auto count = parameter_count(spec);
+  return make_flat_weights(parameter_shapes(spec));
+}
+
+FlatWeights make_flat_weights(
+    std::span<const std::pair<std::string, std::vector<std::int64_t>>> shapes) {
+  const auto elements_of = [](const std::vector<std::int64_t>& shape) {
+    return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies{});
+  };
+  std::int64_t count = 0, offset = 0;
+  for (const auto& [name, shape] : shapes) count += elements_of(shape);
   FlatWeights weights{allocate(count), {}};
-  std::int64_t offset = 0;
-  for (const auto& [name, shape] : parameter_shapes(spec)) {
-    std::int64_t elements = 1;
-    for (const auto size : shape) elements *= size;
+  for (const auto& [name, shape] : shapes) {
+    const std::int64_t elements = elements_of(shape);
     weights.tensors[name] = weights.flat.narrow(0, offset, elements).view(shape);
     offset += elements;
   }

@@ -7,7 +7,9 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/model_spec.h"
@@ -29,6 +31,8 @@ struct FlatWeights {
   NamedTensors tensors;  // views of `flat`
 };
 FlatWeights make_flat_weights(const ModelSpec&);  // zero-filled, CPU
+FlatWeights make_flat_weights(
+    std::span<const std::pair<std::string, std::vector<std::int64_t>>> shapes);  // in that order
 
 // Fills `weights` from the files of a Hugging Face directory, as StoredWeights reads them.
 void load_weights(const std::filesystem::path& dir, const ModelSpec&, FlatWeights& weights);

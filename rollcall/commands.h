@@ -22,12 +22,22 @@ int roles_command(const RunArguments&);  // train --roles: prints which rank doe
 int eval_command(const RunArguments&,
                  const std::filesystem::path& checkpoint);  // empty: model.path
 int sft_command(const RunArguments&);
-int export_command(const std::filesystem::path& source, const std::filesystem::path& out,
-                   const std::string& dtype);
 int doctor_command();
+
+struct ExportArguments {
+  std::filesystem::path source, out;  // source: a model directory or a run
+  std::string dtype = "float32";
+  std::int64_t max_shard_bytes = 0;  // 0: one file
+  std::filesystem::path adapter;     // of a model: PEFT directory ...
+  bool merge = false;                // ... that becomes part of the weights
+  std::int64_t step = -1;            // of a run: the checkpoint; -1: the newest
+  bool adapter_only = false;         // of a run: its adapter as a PEFT directory
+};
+int export_command(const ExportArguments&);
 
 struct LogitsArguments {
   std::filesystem::path dir;
+  std::filesystem::path adapter;  // PEFT directory; empty: none
   std::vector<std::int64_t> ids;
   std::string dtype = "float32";  // of the weights
   double temperature = 1.0;

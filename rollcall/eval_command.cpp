@@ -10,6 +10,7 @@
 #include "rollcall/commands.h"
 #include "rollcall/ranks.h"
 #include "rollcall/run_setup.h"
+#include "rollcall/worker_rank.h"
 
 namespace rollcall {
 namespace {
@@ -17,15 +18,9 @@ namespace {
 constexpr std::size_t kNothingPublished = 0;  // bytes: every worker reads the model itself
 
 ExitCode eval_rank(const RunConfig& config, World& world) {
+  if (world.rank() > 0) return run_worker_rank(config, world, WeightSource::kModelFiles);
   const ModelSpec spec = read_model_spec(config.model.path);
   use_threads(1);
-  if (world.rank() > 0) {
-    RolloutClient client(world, config.cluster, kNothingPublished);
-    WorkerSetup worker = make_worker_setup(config, world.rank());
-    worker.loads_model = true;
-    run_worker(worker, client);
-    return ExitCode::kDone;
-  }
   const TrainSetup setup = make_train_setup(config);
   RolloutServer server(world, config.cluster, kNothingPublished);
   const Evaluation e = run_evaluation(setup, spec, server);
@@ -43,13 +38,16 @@ ExitCode eval_rank(const RunConfig& config, World& world) {
 
 int eval_command(const RunArguments& arguments, const std::filesystem::path& checkpoint) {
   RunConfig config = load_run_config(arguments, Purpose::kTrain);
-  if (!checkpoint.empty()) config.model.path = std::filesystem::absolute(checkpoint).string();
+  if (!checkpoint.empty()) {  // stands for itself, without the run file's adapter
+    config.model.path = std::filesystem::absolute(checkpoint).string();
+    config.model.adapter.clear();
+  }
   config.cluster.learners = 1;  // nothing is learnt: one rank leads
   if (config.data.valid.empty())
     throw input_error("rollcall eval needs data.valid", "name a held-out dataset in the run file");
   if (!under_launcher()) {
     check_inputs(config);
-    start_ranks(1 + config.cluster.workers, arguments);
+    return start_ranks(config.cluster, arguments).code;
   }
   return run_rank(config,
                   [&](World& world, const StopSignal&) { return eval_rank(config, world); });

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <cstdio>
 
 #include "comms/error.h"
@@ -13,40 +12,67 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The weights to export and the directory whose other files go with them.
+// What to export and the directory whose other files go with it.
 struct Source {
   fs::path dir;
-  FlatWeights weights;
+  ModelSpec spec;
+  TrainedPolicy policy;
 };
 
-Source from_model(const fs::path& dir) {
-  const ModelSpec spec = read_model_spec(dir);
-  Source source{dir, make_flat_weights(spec)};
-  load_weights(dir, spec, source.weights);
-  return source;
+Source from_model(const ExportArguments& a) {
+  if (a.step >= 0 || a.adapter_only)
+    throw input_error("--step and --adapter-only are for runs, and " + a.source.string() +
+                          " holds no checkpoints",
+                      "name the folder of a run: runs/<name>");
+  if (a.adapter.empty() == a.merge)
+    throw input_error("--adapter and --merge go together: the adapter becomes part of the weights",
+                      "give both; an adapter alone is a folder that can be copied as it is");
+  std::optional<LoraStart> lora;
+  if (a.merge) lora = LoraStart{{}, 0, a.adapter};
+  const ModelSpec spec = read_model_spec(a.source);
+  return {a.source, spec, load_policy(a.source, spec, at::kFloat, lora)};
 }
 
-Source from_run(const fs::path& run_dir) {
-  const auto newest = newest_checkpoint(run_dir / "checkpoints");
-  if (!newest) throw input_error(run_dir.string() + " has no complete checkpoint to export");
+fs::path wanted_checkpoint(const ExportArguments& a) {
+  const fs::path checkpoints = a.source / "checkpoints";
+  if (a.step >= 0) {
+    const fs::path folder = checkpoint_folder(checkpoints, a.step);
+    if (fs::exists(folder)) return folder;
+    throw input_error(folder.string() + " is not there",
+                      "checkpoint.every and checkpoint.keep say which steps are kept");
+  }
+  const auto newest = newest_checkpoint(checkpoints);
+  if (!newest) throw input_error(a.source.string() + " has no complete checkpoint to export");
+  return *newest;
+}
+
+Source from_run(const ExportArguments& a) {
+  if (!a.adapter.empty() || a.merge)
+    throw input_error("--adapter and --merge are for models: a run's own adapter is merged anyway",
+                      "leave them out");
+  const fs::path checkpoint = wanted_checkpoint(a);
   // Secrets are not needed here, so any value will do for them.
   const RunConfig config = read_run_config(
-      run_dir / "config.yaml", {}, [](const std::string& name) { return std::optional(name); });
-  Source source{config.model.path, make_flat_weights(read_model_spec(config.model.path))};
-  const TrainState state = load_checkpoint(*newest);
-  if (static_cast<std::int64_t>(state.masters.size()) != source.weights.flat.numel())
-    throw input_error(newest->string() + " was made from another model than " +
-                      source.dir.string());
-  std::copy(state.masters.begin(), state.masters.end(), source.weights.flat.data_ptr<float>());
-  return source;
+      a.source / "config.yaml", {}, [](const std::string& name) { return std::optional(name); });
+  const fs::path dir = config.model.path;
+  const ModelSpec spec = read_model_spec(dir);
+  return {dir, spec, load_policy(dir, spec, at::kFloat, load_checkpoint(checkpoint))};
 }
 
 }  // namespace
 
-int export_command(const fs::path& path, const fs::path& out, const std::string& dtype) {
-  const Source source = fs::exists(path / "checkpoints") ? from_run(path) : from_model(path);
-  export_model(source.dir, source.weights.tensors, dtype, out);
-  std::fprintf(stderr, "wrote %s\n", out.c_str());
+int export_command(const ExportArguments& a) {
+  const Source source = fs::exists(a.source / "checkpoints") ? from_run(a) : from_model(a);
+  if (a.adapter_only) {
+    if (source.policy.adapter() == nullptr)
+      throw input_error("--adapter-only: the run trained every weight, it has no adapter",
+                        "leave it out");
+    export_adapter(*source.policy.adapter(), source.dir, a.out);
+  } else {
+    export_model(source.dir, source.policy.all_weights(source.spec).tensors, a.dtype, a.out,
+                 a.max_shard_bytes);
+  }
+  std::fprintf(stderr, "wrote %s\n", a.out.c_str());
   return 0;
 }
 

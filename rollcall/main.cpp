@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <iostream>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "comms/error.h"
+#include "configs/problems.h"
 #include "rollcall/check_command.h"
 #include "rollcall/commands.h"
 #include "rollcall/inspect_command.h"
@@ -30,7 +36,7 @@ CLI::App* add_run_command(CLI::App& app, const std::string& name, const std::str
 
 void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
   static bool roles = false;
-  static std::string checkpoint, source, out, dtype = "float32";
+  static std::string checkpoint;
   CLI::App* train = add_run_command(
       app, "train", "train; resumes by itself if the run directory holds a checkpoint", run);
   train->add_flag("--roles", roles, "print which rank does what and stop");
@@ -42,13 +48,25 @@ void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
   eval->callback([&] { action = [&] { return eval_command(run, checkpoint); }; });
   CLI::App* sft = add_run_command(app, "sft", "warm start from demonstrations", run);
   sft->callback([&] { action = [&] { return sft_command(run); }; });
+}
+
+void add_export_command(CLI::App& app, Action& action) {
+  static ExportArguments a;
   CLI::App* exporter = app.add_subcommand(
       "export", "a model directory or a run becomes a serving directory; re-opened and compared");
-  exporter->add_option("SOURCE", source, "Hugging Face directory, or runs/<name>")->required();
-  exporter->add_option("--out", out, "directory to write")->required();
-  exporter->add_option("--dtype", dtype, "float32 or bfloat16")
+  exporter->add_option("SOURCE", a.source, "Hugging Face directory, or runs/<name>")->required();
+  exporter->add_option("--out", a.out, "directory to write")->required();
+  exporter->add_option("--dtype", a.dtype, "float32 or bfloat16")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
-  exporter->callback([&] { action = [&] { return export_command(source, out, dtype); }; });
+  exporter->add_option("--max-shard-bytes", a.max_shard_bytes, "split larger weights into shards")
+      ->check(CLI::NonNegativeNumber);
+  exporter->add_option("--adapter", a.adapter, "of a model: a PEFT directory, with --merge");
+  exporter->add_flag("--merge", a.merge, "make the adapter part of the weights");
+  exporter->add_option("--step", a.step, "of a run: the checkpoint of this step, not the newest")
+      ->check(CLI::NonNegativeNumber);
+  exporter->add_flag("--adapter-only", a.adapter_only,
+                     "of a run: its LoRA adapter as a PEFT directory, not the merged model");
+  exporter->callback([&] { action = [] { return export_command(a); }; });
 }
 
 void add_run_reading_commands(CLI::App& app, Action& action) {
@@ -64,7 +82,7 @@ void add_run_reading_commands(CLI::App& app, Action& action) {
   });
   CLI::App* inspect = app.add_subcommand("inspect", "read a run's journal");
   inspect->add_option("RUN", run_dir, "runs/<name>")->required();
-  inspect->add_option("--row", row, "show one trajectory in full");
+  inspect->add_option("--row", row, "show one trajectory in full")->check(CLI::NonNegativeNumber);
   inspect->callback([&] {
     action = [&] {
       return run_inspect(run_dir, row < 0 ? std::nullopt : std::optional(row), std::cout);
@@ -80,6 +98,7 @@ void add_model_commands(CLI::App& app, Action& action) {
   CLI::App* command =
       model->add_subcommand("logits", "logits, log-probabilities, entropies, gradients");
   command->add_option("DIR", logits.dir)->required();
+  command->add_option("--adapter", logits.adapter, "PEFT directory of a LoRA adapter on DIR");
   command->add_option("--ids", logits.ids, "1,2,3")->delimiter(',')->required();
   command->add_option("--dtype", logits.dtype, "of the weights: float32 or bfloat16")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
@@ -108,6 +127,27 @@ void add_model_commands(CLI::App& app, Action& action) {
   objective->callback([&] { action = [&] { return run_objective(jsonl, std::cout); }; });
 }
 
+std::vector<std::string> commands_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+// Refuses a word that stands where a command belongs and is none.
+void check_command(CLI::App& app, std::span<char* const> words) {
+  if (words.empty() || *words.front() == '-' || *words.front() == '\0') return;
+  const std::vector<std::string> known = commands_of(app);
+  if (known.empty()) return;
+  const std::string word = words.front();
+  if (std::find(known.begin(), known.end(), word) != known.end())
+    return check_command(*app.get_subcommand(word), words.subspan(1));
+  const std::vector<std::string_view> names(known.begin(), known.end());
+  const std::string_view meant = nearest(word, names);
+  throw input_error(app.get_name() + " has no command " + cited(word),
+                    (meant.empty() ? "" : "did you mean " + std::string(meant) + "? ") +
+                        "the commands are " + joined(names));
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Reinforcement fine-tuning for tool-using language-model agents.", "rollcall");
   app.set_version_flag("--version", std::string("rollcall ") + kVersion);
@@ -117,10 +157,12 @@ int run(int argc, char** argv) {
   arguments.argv = argv;
   Action action;
   add_training_commands(app, arguments, action);
+  add_export_command(app, action);
   add_run_reading_commands(app, action);
   add_model_commands(app, action);
   app.add_subcommand("doctor", "what works on this machine, what is missing, how to get it")
       ->callback([&] { action = doctor_command; });
+  check_command(app, std::span(argv, static_cast<std::size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

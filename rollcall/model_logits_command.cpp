@@ -9,6 +9,7 @@
 
 #include "comms/error.h"
 #include "model/decoder.h"
+#include "model/lora.h"
 #include "model/stored_weights.h"
 #include "model/tokenizer.h"
 #include "rollcall/commands.h"
@@ -37,6 +38,17 @@ std::vector<std::int64_t> greedy_continuation(const Decoder& decoder, std::vecto
   return {ids.begin() + static_cast<std::ptrdiff_t>(given), ids.end()};
 }
 
+NamedTensors adapter_leaves(const LoraAdapter& adapter, const std::vector<std::string>& names) {
+  NamedTensors leaves;
+  for (const auto& [key, t] : adapter.parameters.tensors)
+    leaves[key] = t.detach().set_requires_grad(true);
+  for (const auto& name : names)
+    if (!leaves.contains(name))
+      throw input_error("--grad: the adapter has no parameter '" + name + "'",
+                        "with --adapter its parameters alone have gradients, by their PEFT keys");
+  return leaves;
+}
+
 // The parameters whose gradients are asked for: the only ones held beside the decoder's panels.
 NamedTensors make_leaves(StoredWeights& stored, const std::vector<std::string>& names) {
   NamedTensors leaves;
@@ -60,11 +72,18 @@ int model_logits_command(const LogitsArguments& a) {
   const at::AutoGradMode gradients(!a.gradients.empty());
   const auto dtype = policy_dtype(a.dtype);
   StoredWeights stored(a.dir, spec, dtype);
-  const NamedTensors leaves = make_leaves(stored, a.gradients);
+  NamedTensors leaves;
   Decoder decoder(spec, dtype);
-  decoder.bind([&](const std::string& name) {
-    return leaves.contains(name) ? leaves.at(name) : stored.read(name);
-  });
+  if (a.adapter.empty()) {
+    leaves = make_leaves(stored, a.gradients);
+    decoder.bind([&](const std::string& name) {
+      return leaves.contains(name) ? leaves.at(name) : stored.read(name);
+    });
+  } else {
+    const LoraAdapter adapter = read_lora_adapter(a.adapter, spec);
+    leaves = adapter_leaves(adapter, a.gradients);
+    decoder.bind(with_lora(adapter, stored.source()), lora_leaves(adapter, leaves));
+  }
   const at::Tensor ids = at::tensor(a.ids);
   const std::int64_t length = ids.numel();
   const at::Tensor hidden = decoder.packed_hidden(ids, {{0, length, -1}});

@@ -2,6 +2,7 @@
 #include "rollcall/ranks.h"
 
 #include <ATen/Parallel.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,9 +13,11 @@
 #include <thread>
 
 #include "comms/log.h"
+#include "comms/rollout_link.h"
 #include "comms/stop_signal.h"
 #include "comms/world.h"
 #include "rollcall/run_setup.h"
+#include "rollcall/version.h"
 
 namespace rollcall {
 namespace {
@@ -28,22 +31,41 @@ void require_rank_count(const RunConfig& config, const World& world) {
       "start as many ranks as the run file asks for, or change cluster.workers with --set");
 }
 
-// Ends the job because of an error on this rank.
-[[noreturn]] void fail(World& world, const Error& error) {
+// Ends this worker. A warning is for its log file alone: the lead learner tells the person.
+[[noreturn]] void fail_alone(World& world, const Error& error) {
+  log_warning(std::string("this worker failed: ") + error.what());
+  if (!error.what_to_do().empty()) log_warning("what to do: " + error.what_to_do());
+  leave_with_failure(world, error);
+  world.finish(error.exit_code());
+}
+
+// Ends the job because of an error on this rank, if it is a learner.
+[[noreturn]] void fail(const RunConfig& config, World& world, const Error& error) {
+  if (world.rank() >= config.cluster.learners) fail_alone(world, error);
   log_error(error.what());
   if (!error.what_to_do().empty()) log_error("what to do: " + error.what_to_do());
   log_flush();
-  world.abort(error.exit_code());
+  world.abort(error.exit_code(), error.what());
+}
+
+void log_start(const RunConfig& config, const World& world) {
+  const int rank = world.rank();
+  log_debug(fmt::format("{} of {} on {}, process {}, rollcall {}, seed {}",
+                        rank == 0                        ? "lead learner"
+                        : rank < config.cluster.learners ? "learner"
+                                                         : "rollout worker",
+                        config.run.name, world.host(), ::getpid(), kVersion, config.run.seed));
 }
 
 }  // namespace
 
-void start_ranks(int ranks, const RunArguments& arguments) {
+JobEnd start_ranks(const ClusterOptions& cluster, const RunArguments& arguments) {
   // The ranks write into mpirun's pipes: only here can be seen whether a person watches.
   if (::isatty(STDERR_FILENO) == 1) ::setenv("ROLLCALL_LIVE_PROGRESS", "1", 1);
   // Ranks share cores: a thread that spins while it waits would take the core another rank needs.
   ::setenv("OMP_WAIT_POLICY", "passive", 0);
-  exec_under_mpirun(ranks, arguments.argc, arguments.argv);
+  return run_under_mpirun(cluster.learners + cluster.workers, cluster.learners, arguments.argc,
+                          arguments.argv);
 }
 
 void use_threads(int threads) { at::set_num_threads(threads); }
@@ -66,14 +88,16 @@ int run_rank(const RunConfig& config,
     std::filesystem::create_directories(logs);
     log_open(world.rank(), logs / ("rank-" + std::to_string(world.rank()) + ".log"),
              world.rank() == 0);
+    log_start(config, world);
     const ExitCode code = body(world, stop);
-    log_flush();
+    log_debug("left with code " + std::to_string(static_cast<int>(code)));
     world.finish(code);
   } catch (const Error& error) {
-    fail(world, error);
+    fail(config, world, error);
   } catch (const std::exception& error) {
-    fail(world, Error(std::string("unexpected: ") + error.what(),
-                      "this is a bug in rollcall: please report it with the log"));
+    fail(config, world,
+         Error(std::string("unexpected: ") + error.what(),
+               "this is a bug in rollcall: please report it with the log"));
   }
 }
 

@@ -4,16 +4,16 @@
 #include <functional>
 
 #include "comms/error.h"
+#include "comms/world.h"
 #include "configs/run_config.h"
 #include "rollcall/commands.h"
 
 namespace rollcall {
 
 class StopSignal;
-class World;
 
-// Becomes mpirun with that many ranks of this program and its arguments; does not return.
-[[noreturn]] void start_ranks(int ranks, const RunArguments&);
+// Runs this program and its arguments as `learners` and `workers` ranks under mpirun.
+JobEnd start_ranks(const ClusterOptions&, const RunArguments&);
 
 // Threads that this rank's tensor operations use.
 void use_threads(int threads);
@@ -22,7 +22,8 @@ void use_threads(int threads);
 int learner_threads(int learners);
 
 // The frame of every rank: joins MPI, checks that the number of ranks is the configured one, opens
-// the rank's log, runs `body`, and leaves. An error is logged and ends all ranks. Does not return.
+// the rank's log, runs `body`, and leaves. An error is logged and ends all ranks; a worker's ends
+// only that worker, unless the lead learner hears that it is one of bad input. Does not return.
 [[noreturn]] int run_rank(const RunConfig&,
                           const std::function<ExitCode(World&, const StopSignal&)>& body);
 

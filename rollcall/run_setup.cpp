@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rollcall/run_setup.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <system_error>
 
+#include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/log.h"
 #include "comms/task.h"
 #include "model/chat_format.h"
+#include "model/chat_template.h"
 #include "model/cpu_kernels.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
+#include "rollcall/dataset_check.h"
 #include "rollcall/version.h"
 #include "rollout_workers/endpoint_check.h"
 
@@ -36,12 +43,49 @@ std::vector<Task> tasks_of(const std::string& file, const char* key) {
   }
 }
 
-std::string about_run(const RunConfig& config) {
+DatasetSummary summary_of(const std::string& file) {
+  return file.empty() ? DatasetSummary{} : summarize_dataset(file);
+}
+
+std::string hash_text(std::uint64_t hash) { return fmt::format("xxh3 {:016x}", hash); }
+
+std::string hash_text(const std::string& text) {
+  return hash_text(XXH3_64bits(text.data(), text.size()));
+}
+
+// What a resume compares: see trainer/resume_check.h.
+nlohmann::ordered_json inputs_of(const RunConfig& config, const DatasetSummary& train,
+                                 const DatasetSummary& valid) {
+  nlohmann::ordered_json inputs;
+  const auto add = [&](const char* key, const DatasetSummary& data) {
+    if (data.rows > 0) inputs[key] = fmt::format("{} rows, {}", data.rows, hash_text(data.xxh3));
+  };
+  add("data.train", train);
+  add("data.valid", valid);
+  const fs::path model = config.model.path;
+  inputs["model.path, its tokenizer.json"] = hash_text(read_file(model / "tokenizer.json"));
+  inputs["model.path, its chat template"] = hash_text(read_chat_template(model));
+  return inputs;
+}
+
+std::string about_run(const RunConfig& config, const DatasetSummary& train,
+                      const DatasetSummary& valid) {
   return nlohmann::ordered_json{{"rollcall", kVersion},
                                 {"torch", kTorchVersion},
                                 {"kernels", cpu_kernels().isa},
-                                {"config", effective_yaml(config)}}
+                                {"config", effective_yaml(config)},
+                                {"inputs", inputs_of(config, train, valid)}}
       .dump();
+}
+
+void check_dataset(const RunConfig& config, const char* key, const std::string& file,
+                   const ChatFormat& format) {
+  const std::vector<Task> tasks = tasks_of(file, key);
+  std::set<std::string> served;
+  for (const ToolOptions& tool : config.tools) served.insert(tool.name);
+  const std::string unserved =
+      check_rows(std::string(key) + ": " + file, tasks, format, config.rollout.context, served);
+  if (!unserved.empty()) log_warning(unserved);
 }
 
 }  // namespace
@@ -63,17 +107,24 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;
   setup.pass_threshold = config.grader.pass_threshold;
-  setup.train_tasks = static_cast<std::int64_t>(tasks_of(config.data.train, "data.train").size());
-  setup.valid_tasks = static_cast<std::int64_t>(tasks_of(config.data.valid, "data.valid").size());
+  const DatasetSummary train = summary_of(config.data.train), valid = summary_of(config.data.valid);
+  setup.train_tasks = train.rows;
+  setup.valid_tasks = valid.rows;
   setup.model_dir = config.model.path;
+  setup.lora = lora_start(config.model, config.run.seed);
   setup.run_dir = run_directory(config);
   setup.dtype = config.model.dtype;
   setup.effective_config = effective_yaml(config);
-  setup.about = about_run(config);
+  setup.about = about_run(config, train, valid);
   setup.valid_ids = Tokenizer(setup.model_dir / "tokenizer.json").size();
   setup.live_progress =
       environment("ROLLCALL_LIVE_PROGRESS").has_value() || ::isatty(STDERR_FILENO) == 1;
   return setup;
+}
+
+std::optional<LoraStart> lora_start(const ModelOptions& model, std::uint64_t seed) {
+  if (model.train != "lora") return std::nullopt;
+  return LoraStart{model.lora, seed, model.adapter};
 }
 
 WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
@@ -86,21 +137,24 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           config.run.name,
           rank,
           config.cluster.rollouts_per_worker,
-          policy_dtype(config.model.dtype)};
+          policy_dtype(config.model.dtype),
+          /*loads_model=*/false,
+          /*adapter=*/{}};
 }
 
 void check_inputs(const RunConfig& config) {
   const fs::path model = config.model.path;
   const ModelSpec spec = read_model_spec(model);
+  if (!config.model.adapter.empty()) read_lora_adapter(config.model.adapter, spec);
   const Tokenizer tokenizer(model / "tokenizer.json");
-  make_chat_format(model, tokenizer);
+  const auto format = make_chat_format(model, tokenizer);
   if (tokenizer.size() > spec.vocab_size)
     throw input_error("model.path: " + model.string() + ": the tokenizer has " +
                           std::to_string(tokenizer.size()) + " ids, the model " +
                           std::to_string(spec.vocab_size) + " embedding rows",
                       "this tokenizer.json belongs to another model");
-  tasks_of(config.data.train, "data.train");
-  tasks_of(config.data.valid, "data.valid");
+  check_dataset(config, "data.train", config.data.train, *format);
+  check_dataset(config, "data.valid", config.data.valid, *format);
   std::error_code error;
   fs::create_directories(run_directory(config) / "log", error);
   if (error)

@@ -14,8 +14,11 @@ std::filesystem::path run_directory(const RunConfig&);
 TrainSetup make_train_setup(const RunConfig&);
 WorkerSetup make_worker_setup(const RunConfig&, int rank);
 
-// Everything that can be found wrong without starting a rank: model, tokenizer, template, datasets,
-// run directory, endpoints. Throws Error.
+// How the policy is trained; nothing: all its weights. A fresh adapter follows from `seed`.
+std::optional<LoraStart> lora_start(const ModelOptions&, std::uint64_t seed);
+
+// Everything that can be found wrong without starting a rank: model, tokenizer, template, every row
+// of the datasets, run directory, endpoints. Throws Error; warns of tools that nothing serves.
 void check_inputs(const RunConfig&);
 
 }  // namespace rollcall

@@ -12,6 +12,18 @@
 #include "trainer/sft.h"
 
 namespace rollcall {
+namespace {
+
+TrainedPolicy initial_policy(const RunConfig& config, const ModelSpec& spec) {
+  if (!config.sft.from_scratch)
+    return load_policy(config.model.path, spec, policy_dtype(config.model.dtype),
+                       lora_start(config.model, config.sft.seed));
+  FlatWeights weights = make_flat_weights(spec);
+  init_weights(spec, config.sft.seed, weights);
+  return weights;
+}
+
+}  // namespace
 
 int sft_command(const RunArguments& arguments) {
   const RunConfig config = load_run_config(arguments, Purpose::kSft);
@@ -20,25 +32,24 @@ int sft_command(const RunArguments& arguments) {
   const Tokenizer tokenizer(dir / "tokenizer.json");
   const auto format = make_chat_format(dir, tokenizer);
   const auto demonstrations = read_demonstrations(config.sft.demonstrations, *format);
-  FlatWeights weights = make_flat_weights(spec);
-  if (config.sft.from_scratch) {
-    init_weights(spec, config.sft.seed, weights);
-  } else {
-    load_weights(dir, spec, weights);
-  }
-  std::fprintf(stderr, "%zu demonstrations, %lld parameters, %lld steps of %lld\n",
-               demonstrations.size(), static_cast<long long>(parameter_count(spec)),
+  const TrainedPolicy policy = initial_policy(config, spec);
+  std::fprintf(stderr, "%zu demonstrations, %lld trained parameters, %lld steps of %lld\n",
+               demonstrations.size(), static_cast<long long>(policy.masters().flat.numel()),
                static_cast<long long>(config.sft.steps), static_cast<long long>(config.sft.batch));
   const auto alone = make_single_communicator();
   supervised_fine_tuning(
-      config.sft, config.algorithm, spec, weights, demonstrations, tokenizer.size(),
+      config.sft, config.algorithm, spec, policy, demonstrations, tokenizer.size(),
       policy_dtype(config.model.dtype), *alone, [&](const SftProgress& p) {
         if (p.step % 10 == 0 || p.step == config.sft.steps)
           std::fprintf(stderr, "step %lld/%lld  loss %.4f nats/token  %.0f tok/s\n",
                        static_cast<long long>(p.step), static_cast<long long>(config.sft.steps),
                        p.loss, p.tokens_per_second);
       });
-  export_model(dir, weights.tensors, config.model.dtype, config.sft.out);
+  if (!config.sft.adapter_out.empty()) {
+    export_adapter(*policy.adapter(), dir, config.sft.adapter_out);
+    std::fprintf(stderr, "wrote %s\n", config.sft.adapter_out.c_str());
+  }
+  export_model(dir, policy.all_weights(spec).tensors, config.model.dtype, config.sft.out);
   std::fprintf(stderr, "wrote %s\n", config.sft.out.c_str());
   return 0;
 }

@@ -15,6 +15,7 @@
 #include "rollcall/commands.h"
 #include "rollcall/ranks.h"
 #include "rollcall/run_setup.h"
+#include "rollcall/worker_rank.h"
 #include "trainer/result.h"
 
 namespace rollcall {
@@ -28,6 +29,26 @@ void record_failure(const fs::path& run_dir, ExitCode code, const char* message)
   result.status = RunStatus::kFailed;
   result.exit_code = static_cast<int>(code);
   result.message = message;
+  write_result(run_dir, result);
+} catch (const Error& error) {
+  log_error(error.what());
+}
+
+FileLock lock_run(const fs::path& run_dir) {
+  return FileLock(run_dir / "run.lock", "run " + run_dir.string());
+}
+
+// How a job ended that the lead learner could not write the end of, being dead or not the one that
+// failed.
+void record_end(const fs::path& run_dir, const JobEnd& end) try {
+  if (end.failure.empty()) return;
+  const FileLock lock = lock_run(run_dir);
+  RunResult result = read_result(run_dir).value_or(RunResult{});
+  if (result.status == RunStatus::kDone || result.status == RunStatus::kFailed) return;
+  if (result.status == RunStatus::kStopped && end.on_request) return;
+  result.status = end.on_request ? RunStatus::kStopped : RunStatus::kFailed;
+  result.exit_code = end.code;
+  result.message = end.failure;
   write_result(run_dir, result);
 } catch (const Error& error) {
   log_error(error.what());
@@ -57,17 +78,14 @@ void conclude(const RunResult& result) {
   std::fprintf(stderr, "report: %s\n", result.report.c_str());
   if (!result.export_dir.empty())
     std::fprintf(stderr, "exported checkpoint: %s\n", result.export_dir.c_str());
+  if (!result.adapter_dir.empty())
+    std::fprintf(stderr, "LoRA adapter: %s\n", result.adapter_dir.c_str());
 }
 
 ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& stop) {
+  if (world.rank() >= config.cluster.learners)
+    return run_worker_rank(config, world, WeightSource::kLearner);
   const ModelSpec spec = read_model_spec(config.model.path);
-  const std::size_t parameter_bytes = published_bytes(spec, policy_dtype(config.model.dtype));
-  if (world.rank() >= config.cluster.learners) {
-    use_threads(1);  // workers share a node: each decodes on one core
-    RolloutClient client(world, config.cluster, parameter_bytes);
-    run_worker(make_worker_setup(config, world.rank()), client);
-    return ExitCode::kDone;
-  }
   use_threads(learner_threads(config.cluster.learners));
   const TrainSetup setup = make_train_setup(config);
   const auto communicator = make_mpi_communicator(world, config.cluster.learners);
@@ -75,13 +93,27 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
     run_following_learner(setup, spec, *communicator);
     return ExitCode::kDone;
   }
-  const FileLock lock(setup.run_dir / "run.lock", "run " + setup.run_dir.string());
+  const FileLock lock = lock_run(setup.run_dir);
   mark_result_running(setup.run_dir);
-  RolloutServer server(world, config.cluster, parameter_bytes);
+  RolloutServer server(world, config.cluster,
+                       published_bytes(spec, policy_dtype(config.model.dtype)));
   const RunResult result = lead(setup, spec, *communicator, server, stop);
   server.shut_down(std::chrono::seconds(5));
   conclude(result);
   return static_cast<ExitCode>(result.exit_code);
+}
+
+// As the process that stays: a rank may fail before the lead learner marks the run as running, or
+// without it.
+int run_ranks(const RunConfig& config, const RunArguments& arguments) {
+  const fs::path run_dir = run_directory(config);
+  {
+    const FileLock lock = lock_run(run_dir);
+    mark_result_running(run_dir);
+  }
+  const JobEnd end = start_ranks(config.cluster, arguments);
+  record_end(run_dir, end);
+  return end.code;
 }
 
 }  // namespace
@@ -90,7 +122,7 @@ int train_command(const RunArguments& arguments) {
   const RunConfig config = load_run_config(arguments, Purpose::kTrain);
   if (!under_launcher()) {
     check_inputs(config);
-    start_ranks(config.cluster.learners + config.cluster.workers, arguments);
+    return run_ranks(config, arguments);
   }
   return run_rank(config, [&](World& world, const StopSignal& stop) {
     return train_rank(config, world, stop);

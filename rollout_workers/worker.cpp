@@ -13,6 +13,7 @@
 #include "comms/rollout_link.h"
 #include "model/chat_format.h"
 #include "model/engine.h"
+#include "model/lora.h"
 #include "model/published_weights.h"
 #include "model/stored_weights.h"
 #include "model/tokenizer.h"
@@ -62,34 +63,49 @@ class Worker {
   // old.
   void start_waiting() {
     while (!waiting_.empty()) {
-      const Assignment& next = waiting_.front();
+      const Assignment next = waiting_.front();
       if (next.version != engine_.version()) {
         if (running_ > 0 || client_.newest_version() < next.version) return;
-        load_weights();
-        if (next.version != engine_.version())
-          throw Error("worker: an assignment wants policy version " + std::to_string(next.version) +
-                      ", published is " + std::to_string(engine_.version()));
+        if (client_.newest_version() == next.version) load_weights();
       }
-      start(next);
+      next.version == engine_.version() ? start(next) : give_back(next);
       waiting_.pop_front();
     }
   }
 
+  // Its policy is no longer published: the learner has given this worker up for silent meanwhile.
+  void give_back(const Assignment& assignment) {
+    Trajectory cancelled;
+    cancelled.assignment = assignment;
+    cancelled.fault = FaultReason::kCancelled;
+    cancelled.fault_detail = "policy version " + std::to_string(assignment.version) +
+                             " was replaced before the rollout started";
+    cancelled.worker = setup_.rank;
+    client_.deliver(cancelled);
+  }
+
   // From published memory straight into the engine: there is no copy between.
   void load_weights() {
-    if (setup_.loads_model) return load_model();
-    client_.load_weights([this](std::int64_t version, std::span<const std::byte> published) {
-      engine_.load(version, published_source(spec_, setup_.dtype, published));
-    });
+    if (setup_.loads_model) {
+      load_model();
+    } else {
+      client_.load_weights([this](std::int64_t version, std::span<const std::byte> published) {
+        engine_.load(version, published_source(spec_, setup_.dtype, published));
+      });
+    }
+    log_debug("policy version " + std::to_string(engine_.version()) + " loaded");
   }
 
   // Files may be slow: the link is kept alive between tensors.
   void load_model() {
     StoredWeights stored(setup_.model_dir, spec_, setup_.dtype);
     const auto version = client_.load_weights([](std::int64_t, std::span<const std::byte>) {});
+    TensorSource source = stored.source();
+    if (!setup_.adapter.empty())
+      source = with_lora(read_lora_adapter(setup_.adapter, spec_), source);
     engine_.load(version, [&](const std::string& name) {
       poll_link();
-      return stored.read(name);
+      return source(name);
     });
   }
 

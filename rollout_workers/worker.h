@@ -27,6 +27,7 @@ struct WorkerSetup {
   std::int64_t max_batch = 256;       // sequences decoded together
   at::ScalarType dtype = at::kFloat;  // of the policy's weights, and of what is published
   bool loads_model = false;  // weights come from model_dir instead of the link, for any version
+  std::filesystem::path adapter;  // PEFT directory merged into the model so loaded; empty: none
 };
 
 // Runs rollouts until the learner says goodbye or has been silent too long. Everything but HTTP

@@ -92,6 +92,20 @@ SafetensorsEntry entry_of(const char* name, const std::vector<float>& values) {
       name, "F32", {static_cast<std::int64_t>(values.size())}, std::as_bytes(std::span(values))};
 }
 
+json to_json(const std::optional<LoraOptions>& lora) {
+  if (!lora) return nullptr;
+  return {{"rank", lora->rank},
+          {"alpha", lora->alpha},
+          {"targets", lora->targets},
+          {"rslora", lora->rslora}};
+}
+
+std::optional<LoraOptions> lora_of(const json& document) {
+  if (document.is_null()) return std::nullopt;
+  return LoraOptions{document.at("rank"), document.at("alpha"), document.at("targets"),
+                     document.at("rslora")};
+}
+
 std::string state_text(const TrainState& state) {
   return json{{"format", kFormat},
               {"step", state.step},
@@ -100,7 +114,9 @@ std::string state_text(const TrainState& state) {
               {"journal_rows", state.journal_rows},
               {"optimizer_steps", state.optimizer_steps},
               {"sampler", state.sampler},
-              {"spec", state.spec}}
+              {"spec", state.spec},
+              {"lora", to_json(state.lora)},
+              {"base_xxh3", state.base_xxh3}}
              .dump(2) +
          "\n";
 }
@@ -133,6 +149,8 @@ TrainState read_scalars(const fs::path& file) try {
   document.at("optimizer_steps").get_to(state.optimizer_steps);
   document.at("sampler").get_to(state.sampler);
   document.at("spec").get_to(state.spec);
+  state.lora = lora_of(document.value("lora", json()));
+  state.base_xxh3 = document.value("base_xxh3", "");
   return state;
 } catch (const json::exception& error) {
   refuse(file, error.what());
@@ -163,8 +181,12 @@ void check_lengths(const TrainState& state, const fs::path& place) {
 
 }  // namespace
 
+fs::path checkpoint_folder(const fs::path& dir, std::int64_t step) {
+  return dir / folder_name(step);
+}
+
 fs::path save_checkpoint(const fs::path& dir, const TrainState& state, int keep) try {
-  const auto folder = dir / folder_name(state.step);
+  const auto folder = checkpoint_folder(dir, state.step);
   check_lengths(state, folder);
   fs::create_directories(dir);
   sync_directory(dir.parent_path());

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "model/model_options.h"
+
 namespace rollcall {
 
 // Everything a run needs to go on bit for bit.
@@ -19,7 +21,9 @@ struct TrainState {
   std::int64_t optimizer_steps = 0;  // AdamW steps (skipped updates do not count)
   std::string sampler;               // state of the task pool, as JSON text
   std::string spec;                  // config.json of the model, to refuse a foreign checkpoint
-  std::vector<float> masters, first_moment, second_moment;  // flat, parameter_shapes() order
+  std::optional<LoraOptions> lora;   // of the adapter that is trained; nothing: every weight is
+  std::string base_xxh3;             // of the frozen weights below the adapter
+  std::vector<float> masters, first_moment, second_moment;  // of all weights, or of the adapter
 };
 
 // Writes DIR/step-<6 digits>/ aside (state.json, state.safetensors), syncs, writes MANIFEST.json
@@ -31,6 +35,9 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& dir, const Tr
 // The newest complete checkpoint under `dir`, if any. Folders without a manifest, or whose files do
 // not match it, are skipped with a warning that names the file.
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);
+
+// Where save_checkpoint() puts the state of a step.
+std::filesystem::path checkpoint_folder(const std::filesystem::path& dir, std::int64_t step);
 
 // Throws Error naming file and reason if the folder is not a complete checkpoint.
 TrainState load_checkpoint(const std::filesystem::path& folder);

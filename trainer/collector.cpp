@@ -35,7 +35,7 @@ void Collector::recover(const JournalReader& reader, std::int64_t first_row) {
     Trajectory t = reader.read(row);
     if (infrastructure_failed(t.fault) && !used.contains(row)) continue;
     const Key key{t.assignment.group, t.assignment.member};
-    recovered_.insert_or_assign(key, Collected{row, std::move(t)});
+    recovered_.insert_or_assign(key, Collected{row, std::move(t), true});
   }
 }
 
@@ -60,7 +60,7 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
       const auto found = missing.find({t.assignment.group, t.assignment.member});
       if (found == missing.end()) continue;  // of a step that was given up
       const std::int64_t row = journal_.append(t);
-      results[found->second] = {row, std::move(t)};
+      results[found->second] = {row, std::move(t), false};
       missing.erase(found);
     }
     if (!waiting(static_cast<std::int64_t>(assignments.size() - missing.size()))) return {};

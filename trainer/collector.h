@@ -21,6 +21,7 @@ class RolloutServer;
 struct Collected {
   std::int64_t row = 0;
   Trajectory trajectory;
+  bool recovered = false;  // from the journal of an earlier life, not sampled now
 };
 
 // Gets assignments done and journalled. What the journal already holds from before a crash is taken

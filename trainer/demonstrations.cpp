@@ -7,6 +7,7 @@
 
 #include "comms/error.h"
 #include "model/chat_format.h"
+#include "model/chat_messages.h"
 
 namespace rollcall {
 namespace {
@@ -35,7 +36,7 @@ std::vector<std::string> take_tool_results(const ordered_json& messages, std::si
 Demonstration render_demonstration(std::string_view row, const ChatFormat& format) {
   try {
     const ordered_json json = ordered_json::parse(row);
-    const ordered_json& messages = json.at("messages");
+    const ordered_json messages = plain_messages(json.at("messages"));
     const ordered_json tools = json.value("tools", ordered_json::array());
     std::size_t i = 0;
     ordered_json opening = ordered_json::array();

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/export.h"
 
+#include <ATen/ops/equal.h>
+
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #include "comms/durable_file.h"
@@ -27,15 +30,17 @@ fs::path resolved(const fs::path& path) {
   return absolute.has_filename() ? absolute : absolute.parent_path();
 }
 
-void check_target(const fs::path& source, const fs::path& target) {
+// `marker` is the file by which a folder that may be replaced is known to hold a `what`.
+void check_target(const fs::path& source, const fs::path& target, const char* marker,
+                  const std::string& what) {
   if (is_within(source, target) || is_within(target, source)) {
     throw input_error("cannot export to " + target.string() + ": it and " + source.string() +
                           " lie in one another",
                       "choose a folder beside it");
   }
   if (fs::exists(target) &&
-      !(fs::is_directory(target) && (fs::is_empty(target) || fs::exists(target / kConfig)))) {
-    throw input_error("cannot export to " + target.string() + ": it is there and holds no model",
+      !(fs::is_directory(target) && (fs::is_empty(target) || fs::exists(target / marker)))) {
+    throw input_error("cannot export to " + target.string() + ": it is there and holds no " + what,
                       "choose another folder, or remove it first");
   }
 }
@@ -51,21 +56,41 @@ void check_parameters(const fs::path& source, const NamedTensors& weights) {
   if (!same) throw Error("the weights to export are not those of " + source.string());
 }
 
+// Lets `write` fill a folder that nobody else sees, then puts it where `target` is.
+void replace_with(const fs::path& target, const std::function<void(const fs::path&)>& write) {
+  const auto partial = target.parent_path() / (".partial-" + target.filename().string());
+  try {
+    fs::remove_all(partial);
+    fs::create_directories(partial);
+    write(partial);
+    sync_directory(partial);
+    replace_directory(partial, target);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(partial, ignored);
+    throw;
+  }
+}
+
 bool same_tensor(const SafetensorsEntry& entry, const at::Tensor& stored) {
   return stored.sizes() == c10::IntArrayRef(entry.shape) && stored.nbytes() == entry.data.size() &&
          std::memcmp(stored.const_data_ptr(), entry.data.data(), entry.data.size()) == 0;
 }
 
-// Builds the whole directory; nobody else sees it yet.
 void write_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
                  const fs::path& folder, std::int64_t max_shard_bytes) {
-  fs::remove_all(folder);
-  fs::create_directories(folder);
   copy_other_files(source, folder);
   write_durably(folder / kConfig, with_dtype(read_file(source / kConfig), dtype));
   save_weights(folder, weights, dtype, max_shard_bytes);
   compare_export(folder, weights, dtype);
-  sync_directory(folder);
+}
+
+void write_adapter(const LoraAdapter& adapter, const fs::path& base, const fs::path& folder) {
+  save_lora_adapter(folder, adapter, base.string());
+  const LoraAdapter written = read_lora_adapter(folder, read_model_spec(base));
+  if (written.options != adapter.options ||
+      !at::equal(written.parameters.flat, adapter.parameters.flat))
+    throw Error(folder.string() + ": the adapter was not written right", "check the disk");
 }
 
 }  // namespace
@@ -88,17 +113,19 @@ void compare_export(const fs::path& folder, const NamedTensors& weights, const s
 void export_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
                   const fs::path& out, std::int64_t max_shard_bytes) try {
   const auto target = resolved(out);
-  check_target(resolved(source), target);
+  check_target(resolved(source), target, kConfig, "model");
   check_parameters(source, weights);
-  const auto partial = target.parent_path() / (".partial-" + target.filename().string());
-  try {
-    write_model(source, weights, dtype, partial, max_shard_bytes);
-    replace_directory(partial, target);
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(partial, ignored);
-    throw;
-  }
+  replace_with(target, [&](const fs::path& folder) {
+    write_model(source, weights, dtype, folder, max_shard_bytes);
+  });
+} catch (const fs::filesystem_error& error) {
+  throw Error(error.what(), "check that the folder to export to is writable and has space");
+}
+
+void export_adapter(const LoraAdapter& adapter, const fs::path& base, const fs::path& out) try {
+  const auto target = resolved(out);
+  check_target(resolved(base), target, "adapter_config.json", "adapter");
+  replace_with(target, [&](const fs::path& folder) { write_adapter(adapter, base, folder); });
 } catch (const fs::filesystem_error& error) {
   throw Error(error.what(), "check that the folder to export to is writable and has space");
 }

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "model/lora.h"
 #include "model/weights.h"
 
 namespace rollcall {
@@ -19,6 +20,12 @@ namespace rollcall {
 void export_model(const std::filesystem::path& source, const NamedTensors& weights,
                   const std::string& dtype, const std::filesystem::path& out,
                   std::int64_t max_shard_bytes = 0);
+
+// Writes a PEFT directory of an adapter on the model in `base`: aside, read back, compared, then
+// renamed over `out`; an existing adapter at `out` is replaced. Throws Error and leaves `out` as it
+// was if anything differs, if the folders overlap, or if `out` holds something else.
+void export_adapter(const LoraAdapter&, const std::filesystem::path& base,
+                    const std::filesystem::path& out);
 
 // Re-opens the weights of `folder` and throws Error naming the first tensor that is not `weights`
 // in `dtype`, bit for bit.

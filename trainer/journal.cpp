@@ -194,6 +194,19 @@ void Journal::truncate(std::int64_t rows, std::int64_t first_step_dropped) {
 
 struct JournalReader::Impl {
   explicit Impl(const std::filesystem::path& path) : file(path, Hdf5Access::kRead) {}
+
+  // What cannot be read is told by its row.
+  Trajectory read(std::int64_t row, bool tokens) const {
+    file.check_row(row);
+    try {
+      return trajectory_of(file.read(row, tokens));
+    } catch (const Error& error) {
+      throw Error("row " + std::to_string(row) + " of " + std::to_string(file.counts().rows) +
+                      " is damaged: " + error.what(),
+                  kDamagedJournal);
+    }
+  }
+
   JournalFile file;
 };
 
@@ -211,13 +224,9 @@ std::int64_t JournalReader::committed_rows() const {
   return impl_->file.counts().committed_rows;
 }
 
-Trajectory JournalReader::read(std::int64_t row) const {
-  return trajectory_of(impl_->file.read(row, true));
-}
+Trajectory JournalReader::read(std::int64_t row) const { return impl_->read(row, true); }
 
-Trajectory JournalReader::read_texts(std::int64_t row) const {
-  return trajectory_of(impl_->file.read(row, false));
-}
+Trajectory JournalReader::read_texts(std::int64_t row) const { return impl_->read(row, false); }
 
 Trajectory JournalReader::read_row(std::int64_t row) const {
   return trajectory_of(impl_->file.row(row));

@@ -14,8 +14,6 @@ namespace rollcall {
 namespace {
 
 constexpr const char* kFormat = "rollcall journal";
-constexpr const char* kDamaged =
-    "use an undamaged copy of the journal, or start the run in a new folder";
 
 // Chunks of 256 KiB for what grows fast (feasibility measurements: no gain beyond), 64 KiB
 // elsewhere.
@@ -60,7 +58,8 @@ void sync_folder(const std::filesystem::path& folder) {
 // Opens and refuses what is no journal of ours before any dataset is touched.
 Hdf5File open_checked(const std::filesystem::path& path, Hdf5Access access) {
   Hdf5File file(path, access);
-  if (file.text("format") != kFormat) throw Error(named(path) + ": not a Rollcall journal");
+  if (file.text("format") != kFormat)
+    throw Error(named(path) + ": not a Rollcall journal", kDamagedJournal);
   const std::int64_t schema = file.integer("schema");
   if (schema < 1 || schema > kJournalSchema) {
     throw Error(named(path) + ": schema " + std::to_string(schema) + " is unknown here; this " +
@@ -126,12 +125,12 @@ void JournalFile::check_counts() {
   if (file_.size_bytes() < counts_.committed_bytes) {
     throw Error(named(file_.path()) + ": cut short: it has " + std::to_string(file_.size_bytes()) +
                     " bytes of at least " + std::to_string(counts_.committed_bytes),
-                kDamaged);
+                kDamagedJournal);
   }
   if (counts_.rows < 0 || counts_.uses < 0 || counts_.rows > rows_.length() ||
       counts_.committed_rows < 0 || counts_.committed_rows > rows_.length() ||
       counts_.committed_uses < 0 || counts_.committed_uses > uses_.length()) {
-    throw Error(named(file_.path()) + ": its counts do not fit its tables", kDamaged);
+    throw Error(named(file_.path()) + ": its counts do not fit its tables", kDamagedJournal);
   }
 }
 
@@ -264,8 +263,9 @@ JournalColumns JournalFile::read(std::int64_t row, bool tokens) const {
   out.behavior_logprobs = behavior_logprobs_.read<float>(first, count);
   out.token_version = token_version_.read<std::int32_t>(first, count);
   if (checksum_of(out) != out.rows[0].checksum) {
-    throw Error(named(file_.path()) + ": row " + std::to_string(row) + " is damaged (checksum)",
-                kDamaged);
+    throw Error(
+        named(file_.path()) + ": the checksum of row " + std::to_string(row) + " does not fit it",
+        kDamagedJournal);
   }
   return out;
 }

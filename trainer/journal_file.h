@@ -46,7 +46,8 @@ class JournalFile {
   // Drops rows and uses from these on, durably. The space is used again by later appends.
   void truncate(std::int64_t rows, std::int64_t uses);
 
-  void refresh();  // reader: brings counts() up to date
+  void refresh();                          // reader: brings counts() up to date
+  void check_row(std::int64_t row) const;  // throws an input Error if there is no such row
   RowRecord row(std::int64_t row) const;
   // One row; without `tokens` the four token arrays stay empty, else the checksum is compared.
   JournalColumns read(std::int64_t row, bool tokens) const;
@@ -62,7 +63,6 @@ class JournalFile {
   void write_counts();
   void check_counts();
   void find_ends();
-  void check_row(std::int64_t row) const;
   void write_ends(Hdf5Array& offsets, std::int64_t at, const std::vector<std::int64_t>& ends,
                   std::int64_t base);
   void refresh_arrays();

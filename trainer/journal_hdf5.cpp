@@ -45,9 +45,15 @@ std::string innermost_reason() {
 
 // Returns a non-negative HDF5 result, else throws.
 template <class Result>
-Result check(Result result, const std::string& what) {
-  if (result < 0) throw Error(what + ": " + innermost_reason(), kAdvice);
+Result check(Result result, const std::string& what, const char* what_to_do = kAdvice) {
+  if (result < 0) throw Error(what + ": " + innermost_reason(), what_to_do);
   return result;
+}
+
+// The same of a reading call: what was written does not come back.
+template <class Result>
+Result check_read(Result result, const std::string& what) {
+  return check(result, what, kDamagedJournal);
 }
 
 std::string about_file(const std::filesystem::path& path) { return "journal " + path.string(); }
@@ -207,8 +213,8 @@ Hdf5File::Hdf5File(const std::filesystem::path& path, Hdf5Access access) : path_
   forgive_killed_writer(properties);
   const unsigned flags =
       access == Hdf5Access::kWrite ? H5F_ACC_RDWR : H5F_ACC_RDONLY | H5F_ACC_SWMR_READ;
-  id_ = Hdf5Id(check(H5Fopen(path.c_str(), flags, properties.get()),
-                     about_file(path) + ": cannot open as an HDF5 file"));
+  id_ = Hdf5Id(check_read(H5Fopen(path.c_str(), flags, properties.get()),
+                          about_file(path) + ": cannot open as an HDF5 file"));
   if (access == Hdf5Access::kWrite) {
     check(H5Fincrement_filesize(id_.get(), 0), about_file(path) + ": cannot repair");
   }
@@ -235,13 +241,13 @@ void Hdf5File::set_integer(const std::string& name, std::int64_t value) {
 std::string Hdf5File::text(const std::string& name) const {
   const Hdf5Silence silence;
   const std::string what = about_file(path_) + ": cannot read attribute " + name;
-  const Hdf5Id attribute(check(H5Aopen(id(), name.c_str(), H5P_DEFAULT), what));
-  const Hdf5Id type(check(H5Aget_type(attribute.get()), what));
+  const Hdf5Id attribute(check_read(H5Aopen(id(), name.c_str(), H5P_DEFAULT), what));
+  const Hdf5Id type(check_read(H5Aget_type(attribute.get()), what));
   if (H5Tget_class(type.get()) != H5T_STRING || H5Tis_variable_str(type.get()) != 0) {
-    throw Error(what + ": not a text of fixed length");
+    throw Error(what + ": not a text of fixed length", kDamagedJournal);
   }
   std::string text(H5Tget_size(type.get()), '\0');
-  check(H5Aread(attribute.get(), type.get(), text.data()), what);
+  check_read(H5Aread(attribute.get(), type.get(), text.data()), what);
   text.erase(std::find(text.begin(), text.end(), '\0'), text.end());
   return text;
 }
@@ -249,11 +255,12 @@ std::string Hdf5File::text(const std::string& name) const {
 std::int64_t Hdf5File::integer(const std::string& name) const {
   const Hdf5Silence silence;
   const std::string what = about_file(path_) + ": cannot read attribute " + name;
-  const Hdf5Id attribute(check(H5Aopen(id(), name.c_str(), H5P_DEFAULT), what));
-  const Hdf5Id space(check(H5Aget_space(attribute.get()), what));
-  if (H5Sget_simple_extent_npoints(space.get()) != 1) throw Error(what + ": not one number");
+  const Hdf5Id attribute(check_read(H5Aopen(id(), name.c_str(), H5P_DEFAULT), what));
+  const Hdf5Id space(check_read(H5Aget_space(attribute.get()), what));
+  if (H5Sget_simple_extent_npoints(space.get()) != 1)
+    throw Error(what + ": not one number", kDamagedJournal);
   std::int64_t value = 0;
-  check(H5Aread(attribute.get(), H5T_NATIVE_INT64, &value), what);
+  check_read(H5Aread(attribute.get(), H5T_NATIVE_INT64, &value), what);
   return value;
 }
 
@@ -309,9 +316,9 @@ void Hdf5Array::create(const Hdf5File& file, const std::string& name, const Hdf5
 Hdf5Array::Hdf5Array(const Hdf5File& file, const std::string& name, const Hdf5Element& element)
     : what_(about_file(file.path()) + ": dataset " + name) {
   const Hdf5Silence silence;
-  dataset_ = Hdf5Id(check(H5Dopen2(file.id(), name.c_str(), H5P_DEFAULT), what_));
+  dataset_ = Hdf5Id(check_read(H5Dopen2(file.id(), name.c_str(), H5P_DEFAULT), what_));
   type_ = memory_type(element);
-  const Hdf5Id stored(check(H5Dget_type(dataset_.get()), what_));
+  const Hdf5Id stored(check_read(H5Dget_type(dataset_.get()), what_));
   const Hdf5Id wanted = file_type(element);
   const Hdf5Id space(check(H5Dget_space(dataset_.get()), what_));
   if (H5Tequal(stored.get(), wanted.get()) <= 0 || H5Sget_simple_extent_ndims(space.get()) != 1) {
@@ -349,7 +356,7 @@ void Hdf5Array::check_range(std::int64_t at, std::int64_t count) const {
   if (at < 0 || count < 0 || at > size || count > size - at) {
     throw Error(what_ + ": elements " + std::to_string(at) + " to " + std::to_string(at + count) +
                     " are not there: the file is damaged",
-                "use an undamaged copy of the journal, or resume into a new run folder");
+                kDamagedJournal);
   }
 }
 
@@ -360,8 +367,8 @@ void Hdf5Array::read(std::int64_t at, void* values, std::int64_t count) const {
   const hsize_t memory_size = count;
   const Hdf5Id memory(check(H5Screate_simple(1, &memory_size, nullptr), what_));
   const Hdf5Id source = selection(at, count);
-  check(H5Dread(dataset_.get(), type_.get(), memory.get(), source.get(), H5P_DEFAULT, values),
-        what_ + ": cannot read");
+  check_read(H5Dread(dataset_.get(), type_.get(), memory.get(), source.get(), H5P_DEFAULT, values),
+             what_ + ": cannot read");
 }
 
 void Hdf5Array::flush() {
@@ -371,7 +378,7 @@ void Hdf5Array::flush() {
 
 void Hdf5Array::refresh() {
   const Hdf5Silence silence;
-  check(H5Drefresh(dataset_.get()), what_ + ": cannot refresh");
+  check_read(H5Drefresh(dataset_.get()), what_ + ": cannot refresh");
 }
 
 }  // namespace rollcall

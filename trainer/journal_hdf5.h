@@ -40,6 +40,14 @@ class Hdf5Silence {
   void* data_ = nullptr;
 };
 
+// What a person can do about a journal that is damaged where it was whole before.
+inline constexpr const char* kDamagedJournal =
+    "see with rollcall inspect RUN, and --row N, what can still be read; put an undamaged copy of "
+    "the "
+    "journal back, or move the run's folder away and start over (rollcall export RUN saves the "
+    "policy "
+    "of the newest checkpoint)";
+
 enum class Hdf5Access { kRead, kWrite };
 
 // What an element of a dataset is made of: one number, or named members of a struct.

@@ -33,20 +33,20 @@ void check_agreement(const UpdateStats& stats, double limit) {
 
 }  // namespace
 
-Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_ids,
+Learner::Learner(const ModelSpec& spec, TrainedPolicy policy, std::int64_t valid_ids,
                  Communicator& communicator, at::ScalarType dtype)
     : communicator_(communicator),
       decoder_(spec, dtype),
-      weights_(std::move(weights)),
+      policy_(std::move(policy)),
       valid_ids_(valid_ids),
-      parameters_(weights_.flat.numel()),
+      parameters_(masters().flat.numel()),
       shard_(shard_floats(parameters_, communicator.size())),
       gradients_(static_cast<std::size_t>(shard_ * communicator.size())),
       decay_(static_cast<std::size_t>(shard_)),
       optimizer_(shard_) {
-  const auto* base = weights_.flat.const_data_ptr<float>();
+  const auto* base = masters().flat.const_data_ptr<float>();
   const std::int64_t shard_begin = communicator.rank() * shard_;
-  for (const auto& [name, tensor] : weights_.tensors) {
+  for (const auto& [name, tensor] : masters().tensors) {
     const std::int64_t offset = tensor.const_data_ptr<float>() - base;
     at::Tensor leaf = tensor.detach().set_requires_grad(true);
     // Backward adds into the flat gradient in place.
@@ -60,27 +60,27 @@ Learner::Learner(const ModelSpec& spec, FlatWeights weights, std::int64_t valid_
   }
 }
 
-TokenLogprobs Learner::forward(const PackedBatch& batch) const {
+TokenLogprobs Learner::forward(const PackedBatch& batch, Activations activations) const {
   const at::Tensor hidden =
-      decoder_.packed_hidden(batch.tokens, batch.segments).index_select(0, batch.rows);
+      decoder_.packed_hidden(batch.tokens, batch.segments, activations).index_select(0, batch.rows);
   return token_logprobs(hidden, decoder_.head(), batch.targets, valid_ids_);
 }
 
 std::vector<at::Tensor> Learner::logprobs(std::span<const PackedBatch> batches,
                                           const std::function<void()>& between) {
   const at::NoGradGuard no_grad;
-  decoder_.bind(leaves_);
+  policy_.bind(decoder_, leaves_);
   std::vector<at::Tensor> result;
   for (const PackedBatch& batch : batches) {
-    result.push_back(forward(batch).logprobs);
+    result.push_back(forward(batch, Activations::kKept).logprobs);
     between();
   }
   return result;
 }
 
 void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss& loss,
-                         UpdateStats& stats) {
-  const TokenLogprobs current = forward(batch);
+                         Activations activations, UpdateStats& stats) {
+  const TokenLogprobs current = forward(batch, activations);
   const at::Tensor value = loss(index, current);
   value.backward();
   const at::NoGradGuard no_grad;
@@ -94,9 +94,11 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
                             const UpdateOptions& options, const std::function<void()>& between) {
   UpdateStats stats;
   std::fill(gradients_.begin(), gradients_.end(), 0.0f);
-  decoder_.bind(leaves_);
+  policy_.bind(decoder_, leaves_);
+  const auto activations =
+      options.activation_checkpointing ? Activations::kRecomputed : Activations::kKept;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    accumulate(batches[i], i, loss, stats);
+    accumulate(batches[i], i, loss, activations, stats);
     between();
   }
   communicator_.reduce_scatter_sum(gradients_);
@@ -148,7 +150,7 @@ void Learner::apply(double factor, const AdamWOptions& options) {
   const std::span gradient(gradients_.data() + begin, static_cast<std::size_t>(shard_));
   if (factor != 1.0)
     for (float& g : gradient) g = static_cast<float>(g * factor);
-  float* masters = weights_.flat.data_ptr<float>();
+  float* masters = policy_.masters().flat.data_ptr<float>();
   if (communicator_.size() == 1) {
     optimizer_.step({masters, static_cast<std::size_t>(parameters_)}, gradient, decay_, options);
     return;
@@ -174,7 +176,7 @@ Learner::OptimizerState Learner::optimizer_state() {
 }
 
 void Learner::restore(std::span<const float> masters, const OptimizerState& state) {
-  std::copy(masters.begin(), masters.end(), weights_.flat.data_ptr<float>());
+  std::copy(masters.begin(), masters.end(), policy_.masters().flat.data_ptr<float>());
   const auto shard_of = [&](std::vector<float> all) {
     all.resize(gradients_.size());
     const auto begin = all.begin() + communicator_.rank() * shard_;

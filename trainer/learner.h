@@ -10,10 +10,10 @@
 
 #include "model/decoder.h"
 #include "model/ops.h"
-#include "model/weights.h"
 #include "trainer/mismatch.h"
 #include "trainer/optimizer.h"
 #include "trainer/packing.h"
+#include "trainer/trained_policy.h"
 
 namespace rollcall {
 
@@ -23,6 +23,7 @@ struct UpdateOptions {
   AdamWOptions adamw;
   double max_grad_norm = 1.0;  // global L2; 0: no clipping
   double max_logprob_gap = 0;  // mean |current - behavior|, nats; 0: no alarm
+  bool activation_checkpointing = false;
 };
 
 struct UpdateStats {
@@ -35,11 +36,13 @@ struct UpdateStats {
 };
 
 // fp32 masters, gradients and AdamW of one data-parallel learner; moments are sharded over the
-// members of the communicator (ZeRO-1). update(), state and restore are collective. Single thread.
+// members of the communicator (ZeRO-1). Gradients and moments are as large as the masters: those of
+// an adapter are small. update(), state and restore are collective. Single thread.
 class Learner {
  public:
-  // The policy computes with the masters rounded to `dtype`, as the sampler does.
-  Learner(const ModelSpec&, FlatWeights weights, std::int64_t valid_ids, Communicator&,
+  // Trains the policy's own storage, and computes with its weights rounded to `dtype`, as the
+  // sampler does.
+  Learner(const ModelSpec&, TrainedPolicy policy, std::int64_t valid_ids, Communicator&,
           at::ScalarType dtype = at::kFloat);
 
   // This micro-batch's share of the step's loss, differentiable in `current.logprobs` [N].
@@ -57,7 +60,8 @@ class Learner {
   UpdateStats update(std::span<const PackedBatch> batches, const Loss& loss, const UpdateOptions&,
                      const std::function<void()>& between);
 
-  const FlatWeights& weights() const { return weights_; }
+  const TrainedPolicy& policy() const { return policy_; }
+  const FlatWeights& masters() const { return policy_.masters(); }
 
   // Moments of all shards, gathered; every member gets them.
   struct OptimizerState {
@@ -68,19 +72,19 @@ class Learner {
   void restore(std::span<const float> masters, const OptimizerState&);
 
  private:
-  TokenLogprobs forward(const PackedBatch&) const;
-  void accumulate(const PackedBatch&, std::size_t index, const Loss&, UpdateStats&);
+  TokenLogprobs forward(const PackedBatch&, Activations) const;
+  void accumulate(const PackedBatch&, std::size_t index, const Loss&, Activations, UpdateStats&);
   void reduce_stats(UpdateStats&);
   double reduced_grad_norm();
   void apply(double factor, const AdamWOptions&);
 
   Communicator& communicator_;
   Decoder decoder_;
-  FlatWeights weights_;
+  TrainedPolicy policy_;
   std::int64_t valid_ids_, parameters_, shard_;  // shard_: floats per member, padded
-  NamedTensors leaves_;
-  std::vector<float> gradients_;     // padded to size() shards
-  std::vector<std::uint8_t> decay_;  // of this member's shard
+  NamedTensors leaves_;                          // the masters
+  std::vector<float> gradients_;                 // padded to size() shards
+  std::vector<std::uint8_t> decay_;              // of this member's shard
   AdamW optimizer_;
 };
 

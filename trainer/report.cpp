@@ -2,6 +2,7 @@
 #include "trainer/report.h"
 
 #include "comms/durable_file.h"
+#include "comms/error.h"
 #include "trainer/chart.h"
 #include "trainer/report_sections.h"
 #include "trainer/report_style.h"
@@ -37,6 +38,11 @@ std::string page_of(const RunFacts& run) {
 }  // namespace
 
 void write_report(const std::filesystem::path& run_dir) {
+  if (!is_run(run_dir))
+    throw input_error(run_dir.string() +
+                          " is no run's folder: it has no journal, no result.json "
+                          "and no metrics.jsonl",
+                      "name a run's folder, such as runs/<name>");
   write_durably(run_dir / "report.html", page_of(read_run(run_dir)));
 }
 

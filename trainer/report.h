@@ -7,7 +7,8 @@ namespace rollcall {
 
 // Builds runs/<name>/report.html, self-contained, from the journal, metrics.jsonl, result.json and
 // config.yaml alone; whatever is missing leaves its part of the page out. Works on a run that is
-// still going. Throws Error if a file is damaged or the page cannot be written.
+// still going. Throws Error if a file is damaged, the page cannot be written, or the folder is not
+// a run's; then nothing is written.
 void write_report(const std::filesystem::path& run_dir);
 
 }  // namespace rollcall

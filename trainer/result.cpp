@@ -5,6 +5,7 @@
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/log.h"
 
 namespace rollcall {
 namespace {
@@ -47,6 +48,7 @@ void write_result(const std::filesystem::path& run_dir, const RunResult& r) {
                           {"eval", {{"before", to_json(r.before)}, {"after", to_json(r.after)}}},
                           {"checkpoint", r.checkpoint},
                           {"export", r.export_dir},
+                          {"adapter", r.adapter_dir},
                           {"report", r.report},
                           {"message", r.message}};
   write_durably(result_file(run_dir), json.dump(2) + "\n");
@@ -64,13 +66,17 @@ std::optional<RunResult> read_result(const std::filesystem::path& run_dir) {
     r.after = score_of(json.at("eval").at("after"));
     r.checkpoint = json.at("checkpoint");
     r.export_dir = json.at("export");
+    r.adapter_dir = json.value("adapter", "");
     r.report = json.at("report");
     r.message = json.at("message");
     return r;
   } catch (const nlohmann::json::exception& error) {
-    throw Error(result_file(run_dir).string() + " cannot be read: " + error.what(),
-                "delete it: it is written anew");
+    log_warning(result_file(run_dir).string() +
+                " holds no result, it is written anew: " + error.what());
+  } catch (const Error& error) {
+    log_warning(result_file(run_dir).string() + " is written anew: " + error.what());
   }
+  return std::nullopt;
 }
 
 void mark_result_running(const std::filesystem::path& run_dir) {

@@ -24,14 +24,15 @@ struct RunResult {
   int exit_code = 0;
   std::int64_t step = 0;  // optimizer steps done
   std::optional<EvalScore> before, after;
-  std::string checkpoint, export_dir, report;  // paths; empty if there is none
-  std::string message;                         // one line for a person; empty if all went well
+  std::string checkpoint, export_dir, adapter_dir, report;  // paths; empty if there is none
+  std::string message;  // one line for a person; empty if all went well
 };
 
 // Written aside and renamed: complete or absent.
 void write_result(const std::filesystem::path& run_dir, const RunResult&);
 
-// Nothing if there is no result.json. Throws Error for one that cannot be read.
+// Nothing if there is no result.json, or, with a warning, if it holds no result: a run needs none
+// to go on.
 std::optional<RunResult> read_result(const std::filesystem::path& run_dir);
 
 // Before a run's ranks start: its last result, if any, is no longer how it ended.

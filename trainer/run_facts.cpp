@@ -154,6 +154,13 @@ std::vector<std::filesystem::path> journals_of(const std::filesystem::path& run_
   return files;
 }
 
+bool is_run(const std::filesystem::path& run_dir) {
+  std::error_code absent;
+  return !journals_of(run_dir).empty() ||
+         std::filesystem::exists(run_dir / "result.json", absent) ||
+         std::filesystem::exists(run_dir / "metrics.jsonl", absent);
+}
+
 RunFacts read_run(const std::filesystem::path& run_dir) {
   RunFacts run;
   run.name = std::filesystem::weakly_canonical(run_dir).filename().string();

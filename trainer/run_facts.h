@@ -57,6 +57,9 @@ struct RunFacts {
 // Throws Error naming the file that is damaged. Missing files leave their part empty.
 RunFacts read_run(const std::filesystem::path& run_dir);
 
+// Whether the folder holds any of what a run leaves: a journal, result.json or metrics.jsonl.
+bool is_run(const std::filesystem::path& run_dir);
+
 // The journals of a run, one per learner, sorted.
 std::vector<std::filesystem::path> journals_of(const std::filesystem::path& run_dir);
 

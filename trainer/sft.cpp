@@ -43,12 +43,11 @@ std::vector<TrainSequence> member_sequences(std::span<const Demonstration> demon
 }  // namespace
 
 void supervised_fine_tuning(const SftOptions& options, const AlgorithmOptions& algorithm,
-                            const ModelSpec& spec, FlatWeights& weights,
+                            const ModelSpec& spec, const TrainedPolicy& policy,
                             std::span<const Demonstration> demonstrations, std::int64_t valid_ids,
                             at::ScalarType dtype, Communicator& communicator,
                             const std::function<void(const SftProgress&)>& report) {
-  // Shares the storage of `weights`.
-  Learner learner(spec, weights, valid_ids, communicator, dtype);
+  Learner learner(spec, policy, valid_ids, communicator, dtype);
   TaskPool pool(static_cast<std::int64_t>(demonstrations.size()), options.seed);
   std::size_t longest = 0;
   for (const auto& d : demonstrations) longest = std::max(longest, d.tokens.size());
@@ -70,7 +69,9 @@ void supervised_fine_tuning(const SftOptions& options, const AlgorithmOptions& a
     const auto stats = learner.update(batches, loss,
                                       {{sft_learning_rate(options, step), algorithm.beta1,
                                         algorithm.beta2, algorithm.epsilon, options.weight_decay},
-                                       algorithm.max_grad_norm},
+                                       algorithm.max_grad_norm,
+                                       0,
+                                       algorithm.activation_checkpointing},
                                       [] {});
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     report({step + 1, stats.loss, tokens / seconds.count()});

@@ -10,6 +10,7 @@
 #include "model/weights.h"
 #include "trainer/demonstrations.h"
 #include "trainer/train_options.h"
+#include "trainer/trained_policy.h"
 
 namespace rollcall {
 
@@ -24,11 +25,12 @@ struct SftProgress {
 
 // Minimises the mean negative log-probability of the assistant tokens over shuffled epochs of the
 // demonstrations: linear warm-up, then linear decay to a tenth of the learning rate. Changes
-// `weights` in place. The same seed gives the same bits. Collective over the communicator's
+// the policy in place. The same seed gives the same bits. Collective over the communicator's
 // members.
 void supervised_fine_tuning(const SftOptions&, const AlgorithmOptions&, const ModelSpec&,
-                            FlatWeights& weights, std::span<const Demonstration> demonstrations,
-                            std::int64_t valid_ids, at::ScalarType dtype, Communicator&,
+                            const TrainedPolicy& policy,
+                            std::span<const Demonstration> demonstrations, std::int64_t valid_ids,
+                            at::ScalarType dtype, Communicator&,
                             const std::function<void(const SftProgress&)>& report);
 
 }  // namespace rollcall

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "trainer/metric_names.h"
@@ -19,12 +20,30 @@ double percentile(std::vector<double> values, double share) {
   return values[at];
 }
 
-double sampled_tokens(std::span<const Collected> collected) {
+double sampled_tokens(const Collected& c) {
+  return static_cast<double>(
+      std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
+}
+
+std::size_t recovered_of(std::span<const Collected> collected) {
+  return static_cast<std::size_t>(std::count_if(collected.begin(), collected.end(),
+                                                [](const Collected& c) { return c.recovered; }));
+}
+
+// Of what was sampled in this time; NaN if all came from the journal.
+double tokens_per_second(const StepMetrics& m, std::span<const Collected> collected) {
+  if (recovered_of(collected) == collected.size()) return std::numeric_limits<double>::quiet_NaN();
   double tokens = 0;
-  for (const auto& c : collected)
-    tokens += static_cast<double>(
-        std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
-  return tokens;
+  for (const auto& c : collected) tokens += c.recovered ? 0 : sampled_tokens(c);
+  return m.seconds_rollout > 0 ? tokens / m.seconds_rollout : 0;
+}
+
+std::string speed_text(const StepMetrics& m, std::span<const Collected> collected) {
+  const std::size_t recovered = recovered_of(collected);
+  if (recovered == collected.size()) return "from the journal";
+  const std::string speed = fmt::format("{:.0f} tok/s", tokens_per_second(m, collected));
+  if (recovered == 0) return speed;
+  return fmt::format("{} ({} of {} rollouts from the journal)", speed, recovered, collected.size());
 }
 
 }  // namespace
@@ -38,7 +57,8 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
     seconds.push_back(c.trajectory.wall_time_s);
     for (const auto& e : c.trajectory.tool_events) errors += e.is_error ? 1 : 0;
   }
-  const double tokens = sampled_tokens(collected);
+  double tokens = 0;
+  for (const auto& c : collected) tokens += sampled_tokens(c);
   const Mismatch& gap = m.update.learner.mismatch;
   namespace n = metric;
   return {{n::kRewardMean, s.reward_mean},
@@ -51,7 +71,7 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
           {n::kRollouts, static_cast<double>(s.rollouts)},
           {n::kFaults, static_cast<double>(s.faults)},
           {n::kTokensSampled, tokens},
-          {n::kTokensPerSecond, m.seconds_rollout > 0 ? tokens / m.seconds_rollout : 0},
+          {n::kTokensPerSecond, tokens_per_second(m, collected)},
           {n::kToolCallsP50, percentile(calls, 0.5)},
           {n::kToolCallsP95, percentile(calls, 0.95)},
           {n::kToolErrors, errors},
@@ -86,11 +106,10 @@ MetricList evaluation_metrics(const Evaluation& e) {
 
 std::string step_line(const StepMetrics& m, const StepSignal& s,
                       std::span<const Collected> collected) {
-  return fmt::format(
-      "reward {:.3f}  pass@1 {:.1f} %  signal {}/{} groups  {:.0f} tok/s  {:.1f} s{}",
-      s.reward_mean, 100 * s.pass_rate, s.groups_signal, s.groups,
-      m.seconds_rollout > 0 ? sampled_tokens(collected) / m.seconds_rollout : 0, m.seconds_step,
-      m.update.learner.skipped ? "  update skipped: gradient not finite" : "");
+  return fmt::format("reward {:.3f}  pass@1 {:.1f} %  signal {}/{} groups  {}  {:.1f} s{}",
+                     s.reward_mean, 100 * s.pass_rate, s.groups_signal, s.groups,
+                     speed_text(m, collected), m.seconds_step,
+                     m.update.learner.skipped ? "  update skipped: gradient not finite" : "");
 }
 
 }  // namespace rollcall

@@ -59,6 +59,7 @@ struct AlgorithmOptions {
   std::int64_t warmup_steps = 10;
   double max_grad_norm = 1.0;             // global L2; 0: no clipping
   std::int64_t microbatch_tokens = 8192;  // packed tokens per forward/backward
+  bool activation_checkpointing = false;  // compute layers again in the backward pass
 };
 
 struct AlarmOptions {         // alarms: each ends the run with exit code 4; 0: off
@@ -85,6 +86,7 @@ struct SftOptions {            // sft:
   double weight_decay = 0.01;
   std::uint64_t seed = 0;
   std::string out;            // Hugging Face directory to write
+  std::string adapter_out;    // PEFT directory to write too, of a LoRA run; empty: none
   bool from_scratch = false;  // random weights of model.path's config.json
 };
 

@@ -2,7 +2,6 @@
 #include "trainer/training_loop.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <chrono>
@@ -27,6 +26,7 @@
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
 #include "trainer/report.h"
+#include "trainer/resume_check.h"
 #include "trainer/step_metrics.h"
 #include "trainer/step_plan.h"
 #include "trainer/task_pool.h"
@@ -36,11 +36,6 @@ namespace rollcall {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string fingerprint(const FlatWeights& weights) {
-  return fmt::format("{:016x}",
-                     XXH3_64bits(weights.flat.const_data_ptr<float>(), weights.flat.nbytes()));
-}
 
 class TrainingLoop {
  public:
@@ -73,10 +68,16 @@ class TrainingLoop {
   fs::path checkpoints() const { return setup_.run_dir / "checkpoints"; }
   fs::path journal_file() const { return setup_.run_dir / "journal" / "learner-0.h5"; }
 
+  // To the person who watches, and to the log.
+  void tell(const std::string& line) {
+    progress_.keep(line);
+    log_debug(line);
+  }
+
   void start_or_resume() {
     fs::create_directories(journal_file().parent_path());
     fs::create_directories(checkpoints());
-    write_durably(setup_.run_dir / "config.yaml", setup_.effective_config);
+    const std::string about = this->about();  // of the weights at model.path
     const auto newest = newest_checkpoint(checkpoints());
     TrainState state;
     if (newest) {
@@ -85,9 +86,11 @@ class TrainingLoop {
       next_group_ = state.next_group;
       pool_.restore(std::stoll(state.sampler));
     }
+    const fs::path config = setup_.run_dir / "config.yaml";
+    check_resume({config, journal_file(), newest, state.journal_rows}, about);
+    write_durably(config, setup_.effective_config);
     const bool journalled = fs::exists(journal_file());
-    if (journalled && !newest) refuse_other_weights();
-    journal_ = std::make_unique<Journal>(journal_file(), about());
+    journal_ = std::make_unique<Journal>(journal_file(), about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
     if (journalled) {
       collector_->recover(JournalReader(journal_file()), state.journal_rows);
@@ -108,25 +111,13 @@ class TrainingLoop {
   // What the journal says of its run: what the setup says, and the weights the run began with.
   std::string about() const {
     auto about = nlohmann::ordered_json::parse(setup_.about);
-    about["initial_weights_xxh3"] = fingerprint(updater_.weights());
+    about["initial_weights_xxh3"] = fingerprint(spec_, updater_.policy().source());
     return about.dump();
-  }
-
-  // Without a checkpoint the run starts over from model.path, and uses what is journalled: only if
-  // these are the weights that sampled it.
-  void refuse_other_weights() const {
-    const auto about = nlohmann::json::parse(JournalReader(journal_file()).about());
-    if (about.value("initial_weights_xxh3", "") == fingerprint(updater_.weights())) return;
-    throw input_error(
-        "the rollouts in " + journal_file().string() +
-            " were sampled from other weights than those in " + setup_.model_dir.string(),
-        "set model.path to the model the run began with, or give the run another name");
   }
 
   void publish() {
     server_.publish(step_, [this](std::span<std::byte> out) {
-      write_published(spec_, policy_dtype(setup_.dtype), source_of(updater_.weights().tensors),
-                      out);
+      write_published(spec_, policy_dtype(setup_.dtype), updater_.policy().source(), out);
     });
   }
 
@@ -179,7 +170,7 @@ class TrainingLoop {
     record.seconds_step = seconds_since(begin);
     metrics_->append(step_, step_metrics(record, batch.signal, collected));
     last_line_ = step_line(record, batch.signal, collected);
-    progress_.keep(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
+    tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
   }
 
   // Between micro-batches: heartbeats and the like. Nothing is in flight then, so nothing may
@@ -220,9 +211,9 @@ class TrainingLoop {
     (step_ == 0 ? result_.before : result_.after) = score;
     write_result(setup_.run_dir, result_);  // before the metrics, which evaluated() asks first
     metrics_->append(step_, evaluation_metrics(e));
-    progress_.keep(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)",
-                               step_, setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95,
-                               100 * e.high_95, e.tasks));
+    tell(fmt::format("step {}/{}  held-out pass@1 {:.1f} % ({:.1f} - {:.1f} %, {} tasks)", step_,
+                     setup_.run.steps, 100 * e.pass_at_1, 100 * e.low_95, 100 * e.high_95,
+                     e.tasks));
   }
 
   void save() {
@@ -237,6 +228,7 @@ class TrainingLoop {
     result_.step = step_;
     write_result(setup_.run_dir, result_);
     saved_step_ = step_;
+    log_debug("saved " + result_.checkpoint);
   }
 
   // The run stays resumable: whatever of the open step arrived is in the journal, behind the rows
@@ -257,8 +249,13 @@ class TrainingLoop {
     if (stopping_) return stop();
     if (saved_step_ != step_) save();
     const fs::path out = setup_.run_dir / "export";
-    export_model(setup_.model_dir, updater_.weights().tensors, setup_.dtype, out);
+    export_model(setup_.model_dir, updater_.policy().all_weights(spec_).tensors, setup_.dtype, out);
     result_.export_dir = out.string();
+    if (const LoraAdapter* adapter = updater_.policy().adapter()) {
+      const fs::path adapter_out = setup_.run_dir / "adapter";
+      export_adapter(*adapter, setup_.model_dir, adapter_out);
+      result_.adapter_dir = adapter_out.string();
+    }
     result_.status = RunStatus::kDone;
     result_.exit_code = 0;
     conclude();
@@ -272,6 +269,7 @@ class TrainingLoop {
     journal_.reset();
     write_result(setup_.run_dir, result_);
     write_report(setup_.run_dir);
+    log_debug(result_.message.empty() ? "done" : result_.message);
     updater_.dismiss();
   }
 

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "model/model_spec.h"
 #include "trainer/result.h"
 #include "trainer/train_options.h"
+#include "trainer/trained_policy.h"
 
 namespace rollcall {
 
@@ -27,10 +29,11 @@ struct TrainSetup {
   std::int64_t train_tasks = 0;     // rows of data.train
   std::int64_t valid_tasks = 0;     // rows of data.valid; 0: no evaluation
   std::filesystem::path model_dir;  // the checkpoint trained from
+  std::optional<LoraStart> lora;    // nothing: every weight is trained
   std::filesystem::path run_dir;    // runs/<name>
   std::string dtype = "float32";    // of the policy's weights, exported and published
   std::string effective_config;     // YAML, secrets as ${NAME}
-  std::string about;                // JSON: revision, library versions
+  std::string about;                // JSON: versions, configuration, hashes of the inputs
   std::int64_t valid_ids = 0;       // ids the tokenizer has; logits beyond are padding
   bool live_progress = false;       // one line redrawn in place
 };

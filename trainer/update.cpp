@@ -17,20 +17,14 @@ namespace fs = std::filesystem;
 // First byte of what the lead announces.
 enum class Verb : char { kUpdate, kSave, kRestore, kDismiss };
 
-FlatWeights initial_weights(const ModelSpec& spec, const fs::path& dir) {
-  FlatWeights weights = make_flat_weights(spec);
-  load_weights(dir, spec, weights);
-  return weights;
-}
-
 }  // namespace
 
 Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator)
     : setup_(setup),
       communicator_(communicator),
       model_config_(read_file(setup.model_dir / "config.json")),
-      learner_(spec, initial_weights(spec, setup.model_dir), setup.valid_ids, communicator,
-               policy_dtype(setup.dtype)) {}
+      learner_(spec, load_policy(setup.model_dir, spec, policy_dtype(setup.dtype), setup.lora),
+               setup.valid_ids, communicator, policy_dtype(setup.dtype)) {}
 
 double Updater::learning_rate(std::int64_t step) const {
   return warmup_learning_rate(setup_.algorithm.learning_rate, setup_.algorithm.warmup_steps, step);
@@ -112,7 +106,9 @@ fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
   auto optimizer = learner_.optimizer_state();
   state.optimizer_steps = optimizer.steps;
   state.spec = model_config_;
-  const auto& flat = weights().flat;
+  state.lora = policy().lora();
+  state.base_xxh3 = policy().base_xxh3();
+  const auto& flat = policy().masters().flat;
   state.masters.assign(flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel());
   state.first_moment = std::move(optimizer.first_moment);
   state.second_moment = std::move(optimizer.second_moment);
@@ -126,14 +122,29 @@ TrainState Updater::restore(const fs::path& folder) {
 
 TrainState Updater::load(const fs::path& folder) {
   TrainState state = load_checkpoint(folder);
-  if (state.spec != model_config_ ||
-      state.masters.size() != static_cast<std::size_t>(weights().flat.numel()))
-    throw input_error(
-        "checkpoint " + folder.string() + " was made from another model than " +
-            setup_.model_dir.string(),
-        "set model.path to the model the run began with, or give the run another name");
+  refuse_foreign(state, folder);
   learner_.restore(state.masters, {state.optimizer_steps, state.first_moment, state.second_moment});
   return state;
+}
+
+void Updater::refuse_foreign(const TrainState& state, const fs::path& folder) const {
+  const auto refuse = [&](const std::string& what, const std::string& key) {
+    throw input_error("checkpoint " + folder.string() + " " + what,
+                      "set " + key + " to what the run began with, or give the run another name");
+  };
+  const auto named = [](const std::optional<LoraOptions>& lora) {
+    return lora ? "an adapter (" + describe(*lora) + ")" : "all weights";
+  };
+  if (state.spec != model_config_)
+    refuse("was made from another model than " + setup_.model_dir.string(), "model.path");
+  if (state.lora != policy().lora())
+    refuse("trains " + named(state.lora) + ", the run file asks for " + named(policy().lora()),
+           "model.train, model.lora and model.adapter");
+  if (state.base_xxh3 != policy().base_xxh3())
+    refuse("trains an adapter of other weights than those in " + setup_.model_dir.string(),
+           "model.path");
+  if (state.masters.size() != static_cast<std::size_t>(policy().masters().flat.numel()))
+    refuse("has another number of parameters than " + setup_.model_dir.string(), "model.path");
 }
 
 void Updater::dismiss() { announce(std::string(1, static_cast<char>(Verb::kDismiss))); }

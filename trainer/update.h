@@ -24,7 +24,7 @@ class Updater {
  public:
   Updater(const TrainSetup&, const ModelSpec&, Communicator&);
 
-  const FlatWeights& weights() const { return learner_.weights(); }
+  const TrainedPolicy& policy() const { return learner_.policy(); }
   double learning_rate(std::int64_t step) const;
 
   // One policy-gradient update from a step's trajectories.
@@ -41,6 +41,7 @@ class Updater {
  private:
   void announce(std::string message);
   TrainState load(const std::filesystem::path& folder);
+  void refuse_foreign(const TrainState&, const std::filesystem::path& folder) const;
   StepUpdate train(std::span<const Trajectory* const>, std::span<const double> advantages,
                    std::span<const std::int64_t> prompts, std::int64_t step,
                    const std::function<void()>& between);

@@ -10,9 +10,6 @@ import itertools
 import json
 import os
 
-import jinja2
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
 ADDED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MARKUP = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 SPLIT = (
@@ -40,6 +37,8 @@ def read_template():
 
 def rendered(path, template, count):
     """The first rows of a file as the model sees them."""
+    import jinja2
+
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     compiled = environment.from_string(template)
@@ -57,6 +56,8 @@ def without_added(text):
 
 def train_tokenizer(texts):
     """A byte-level BPE whose merges stop at the syllables, so that new names fall into known tokens."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(SPLIT), "isolated")

@@ -69,6 +69,44 @@ class BadInput(Case):
                 path.write_text(f"{good}\n{row}\n")
                 self.assert_refused(self.make_run(name, data={"train": str(path)}), BAD_INPUT, f"{path}:2")
 
+    def changed_rows(self, name, change):
+        """The training rows with the third one changed, as a file."""
+        rows = [json.loads(line) for line in (self.folder / "data" / "train.jsonl").read_text().splitlines()]
+        change(rows[2])
+        path = self.folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    def test_a_row_that_cannot_be_asked_is_found_at_the_start(self):
+        image = [{"type": "text", "text": "Pay this:"}, {"type": "image_url", "image_url": {"url": "x"}}]
+        rows = {
+            "image": ({"role": "user", "content": image}, "messages[0].content[1]", "image_url"),
+            "long": ({"role": "user", "content": "pay " * 1000}, "rollout.context", "tokens"),
+        }
+        for name, (message, *words) in rows.items():
+            with self.subTest(name):
+                path = self.changed_rows(name, lambda row: row.update(messages=[message]))
+                for key in ("train", "valid"):
+                    data = {"data": {key: str(path)}}
+                    run = self.make_run(f"{name}-{key}", **data)
+                    self.assert_refused(run, BAD_INPUT, f"data.{key}", f"{path}:3: ", *words)
+        self.assertEqual(self.endpoints.requests["/grade"], 0)
+
+    def test_a_developers_row_of_text_parts_is_trained_on(self):
+        parts = [{"type": "text", "text": "Be "}, {"type": "text", "text": "careful."}]
+
+        def as_openai(row):
+            row["messages"].insert(0, {"role": "developer", "content": parts})
+
+        path = self.changed_rows("developer", as_openai)
+        self.trained("developer", run={"steps": 4}, data={"train": str(path)})
+
+    def test_unserved_tools_are_told_at_the_start(self):
+        run = self.make_run("unserved", run={"steps": 1}, tools=self.settings("x")["tools"][1:])
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        self.assertIn("16 of 16 rows offer tools that no entry of `tools:` serves (find_customer)", errors)
+
     def test_empty_dataset(self):
         path = self.folder / "empty.jsonl"
         path.write_text("")
@@ -107,6 +145,14 @@ class BadInput(Case):
                 model = self.model_copy(f"broken-{name}")
                 (model / name).write_text('{"a": ')
                 self.assert_refused(self.make_run(f"broken-{name}", model={"path": str(model)}), BAD_INPUT, model / name)
+
+    def test_missing_model_files_are_not_called_damaged(self):
+        for name in ("tokenizer_config.json", "model.safetensors"):
+            with self.subTest(name):
+                model = self.model_copy(f"without-{name}")
+                (model / name).unlink()
+                run = self.make_run(f"without-{name}", model={"path": str(model)})
+                self.assertNotIn("damaged", self.assert_refused(run, BAD_INPUT, model, name))
 
     # The run folder.
 

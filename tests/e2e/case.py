@@ -80,6 +80,14 @@ class Run:
     def note_shared_files(self):
         self.shared_files |= processes.shared_files(self.file)
 
+    def signal(self, number, *ranks):
+        found = processes.ranks(self.file)
+        for rank in ranks:
+            os.kill(found[rank], number)
+
+    def log(self, rank):
+        return (self.dir / "log" / f"rank-{rank}.log").read_text()
+
     def kill(self, process):
         """kill -9 for every process of the run."""
         processes.kill_all(self.file)
@@ -146,13 +154,14 @@ class Case(unittest.TestCase):
         self.assertEqual(run.result()["status"], "done")
         return run
 
-    def undisturbed_digests(self, steps=3):
+    def undisturbed_digests(self, steps=3, learners=1):
         """Checksums of a run of the usual settings, made once for all tests of a file."""
-        if steps not in Case._undisturbed:
-            run = self.trained("undisturbed", run={"steps": steps}, cluster={"workers": 2})
+        if (steps, learners) not in Case._undisturbed:
+            cluster = {"learners": learners, "workers": 2}
+            run = self.trained(f"undisturbed{learners}", run={"steps": steps}, cluster=cluster)
             self.assert_learnt(run)
-            Case._undisturbed[steps] = run.digests(steps)
-        return Case._undisturbed[steps]
+            Case._undisturbed[steps, learners] = run.digests(steps)
+        return Case._undisturbed[steps, learners]
 
     def assert_learnt(self, run):
         """Guards the comparisons of checkpoints: there was something to learn in every step."""
@@ -168,6 +177,12 @@ class Case(unittest.TestCase):
             time.sleep(0.02)
         self.assertEqual(processes.of_run(run.file), [], "processes are left over")
         self.assertEqual([file for file in run.shared_files if file.exists()], [], "shared memory is left over")
+
+    def wait_for(self, condition, what, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.05)
 
     @contextlib.contextmanager
     def running(self, run):

@@ -71,9 +71,54 @@ class Resume(Case):
         weights.write_bytes(changed)
         code, errors = run.train()
         self.assertEqual(code, 2, errors)
-        self.assertIn("sampled from other weights", errors)
+        self.assertIn("model.path, its weights: xxh3", errors)
         shutil.copy(LEDGER / "model" / "model.safetensors", weights)
         self.assertEqual(run.train()[0], 0)
+
+    def assert_refused(self, run, *words, arguments=()):
+        """The start is refused and changes nothing that a later one needs."""
+        before = (run.dir / "config.yaml").read_text(), run.metrics(), run.checkpoints()
+        code, errors = run.train(*arguments)
+        self.assertEqual(code, 2, errors)
+        for word in (*words, "what to do", "run.name"):
+            self.assertIn(word, errors)
+        self.assertEqual(((run.dir / "config.yaml").read_text(), run.metrics(), run.checkpoints()), before)
+
+    def test_a_changed_run_is_refused_until_the_change_is_undone(self):
+        run = self.six_steps("changed", every=3)
+        self.cut_off_in_step_five(run)
+        self.assert_refused(run, "run.seed: 1 -> 2", arguments=["--set", "run.seed=2"])
+        self.assert_refused(run, "batch.group_size: 4 -> 8", "step that is open", arguments=["--set", "batch.group_size=8"])
+        train = self.folder / "data" / "train.jsonl"
+        rows = train.read_text()
+        train.write_text("".join(reversed(rows.splitlines(keepends=True))))
+        self.assert_refused(run, "data.train: 16 rows, xxh3")
+        train.write_text(rows)
+        journal, aside = run.journal(), self.folder / "aside.h5"
+        journal.rename(aside)
+        self.assert_refused(run, "step-000003 counts 48 rows", "is not there")
+        aside.rename(journal)
+        self.assert_same_end(run)
+
+    def test_a_harmless_change_is_told_in_one_line(self):
+        run = self.trained("shorter", run={"steps": 2}, cluster={"workers": 2})
+        code, errors = run.train("--set", "run.steps=3", "--set", "cluster.workers=1", "--set", "batch.group_size=3")
+        self.assertEqual(code, 0, errors)
+        told = "changed since the run began: batch.group_size: 4 -> 3; cluster.workers: 2 -> 1; run.steps: 2 -> 3"
+        self.assertIn(told, errors)
+
+    def test_steps_from_the_journal_have_no_speed(self):
+        run = self.six_steps("speed", every=3)
+        self.cut_off_in_step_five(run)
+        (run.dir / "result.json").write_text("garbage")
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        self.assertIn("result.json holds no result", errors)
+        speeds = [line["tokens_per_second"] for line in run.metrics()]
+        self.assertIsNone(speeds[3], "step 4 is made again from the journal")
+        for speed in (*speeds[:3], *speeds[4:]):
+            self.assertTrue(0 < speed < 1e6, speeds)
+        self.assertIn("from the journal", errors)
 
     def test_a_finished_run_stays_as_it_is(self):
         run = self.trained("done", run={"steps": 2})

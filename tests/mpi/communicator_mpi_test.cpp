@@ -98,23 +98,30 @@ void check_everything(World& world) {
   }
 }
 
-void outlive_a_member(World& world) {
-  const auto learners = make_mpi_communicator(world, world.size(), std::chrono::milliseconds(700));
+// A dead member is noticed at once, one that hangs after a while.
+void outlive_a_member(World& world, int signal_number, std::chrono::milliseconds timeout,
+                      const std::string& says) {
+  const auto learners = make_mpi_communicator(world, world.size(), timeout);
   learners->barrier();
-  if (world.rank() == world.size() - 1) ::raise(SIGKILL);
+  const int last = world.size() - 1;
+  if (world.rank() == last) ::raise(signal_number);
   std::vector<float> values(1'000'000, 1.0F);
   try {
     learners->all_sum(values);
     require(world, false, "a sum without a member must not succeed");
   } catch (const Error& error) {
     require(world, error.exit_code() == ExitCode::kStopped, "the error asks for a resume");
+    require(world, std::string(error.what()).find(says) != std::string::npos, error.what());
   }
   if (world.rank() == 0) std::cout << "PASSED" << std::endl;
 }
 
 void test(World& world, const std::string& mode) {
   if (mode == "lost") {
-    outlive_a_member(world);
+    const std::string last = "rank " + std::to_string(world.size() - 1);
+    outlive_a_member(world, SIGKILL, kCollectiveTimeout, last + ", a learner, died");
+  } else if (mode == "hung") {
+    outlive_a_member(world, SIGSTOP, std::chrono::milliseconds(700), "700 ms");
   } else {
     check_everything(world);
   }

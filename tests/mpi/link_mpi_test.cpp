@@ -37,39 +37,13 @@ void echo_lead(World& world) {
   submit_all(server);
   const std::vector<Trajectory> all = collect_all(server);
   require(world, each_delivered_once(all, kRollouts), "each delivered once");
-  // A task row of 1 asks the worker to hold on until it is cancelled.
-  for (std::int64_t group = 0; group < 5; ++group) server.submit({.group = group, .task_row = 1});
-  server.poll_for(milliseconds(100));
-  require(world, server.in_flight() == 5, "held assignments are in flight");
-  server.cancel_all();
-  const std::vector<Trajectory> cancelled = collect_all(server);
-  const auto is_cancelled = [](const Trajectory& trajectory) {
-    return trajectory.fault == FaultReason::kCancelled;
-  };
-  require(world, cancelled.size() == 5 && std::ranges::all_of(cancelled, is_cancelled),
-          "all held assignments come back cancelled");
-  server.submit({.group = 7});
-  require(world, collect_all(server).at(0).assignment.group == 7, "work goes on after a cancel");
   finish_run(world, server);
 }
 
 void echo_worker(World& world) {
   RolloutClient client(world, test_options(world), 0);
-  std::vector<Assignment> held;
   serve(client, [&](const RolloutClient::Inbox& inbox) {
-    if (inbox.cancel_all) {
-      for (const Assignment& assignment : held) {
-        Trajectory cancelled = echo(world, assignment);
-        cancelled.fault = FaultReason::kCancelled;
-        client.deliver(cancelled);
-      }
-      held.clear();
-    }
     for (const Assignment& assignment : inbox.assignments) {
-      if (assignment.task_row == 1) {
-        held.push_back(assignment);
-        continue;
-      }
       client.deliver(answer(world, assignment));
       client.deliver(answer(world, assignment));  // a duplicate: must be dropped
     }
@@ -144,6 +118,50 @@ void lose_all(World& world) {
   }
 }
 
+// The unlucky worker answers some, then ends with an error, with work in its hands.
+void failing_worker(World& world, ExitCode code) {
+  try {
+    RolloutClient client(world, test_options(world), 0);
+    int answered = 0;
+    serve(client, [&](const RolloutClient::Inbox& inbox) {
+      for (const Assignment& assignment : inbox.assignments) {
+        if (world.rank() == kUnluckyRank && ++answered == 20) throw Error("odd", "even it", code);
+        client.deliver(answer(world, assignment));
+      }
+    });
+  } catch (const Error& error) {
+    leave_with_failure(world, error);
+  }
+}
+
+// What every worker would meet too ends the run at once.
+void hear_of_bad_input(World& world) {
+  RolloutServer server(world, test_options(world), 0);
+  submit_all(server);
+  try {
+    collect_all(server);
+    require(world, false, "bad input ends the run");
+  } catch (const Error& error) {
+    require(world, error.exit_code() == ExitCode::kBadInput, "the worker's own exit code");
+    require(world, error.what() == std::string("worker 1: odd"), error.what());
+    require(world, error.what_to_do() == "even it", error.what_to_do());
+    std::cout << "PASSED" << std::endl;
+  }
+}
+
+void hear_of_all_failing(World& world) {
+  RolloutServer server(world, test_options(world), 0);
+  submit_all(server);
+  try {
+    collect_all(server);
+    require(world, false, "no worker is left");
+  } catch (const Error& error) {
+    require(world, error.exit_code() == ExitCode::kStopped, "no worker left is resumable");
+    require(world, std::string(error.what()).ends_with("worker 1: odd"), error.what());
+    std::cout << "PASSED" << std::endl;
+  }
+}
+
 void test(World& world, const std::string& mode) {
   const bool lead = world.rank() == 0;
   if (mode == "echo") {
@@ -152,6 +170,12 @@ void test(World& world, const std::string& mode) {
     lead ? lose_killed(world) : unlucky_worker(world, SIGKILL);
   } else if (mode == "stopped") {
     lead ? lose_stopped(world) : unlucky_worker(world, SIGSTOP);
+  } else if (mode == "failed") {
+    lead ? lose_killed(world) : failing_worker(world, ExitCode::kFailure);
+  } else if (mode == "all_failed") {
+    lead ? hear_of_all_failing(world) : failing_worker(world, ExitCode::kFailure);
+  } else if (mode == "bad_input") {
+    lead ? hear_of_bad_input(world) : failing_worker(world, ExitCode::kBadInput);
   } else {
     lead ? lose_all(world) : unlucky_worker(world, SIGKILL);
   }

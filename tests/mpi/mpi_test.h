@@ -16,13 +16,13 @@ namespace rollcall {
 inline void require(World& world, bool truth, const std::string& claim) {
   if (truth) return;
   std::cout << "FAILED: rank " << world.rank() << ": " << claim << std::endl;
-  world.abort(ExitCode::kFailure);
+  world.abort(ExitCode::kFailure, claim);
 }
 
 inline int run_mpi_test(int argc, char** argv,
                         void (*test)(World& world, const std::string& mode)) {
   try {
-    if (!under_launcher()) exec_under_mpirun(std::atoi(argv[1]), argc, argv);
+    if (!under_launcher()) return run_under_mpirun(std::atoi(argv[1]), 0, argc, argv).code;
     World world(&argc, &argv);
     try {
       test(world, argc > 2 ? argv[2] : "");

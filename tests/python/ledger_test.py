@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -95,6 +96,26 @@ class DataTest(unittest.TestCase):
             ledger.grade(make_data.demonstrate(task, make_data.CARE, dice)[1], task)["score"] for task in tasks
         ]
         self.assertTrue(0.02 < sum(scores) / len(scores) < 0.10, sum(scores) / len(scores))
+
+
+class RecipeTest(unittest.TestCase):
+    def run_script(self, *words):
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tempfile.gettempdir())
+
+    def test_help_needs_no_package(self):
+        without_packages = (sys.executable, "-S", "-I", os.path.join(EXAMPLE, "make_model.py"), "--help")
+        for words in (without_packages, ("bash", os.path.join(EXAMPLE, "recipe.sh"), "--help")):
+            done = self.run_script(*words)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), words)
+            self.assertIn("tokenizers", done.stdout)
+
+    def test_missing_arguments_are_told(self):
+        done = self.run_script("bash", os.path.join(EXAMPLE, "recipe.sh"))
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("recipe.sh ROLLCALL PYTHON", done.stderr)
+        done = self.run_script("bash", os.path.join(EXAMPLE, "recipe.sh"), "/absent/rollcall", sys.executable)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("/absent/rollcall", done.stderr)
 
 
 class PolicyTest(unittest.TestCase):

@@ -165,6 +165,49 @@ TEST_F(ChatFormatTest, RendersThePromptWithTheGenerationPrompt) {
       "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
 }
 
+TEST_F(ChatFormatTest, TakesADevelopersMessageAndTextPartsAsPlainOnes) {
+  const auto plain = ordered_json::parse(
+      R"([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}])");
+  const auto openai = ordered_json::parse(
+      R"([{"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "input_text", "text": "brief."}]},
+          {"role": "user", "content": [{"type": "text", "text": "2+2?"}]}])");
+  for (const char* name : {"qwen2_5", "qwen3", "smollm2"})
+    EXPECT_EQ(format(name)->render_prompt(openai, {}), format(name)->render_prompt(plain, {}));
+  const auto answer = ordered_json::parse(
+      R"({"role": "assistant", "content": [{"type": "output_text", "text": "4"}]})");
+  EXPECT_EQ(tokenizer_.decode(format("qwen2_5")->render_assistant(answer)), "4<|im_end|>");
+}
+
+TEST_F(ChatFormatTest, RefusesPartsThatAreNoText) {
+  const auto complaint = [&](const std::string& part) {
+    const auto messages = ordered_json::parse(
+        R"([{"role": "user", "content": [{"type": "text", "text": "What is it?"}, )" + part +
+        "]}]");
+    try {
+      format("qwen3")->render_prompt(messages, {});
+      return std::string();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
+      EXPECT_NE(error.what_to_do(), "");
+      return std::string(error.what());
+    }
+  };
+  EXPECT_EQ(complaint(R"({"type": "image_url", "image_url": {"url": "x"}})"),
+            "messages[0].content[1] is of type \"image_url\", no text");
+  for (const char* part : {R"({"type": "text"})", R"({"type": "text", "text": 7})", "7", "{}"})
+    EXPECT_THAT(complaint(part), testing::StartsWith("messages[0].content[1] is")) << part;
+}
+
+TEST_F(ChatFormatTest, SaysWhichFileATemplateMayStandIn) {
+  try {
+    make_chat_format(dir_, tokenizer_);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("tokenizer_config.json"));
+    EXPECT_THAT(error.what_to_do(), testing::HasSubstr("chat_template.jinja"));
+  }
+}
+
 TEST_F(ChatFormatTest, AddsTheMissingStopTokenBeforeResults) {
   const auto qwen = format("qwen3");
   const std::vector<std::string> outputs{"4"};

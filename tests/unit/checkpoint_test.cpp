@@ -29,6 +29,8 @@ TrainState state_at(std::int64_t step, std::size_t parameters = 50) {
                    .optimizer_steps = step - 1,
                    .sampler = R"({"order":[3,1],"note":"ü"})",
                    .spec = "{\n \"model_type\": \"llama\"}\n",
+                   .lora = LoraOptions{8, 1.0 / 3, {"q_proj"}, true},
+                   .base_xxh3 = "0123456789abcdef",
                    .masters = {},
                    .first_moment = {},
                    .second_moment = {}};
@@ -54,6 +56,8 @@ void expect_same(const TrainState& a, const TrainState& b) {
   EXPECT_EQ(a.optimizer_steps, b.optimizer_steps);
   EXPECT_EQ(a.sampler, b.sampler);
   EXPECT_EQ(a.spec, b.spec);
+  EXPECT_EQ(a.lora, b.lora);
+  EXPECT_EQ(a.base_xxh3, b.base_xxh3);
   EXPECT_TRUE(same_bits(a.masters, b.masters));
   EXPECT_TRUE(same_bits(a.first_moment, b.first_moment));
   EXPECT_TRUE(same_bits(a.second_moment, b.second_moment));

@@ -64,6 +64,27 @@ FlatWeights read_back(const Source& source) {
   return weights;
 }
 
+TEST(ExportAdapter, WritesAPeftFolderOrNothing) {
+  const Source source("qwen3-tied");
+  LoraAdapter adapter = make_lora_adapter(source.spec(), {});
+  init_lora(1, adapter);
+  export_adapter(adapter, source.path(), source.out());
+  EXPECT_THAT(files_in(source.out()),
+              testing::UnorderedElementsAre("adapter_config.json", "adapter_model.safetensors"));
+  const LoraAdapter read = read_lora_adapter(source.out(), source.spec());
+  EXPECT_EQ(read.options, adapter.options);
+  EXPECT_TRUE(at::equal(read.parameters.flat, adapter.parameters.flat));
+
+  const std::string before = slurp(source.out() / "adapter_model.safetensors");
+  adapter.parameters.flat[3] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THROW(export_adapter(adapter, source.path(), source.out()), Error);
+  EXPECT_EQ(slurp(source.out() / "adapter_model.safetensors"), before);
+  adapter.parameters.flat[3] = 0;
+  EXPECT_THROW(export_adapter(adapter, source.path(), source.path()), Error);
+  spit(source.dir() / "notes/mine.txt", "");
+  EXPECT_THROW(export_adapter(adapter, source.path(), source.dir() / "notes"), Error);
+}
+
 TEST(Export, WritesWeightsAndCopiesEveryOtherFile) {
   Source source("qwen3-tied");
   export_model(source.path(), source.weights(), "float32", source.out());
@@ -193,7 +214,7 @@ TEST(Export, IsReadByTheReferenceLibrary) {
   for (const char* model : {"qwen3-tied", "qwen3-untied-sharded", "llama-tied-bf16",
                             "llama3-scaled-sharded", "llama-bias-v5"}) {
     for (const char* dtype : {"float32", "bfloat16"}) {
-      const Source& source = *sources.emplace_back(std::make_unique<Source>(model));
+      Source& source = *sources.emplace_back(std::make_unique<Source>(model));
       export_model(source.path(), source.weights(), dtype, source.out(), 60'000);
       command += " " + source.path().string() + " " + source.out().string() + " " + dtype;
     }

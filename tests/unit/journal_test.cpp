@@ -307,7 +307,14 @@ TEST_F(JournalTest, NoticesADamagedRow) {
   write_bytes(file(), bytes);
   const JournalReader reader(file());
   EXPECT_EQ(difference(reader.read(2), sample_trajectory(2)), "");
-  EXPECT_THAT(read_all(file()), HasSubstr("row 3 is damaged"));
+  EXPECT_THAT(read_all(file()), HasSubstr("row 3 of 5 is damaged"));
+  try {
+    reader.read(3);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what_to_do(), HasSubstr("rollcall inspect"));
+    EXPECT_THAT(error.what_to_do(), testing::Not(HasSubstr("safe")));
+  }
 }
 
 }  // namespace

@@ -6,10 +6,8 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 
 #include "comms/silence_clock.h"
-#include "temp_folder.h"
 
 namespace rollcall {
 namespace {
@@ -43,6 +41,10 @@ TEST(Launcher, LeavesTransportsAloneOnSeveralHosts) {
   EXPECT_THAT(command({.single_host = false}), Not(HasSubstr("btl")));
 }
 
+TEST(Launcher, TellsOtherHostsWhereTheLifelineIs) {
+  EXPECT_THAT(command({.single_host = false}), HasSubstr("|-x|ROLLCALL_LIFELINE|"));
+}
+
 TEST(Launcher, AvoidsCopiesThatTheKernelForbids) {
   EXPECT_THAT(command({.shared_memory_copies = false}),
               HasSubstr("--mca|btl_vader_single_copy_mechanism|none|"));
@@ -61,20 +63,6 @@ TEST(LineFilter, DropsOpenMpiNoiseAndKeepsTheRest) {
             "two\n\n");
   EXPECT_EQ(filter.flush(), "th");
   EXPECT_EQ(filter.flush(), "");
-}
-
-TEST(Launcher, KeepsTheFirstExitCode) {
-  const TempFolder folder;
-  const auto note = folder.path() / "exit";
-  std::ofstream(note).flush();
-  ::setenv(kExitFileVariable, note.c_str(), 1);
-  EXPECT_TRUE(record_exit_code(2));
-  EXPECT_FALSE(record_exit_code(1));
-  ::unsetenv(kExitFileVariable);
-  int code = 0;
-  std::ifstream(note) >> code;
-  EXPECT_EQ(code, 2);
-  EXPECT_TRUE(record_exit_code(1));
 }
 
 TEST(Launcher, DoesNotTakeAnyParentForMpirun) { EXPECT_FALSE(end_parent_mpirun()); }

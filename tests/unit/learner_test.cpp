@@ -12,6 +12,7 @@
 
 #include "comms/communicator.h"
 #include "comms/error.h"
+#include "temp_folder.h"
 #include "tiny_model.h"
 #include "trainer/losses.h"
 
@@ -48,7 +49,7 @@ class LearnerTest : public testing::Test {
                  poison;
         },
         {{1e-3, 0.9, 0.95, 1e-8, 0.0}, 1.0, max_gap}, [] {});
-    return learner.weights().flat.clone();
+    return learner.masters().flat.clone();
   }
 
   void expect_bitwise_resume(at::ScalarType dtype);
@@ -101,7 +102,7 @@ TEST_F(LearnerTest, RaisesTheAlarmAndChangesNothing) {
     EXPECT_EQ(error.exit_code(), ExitCode::kAlarm);
     EXPECT_THAT(error.what(), testing::HasSubstr("alarms.logprob_gap"));
   }
-  EXPECT_TRUE(at::equal(learner.weights().flat, TinyModel(5).weights.flat));
+  EXPECT_TRUE(at::equal(learner.masters().flat, TinyModel(5).weights.flat));
 }
 
 TEST_F(LearnerTest, ChangesNothingOnAGradientOfZero) {
@@ -172,12 +173,114 @@ void LearnerTest::expect_bitwise_resume(at::ScalarType dtype) {
   Learner a(straight.spec, straight.weights, straight.spec.vocab_size, *alone_, dtype);
   step(a);
   const auto state = a.optimizer_state();
-  const at::Tensor masters = a.weights().flat.clone();
+  const at::Tensor masters = a.masters().flat.clone();
   step(a);
   Learner b(resumed.spec, resumed.weights, resumed.spec.vocab_size, *alone_, dtype);
   b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
   step(b);
-  EXPECT_TRUE(at::equal(a.weights().flat, b.weights().flat));
+  EXPECT_TRUE(at::equal(a.masters().flat, b.masters().flat));
+}
+
+class LoraLearnerTest : public LearnerTest {
+ protected:
+  // A fresh adapter on a model of weights that are always the same.
+  TrainedPolicy policy(std::uint64_t adapter_seed) const {
+    LoraOptions options;
+    options.rank = 3;
+    LoraAdapter adapter = make_lora_adapter(tiny_spec(), options);
+    init_lora(adapter_seed, adapter);
+    return {tiny_spec(), source_of(frozen_.weights.tensors), adapter};
+  }
+
+  void step(Learner& learner, bool activation_checkpointing = false) {
+    const auto batches = pack_sequences(sequences_, 1000);
+    const auto denominators = step_denominators(batches, *alone_);
+    UpdateOptions options{{1e-2, 0.9, 0.95, 1e-8, 0.01}};
+    options.activation_checkpointing = activation_checkpointing;
+    stats_ = learner.update(
+        batches,
+        [&](std::size_t i, const TokenLogprobs& current) {
+          return policy_loss(batches[i].actions, current.logprobs, denominators[i], {}).loss;
+        },
+        options, [] {});
+  }
+
+  Learner make(const TrainedPolicy& policy) {
+    return Learner(tiny_spec(), policy, tiny_spec().vocab_size, *alone_);
+  }
+
+  const TinyModel frozen_{5};
+};
+
+TEST_F(LoraLearnerTest, TrainsTheAdapterAloneAndThePolicyFollows) {
+  const TrainedPolicy trained = policy(1);
+  const at::Tensor before = frozen_.weights.flat.clone();
+  EXPECT_TRUE(at::equal(trained.all_weights(frozen_.spec).flat, before));
+  Learner learner = make(trained);
+  step(learner);
+  step(learner);
+  EXPECT_EQ(learner.optimizer_state().first_moment.size(),
+            static_cast<std::size_t>(trained.masters().flat.numel()));
+  EXPECT_TRUE(at::equal(frozen_.weights.flat, before));
+  const FlatWeights after = learner.policy().all_weights(frozen_.spec);
+  for (const auto& [name, t] : frozen_.weights.tensors) {
+    const bool adapted = name.ends_with("_proj.weight");
+    EXPECT_EQ(at::equal(after.tensors.at(name), t), !adapted) << name;
+    EXPECT_TRUE(at::equal(after.tensors.at(name), learner.policy().source()(name))) << name;
+  }
+}
+
+TEST_F(LoraLearnerTest, MakesTheSampledTokensLikelier) {
+  Learner learner = make(policy(1));
+  const auto batches = pack_sequences(sequences_, 1000);
+  const auto loss = [](std::size_t, const TokenLogprobs& current) {
+    return -current.logprobs.mean();
+  };
+  const UpdateOptions options{{1e-2, 0.9, 0.95, 1e-8, 0.01}};
+  const double before = learner.update(batches, loss, options, [] {}).loss;
+  for (int i = 0; i < 5; ++i) stats_ = learner.update(batches, loss, options, [] {});
+  EXPECT_LT(stats_.loss, 0.9 * before);
+}
+
+TEST_F(LoraLearnerTest, GoesOnBitForBitFromItsState) {
+  Learner a = make(policy(1));
+  step(a);
+  const auto state = a.optimizer_state();
+  const at::Tensor masters = a.masters().flat.clone();
+  step(a);
+  Learner b = make(policy(2));
+  b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
+  step(b);
+  EXPECT_TRUE(at::equal(a.masters().flat, b.masters().flat));
+}
+
+TEST_F(LoraLearnerTest, UpdatesToTheSameBitsWithActivationCheckpointing) {
+  Learner plain = make(policy(1)), again = make(policy(1));
+  step(plain);
+  step(again, true);
+  EXPECT_TRUE(at::equal(plain.masters().flat, again.masters().flat));
+}
+
+TEST_F(LoraLearnerTest, LoadsWhatACheckpointSaysAndRefusesAnotherBase) {
+  const TempFolder dir;
+  const TinyModel base(5), other(6);
+  save_weights(dir.path(), base.weights.tensors, "float32");
+  Learner learner = make(policy(1));
+  step(learner);
+  TrainState state;
+  state.lora = learner.policy().lora();
+  state.base_xxh3 = learner.policy().base_xxh3();
+  const at::Tensor& masters = learner.masters().flat;
+  state.masters.assign(masters.const_data_ptr<float>(),
+                       masters.const_data_ptr<float>() + masters.numel());
+  state.first_moment = state.second_moment = state.masters;
+  const TrainState loaded = load_checkpoint(save_checkpoint(dir / "checkpoints", state, 1));
+  EXPECT_EQ(loaded.lora, state.lora);
+  const TrainedPolicy policy = load_policy(dir.path(), base.spec, at::kFloat, loaded);
+  EXPECT_TRUE(
+      at::equal(policy.all_weights(base.spec).flat, learner.policy().all_weights(base.spec).flat));
+  save_weights(dir.path(), other.weights.tensors, "float32");
+  EXPECT_THROW(load_policy(dir.path(), base.spec, at::kFloat, loaded), Error);
 }
 
 TEST_F(LearnerTest, PacksAPromptOnceForItsMembers) {

@@ -10,6 +10,8 @@
 
 #include "comms/error.h"
 #include "tests/unit/journal_samples.h"
+#include "trainer/metric_names.h"
+#include "trainer/step_metrics.h"
 
 namespace rollcall {
 namespace {
@@ -116,6 +118,40 @@ TEST_F(MetricsTest, WritesTheBytesThatTensorBoardReads) {
       14);
   EXPECT_EQ(bytes.substr(0, head.size()), head);
   EXPECT_EQ(bytes.substr(bytes.size() - 4 - scalar.size(), scalar.size()), scalar);
+}
+
+// A rollout of `tokens` sampled tokens.
+Collected sampled(std::size_t tokens, bool recovered) {
+  Trajectory t;
+  t.tokens.assign(tokens, 1);
+  t.is_action.assign(tokens, 1);
+  return {0, t, recovered};
+}
+
+double value_of(const MetricList& metrics, std::string_view name) {
+  for (const auto& [key, value] : metrics) {
+    if (key == name) return value;
+  }
+  throw std::out_of_range(std::string(name));
+}
+
+TEST(StepMetrics, CountAsSpeedOnlyWhatWasSampledInTheTime) {
+  StepMetrics m;
+  m.seconds_rollout = 2;
+  const std::vector<Collected> fresh{sampled(100, false), sampled(60, false)};
+  EXPECT_EQ(value_of(step_metrics(m, {}, fresh), metric::kTokensPerSecond), 80);
+  EXPECT_THAT(step_line(m, {}, fresh), HasSubstr("  80 tok/s  "));
+
+  const std::vector<Collected> mixed{sampled(100, true), sampled(60, false)};
+  EXPECT_EQ(value_of(step_metrics(m, {}, mixed), metric::kTokensPerSecond), 30);
+  EXPECT_EQ(value_of(step_metrics(m, {}, mixed), metric::kTokensSampled), 160);
+  EXPECT_THAT(step_line(m, {}, mixed), HasSubstr("30 tok/s (1 of 2 rollouts from the journal)"));
+
+  m.seconds_rollout = 1e-6;
+  const std::vector<Collected> old{sampled(100, true), sampled(60, true)};
+  EXPECT_TRUE(std::isnan(value_of(step_metrics(m, {}, old), metric::kTokensPerSecond)));
+  EXPECT_THAT(step_line(m, {}, old), HasSubstr("from the journal"));
+  EXPECT_THAT(step_line(m, {}, old), testing::Not(HasSubstr("tok/s")));
 }
 
 }  // namespace

@@ -124,9 +124,25 @@ TEST(Report, IsTheSameEachTime) {
 
 TEST(Report, WorksOnAnEmptyRunAndOnOneWithoutEvaluations) {
   const TempFolder folder;
+  write_result(folder.path(), RunResult{});
   EXPECT_THAT(report_of(folder.path()), HasSubstr("No held-out evaluation"));
   write_synthetic_run(folder.path(), {.steps = 1, .groups = 1, .members = 2, .tasks = 0});
   EXPECT_THAT(report_of(folder.path()), HasSubstr("Mean reward"));
+}
+
+TEST(Report, IsNotWrittenIntoAFolderThatIsNoRun) {
+  const TempFolder folder;
+  spit(folder / "config.yaml", "a: 1\n");  // many a folder has one
+  for (const auto& dir : {folder.path(), folder / "absent"}) {
+    try {
+      write_report(dir);
+      FAIL() << dir;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
+      EXPECT_THAT(error.what(), HasSubstr("is no run's folder"));
+    }
+    EXPECT_FALSE(std::filesystem::exists(dir / "report.html"));
+  }
 }
 
 TEST(Inspect, SummarisesARun) {

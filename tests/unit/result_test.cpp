@@ -23,6 +23,7 @@ RunResult sample_result() {
           EvalScore{.pass_at_1 = 0.5, .low_95 = 0.4, .high_95 = 0.6, .tasks = 64, .samples = 8},
       .checkpoint = "runs/ledger/checkpoints/step-000120",
       .export_dir = "",
+      .adapter_dir = "",
       .report = "runs/ledger/report.html",
       .message = "stopped by SIGTERM; „später“"};
 }
@@ -49,7 +50,7 @@ TEST(Result, IsAbsentWithoutAFileAndWithoutEvaluations) {
   EXPECT_FALSE(read_result(folder.path())->before.has_value());
 }
 
-TEST(Result, RefusesAFileCutShortAtEveryByte) {
+TEST(Result, IsNothingInAFileCutShortAtEveryByteOrOfOtherContents) {
   const TempFolder folder;
   const std::filesystem::path file = folder.path() / "result.json";
   write_result(folder.path(), sample_result());
@@ -57,7 +58,12 @@ TEST(Result, RefusesAFileCutShortAtEveryByte) {
   const std::string whole(std::istreambuf_iterator<char>(in), {});
   for (std::size_t length = 0; length + 2 < whole.size(); ++length) {
     std::ofstream(file) << whole.substr(0, length);
-    EXPECT_THROW(read_result(folder.path()), Error) << length;
+    EXPECT_FALSE(read_result(folder.path()).has_value()) << length;
+  }
+  for (const char* garbage : {"[]", "7", "{}", R"({"status": "asleep"})", "\xff\xfe"}) {
+    std::ofstream(file) << garbage;
+    EXPECT_FALSE(read_result(folder.path()).has_value()) << garbage;
+    EXPECT_NO_THROW(mark_result_running(folder.path())) << garbage;
   }
 }
 

@@ -334,6 +334,53 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"batch: {prompts: \x01}\n", ":5:18: a control character"},
         BadFile{"batch: {prompts: \xff}\n", ":5:18: not UTF-8 text"}));
 
+// What is said about a model section with these keys behind `path`, all in line 2.
+std::string model_report(const std::string& keys) {
+  return report("run: {name: r}\nmodel: {path: m, " + keys +
+                "}\ndata: {train: t}\ngrader: {url: \"http://g/\"}\n");
+}
+
+TEST(RunConfig, ReadsLora) {
+  const std::string text =
+      "run: {name: r}\nmodel: {path: m, train: lora, lora: {rank: 8, targets: [v_proj, q_proj]}}\n"
+      "data: {train: t}\ngrader: {url: \"http://g/\"}\n";
+  const RunConfig config = parse(text, {"model.lora.alpha=1.5"});
+  EXPECT_EQ(config.model.lora, (LoraOptions{8, 1.5, {"v_proj", "q_proj"}, false}));
+  const std::string yaml = effective_yaml(config);
+  EXPECT_THAT(yaml,
+              HasSubstr("lora: {rank: 8, alpha: 1.5, targets: [v_proj, q_proj], rslora: false}"));
+  EXPECT_EQ(parse(yaml).model.lora, config.model.lora);
+  EXPECT_EQ(parse(with("")).model.lora.targets.size(), 7u);
+
+  const std::string from_adapter =
+      effective_yaml(parse(with(""), {"model.train=lora", "model.adapter=/a"}));
+  EXPECT_EQ(effective_yaml(parse(from_adapter)), from_adapter);
+}
+
+TEST(RunConfig, RefusesWhatDoesNotGoWithLora) {
+  EXPECT_EQ(model_report("train: lora"), "");
+  EXPECT_EQ(model_report("train: lora, adapter: a"), "");
+  EXPECT_THAT(model_report("lora: {rank: 8}"),
+              StartsWith(":2:31: model.lora.rank: needs model.train: lora"));
+  EXPECT_THAT(model_report("adapter: a"), StartsWith(":2:27: model.adapter: needs model.train"));
+  EXPECT_THAT(model_report("train: lora, adapter: a, lora: {rslora: true}"),
+              StartsWith(":2:58: model.lora.rslora: the adapter in model.adapter brings its own"));
+  EXPECT_THAT(model_report("train: lora, lora: {targets: [lm_head]}"),
+              StartsWith(":2:48: model.lora.targets: expected one of q_proj, k_proj"));
+  EXPECT_THAT(model_report("train: lora, lora: {targets: []}"),
+              StartsWith(":2:47: model.lora.targets: expected a list of some of q_proj"));
+  EXPECT_THAT(model_report("train: lora, lora: {targets: [q_proj, q_proj]}"),
+              StartsWith(":2:56: model.lora.targets: 'q_proj' stands here twice"));
+  EXPECT_THAT(model_report("train: lora, lora: {rank: 0}"),
+              StartsWith(":2:44: model.lora.rank: expected an integer from 1"));
+  EXPECT_THAT(model_report("train: lora, lora: {rnk: 8}"),
+              StartsWith(":2:38: unknown key 'model.lora.rnk'; did you mean 'rank'?"));
+  EXPECT_THAT(report(with("sft: {adapter_out: a}\n")),
+              StartsWith(":5:20: sft.adapter_out: needs model.train: lora"));
+  EXPECT_THAT(report(with("sft: {from_scratch: true}\n"), {"model.train=lora"}),
+              HasSubstr("sft.from_scratch: an adapter of random weights"));
+}
+
 TEST(RunConfig, NamesEveryProblemInOneReport) {
   EXPECT_EQ(report("run: {steps: -1}\nmodel: {path: 'm', dtyp: float32}\ndata: {train: 1}\n",
                    {"batch.prompts=0"}),

@@ -71,6 +71,25 @@ TEST_F(ReadTasks, CountsRowsOverNonEmptyLines) {
     EXPECT_EQ(tasks[row].item, kRow);
     EXPECT_EQ(tasks[row].tools, "[]");
   }
+  EXPECT_EQ(tasks[0].line, 1);
+  EXPECT_EQ(tasks[1].line, 4);
+}
+
+TEST_F(ReadTasks, SummarizesADatasetWithoutReadingItsRows) {
+  const auto file = folder_ / "data.jsonl";
+  const auto summary = [&](const std::string& text) {
+    std::ofstream(file, std::ios::binary) << text;
+    return summarize_dataset(file);
+  };
+  const std::string other = R"({"messages":[{"role":"user","content":"ho"}]})";
+  const DatasetSummary two = summary(std::string(kRow) + "\n" + other + "\n");
+  EXPECT_EQ(two.rows, 2);
+  const DatasetSummary spaced = summary("\n " + std::string(kRow) + "\r\n\n" + other);
+  EXPECT_EQ(spaced.rows, 2);
+  EXPECT_EQ(spaced.xxh3, two.xxh3) << "blanks are no contents";
+  EXPECT_NE(summary(other + "\n" + kRow).xxh3, two.xxh3) << "the order is";
+  EXPECT_EQ(summary("").rows, 0);
+  EXPECT_THROW(summarize_dataset(folder_ / "absent"), Error);
 }
 
 TEST_F(ReadTasks, ReadsHugeLines) {

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/resume_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "comms/error.h"
+#include "tests/unit/journal_samples.h"
+#include "trainer/journal.h"
+
+namespace rollcall {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr const char* kConfig =
+    "run: {seed: 1, steps: 10}\nbatch: {prompts: 4, group_size: 8}\n"
+    "tools:\n  - {name: find, url: \"http://a\", timeout: 30s}\n"
+    "grader: {flags: {hacking: {action: zero}}}\nalgorithm: {learning_rate: 1e-6}\n";
+
+std::string with(const std::string& from, const std::string& to) {
+  std::string config = kConfig;
+  return config.replace(config.find(from), from.size(), to);
+}
+
+std::string about(const std::string& config, const std::string& train = "16 rows, xxh3 a",
+                  const std::string& weights = "77") {
+  return nlohmann::json{{"config", config},
+                        {"inputs", {{"data.train", train}}},
+                        {"initial_weights_xxh3", weights}}
+      .dump();
+}
+
+RunChanges changes(const std::string& now, bool open_rows = true) {
+  return run_changes(about(kConfig), about(now), std::nullopt, open_rows);
+}
+
+TEST(RunChanges, AreNoneBetweenTheSame) {
+  EXPECT_THAT(changes(kConfig).refused, IsEmpty());
+  EXPECT_THAT(changes(kConfig).accepted, IsEmpty());
+}
+
+TEST(RunChanges, AcceptWhatLeavesTheRolloutsTheirMeaning) {
+  const std::string now = "run: {seed: 1, steps: 20}\nbatch: {prompts: 4, group_size: 8}\n"
+                          "tools:\n  - {name: find, url: \"http://b\", timeout: 60s}\n"
+                          "grader: {flags: {hacking: {action: zero}}}\n"
+                          "algorithm: {learning_rate: 2e-6}\n";
+  EXPECT_THAT(changes(now).refused, IsEmpty());
+  EXPECT_THAT(changes(now).accepted,
+              ElementsAre("algorithm.learning_rate: 1e-6 -> 2e-6", "run.steps: 10 -> 20",
+                          "tools.0.timeout: 30s -> 60s", "tools.0.url: http://a -> http://b"));
+}
+
+TEST(RunChanges, RefuseAnotherSeedOtherDataAndAnotherModel) {
+  EXPECT_THAT(changes(with("seed: 1", "seed: 2"), false).refused, ElementsAre("run.seed: 1 -> 2"));
+  EXPECT_THAT(
+      run_changes(about(kConfig), about(kConfig, "17 rows, xxh3 b", "78"), {}, false).refused,
+      ElementsAre("data.train: 16 rows, xxh3 a -> 17 rows, xxh3 b",
+                  "model.path, its weights: xxh3 77 -> xxh3 78"));
+}
+
+TEST(RunChanges, RefuseAnotherPlanWhileAStepIsOpen) {
+  const std::string now = with("group_size: 8", "group_size: 4");
+  EXPECT_THAT(changes(now, false).refused, IsEmpty());
+  EXPECT_THAT(changes(now, false).accepted, ElementsAre("batch.group_size: 8 -> 4"));
+  EXPECT_THAT(changes(now, true).refused, ElementsAre(HasSubstr("batch.group_size: 8 -> 4 (")));
+  EXPECT_THAT(changes(with("name: find", "name: search")).refused,
+              ElementsAre(HasSubstr("tools, their names: find -> search")));
+  EXPECT_THAT(changes(with("{hacking: {action: zero}}", "{}")).refused,
+              ElementsAre(HasSubstr("grader.flags.hacking.action: zero -> none")));
+}
+
+TEST(RunChanges, CompareAnOpenStepWithTheStartThatSampledIt) {
+  const std::string last = with("group_size: 8", "group_size: 4");
+  EXPECT_THAT(run_changes(about(kConfig), about(last), last, true).refused, IsEmpty());
+  EXPECT_THAT(run_changes(about(kConfig), about(kConfig), last, true).refused,
+              ElementsAre(HasSubstr("batch.group_size: 4 -> 8")));
+}
+
+TEST(RunChanges, LeaveAloneWhatOnlyOneSideKnows) {
+  const std::string older = with("run: {seed: 1, ", "run: {");
+  EXPECT_THAT(run_changes(about(older), about(kConfig), {}, true).refused, IsEmpty());
+  EXPECT_THAT(run_changes("{}", about(kConfig), "no: [configuration", true).refused, IsEmpty());
+}
+
+TEST(CheckResume, RefusesAJournalThatIsAbsentOrOlderThanTheCheckpoint) {
+  const TempFolder folder;
+  const auto journal = folder / "learner-0.h5";
+  const auto complaint = [&](std::int64_t checkpoint_rows) {
+    try {
+      check_resume({folder / "config.yaml", journal, folder / "step-000001", checkpoint_rows},
+                   about(kConfig));
+      return std::string();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
+      EXPECT_THAT(error.what_to_do(), HasSubstr("journal of this run back"));
+      return std::string(error.what());
+    }
+  };
+  EXPECT_EQ(complaint(0), "");
+  EXPECT_THAT(complaint(2), HasSubstr("counts 2 rows in " + journal.string() + ", which is not"));
+  { Journal(journal, about(kConfig)).append(sample_trajectory(0)); }
+  EXPECT_EQ(complaint(1), "");
+  EXPECT_THAT(complaint(2), HasSubstr("has 1: it is older"));
+}
+
+}  // namespace
+}  // namespace rollcall

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/resume_check.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "comms/durable_file.h"
+#include "comms/error.h"
+#include "comms/log.h"
+#include "trainer/journal.h"
+
+namespace rollcall {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using Settings = std::map<std::string, std::string>;  // "tools.0.name" -> value
+
+constexpr std::string_view kToolNames = "tools, their names";  // a setting of our own making
+
+// Never: seeds, the order of tasks and the policy's arithmetic follow from them.
+constexpr std::array<std::string_view, 2> kFixed{"run.seed", "model.dtype"};
+// Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended or
+// rewarded by these.
+constexpr std::array<std::string_view, 10> kFixedInStep{
+    "batch.prompts",          "batch.group_size", "rollout.max_turns", "rollout.max_tool_calls",
+    "rollout.max_new_tokens", "rollout.context",  "rollout.on_limit",  "grader.gate_value",
+    "grader.flags",           kToolNames};
+
+template <std::size_t N>
+bool is_among(const std::array<std::string_view, N>& keys, const std::string& key) {
+  return std::any_of(keys.begin(), keys.end(), [&](std::string_view fixed) {
+    return key == fixed || (key.starts_with(fixed) && key[fixed.size()] == '.');
+  });
+}
+
+void flatten(const YAML::Node& node, const std::string& key, Settings& settings) {
+  const std::string prefix = key.empty() ? "" : key + ".";
+  if (node.IsMap()) {
+    for (const auto& entry : node)
+      flatten(entry.second, prefix + entry.first.as<std::string>(), settings);
+  } else if (node.IsSequence()) {
+    for (std::size_t i = 0; i < node.size(); ++i)
+      flatten(node[i], prefix + std::to_string(i), settings);
+  } else {
+    settings[key] = node.IsNull() ? "" : node.as<std::string>();
+  }
+}
+
+// What is no configuration has no settings: a run goes on without its config.yaml.
+Settings settings_of(const std::string& yaml) try {
+  Settings settings;
+  flatten(YAML::Load(yaml), "", settings);
+  std::string tools;
+  for (const auto& [key, value] : settings) {
+    if (key.starts_with("tools.") && key.ends_with(".name")) tools += " " + value;
+  }
+  if (!settings.empty()) settings.emplace(kToolNames, tools.empty() ? "" : tools.substr(1));
+  return settings;
+} catch (const YAML::Exception&) {
+  return {};
+}
+
+// Keys that a run file may have or not; every other key is in all configurations of one version.
+bool is_optional(const std::string& key) {
+  return key.starts_with("tools.") || key.starts_with("grader.flags.");
+}
+
+// key -> "key: old -> new"
+std::map<std::string, std::string> differences(const Settings& before, const Settings& after) {
+  std::map<std::string, std::string> found;
+  const auto note = [&](const std::string& key) {
+    const auto a = before.find(key), b = after.find(key);
+    if ((a == before.end() || b == after.end()) && !is_optional(key)) return;
+    const auto text = [](auto at, auto end) {
+      return at == end ? "none" : at->second.empty() ? "empty" : at->second;
+    };
+    const std::string was = text(a, before.end()), is = text(b, after.end());
+    if (was != is) found[key] = key + ": " + was + " -> " + is;
+  };
+  for (const auto& [key, value] : before) note(key);
+  for (const auto& [key, value] : after) note(key);
+  return found;
+}
+
+// Datasets and the model, by what is in them.
+Settings inputs_of(const json& about) {
+  Settings inputs = about.value("inputs", Settings{});
+  const std::string weights = about.value("initial_weights_xxh3", "");
+  if (!weights.empty()) inputs["model.path, its weights"] = "xxh3 " + weights;
+  return inputs;
+}
+
+std::string list_of(const std::vector<std::string>& changes, const char* separator) {
+  std::string text;
+  for (const std::string& change : changes) text += (text.empty() ? "" : separator) + change;
+  return text;
+}
+
+void check_journal(const ResumePoint& at) {
+  const bool there = fs::exists(at.journal);
+  const std::int64_t rows = there ? JournalReader(at.journal).committed_rows() : 0;
+  if (rows >= at.checkpoint_rows) return;
+  throw input_error(
+      "checkpoint " + at.checkpoint->string() + " counts " + std::to_string(at.checkpoint_rows) +
+          " rows in " + at.journal.string() + ", which " +
+          (there ? "has " + std::to_string(rows) + ": it is older than the checkpoint"
+                 : "is not there"),
+      "put the journal of this run back; or move the run's folder away to start over; or give the "
+      "run another run.name and set model.path to what rollcall export makes of this one");
+}
+
+}  // namespace
+
+RunChanges run_changes(const std::string& began, const std::string& now,
+                       const std::optional<std::string>& last_config, bool open_rows) {
+  const json first = json::parse(began), current = json::parse(now);
+  const Settings settings = settings_of(current.value("config", ""));
+  RunChanges changes;
+  for (const auto& [key, text] : differences(inputs_of(first), inputs_of(current)))
+    changes.refused.push_back(text);
+  for (const auto& [key, text] : differences(settings_of(first.value("config", "")), settings))
+    (is_among(kFixed, key) ? changes.refused : changes.accepted).push_back(text);
+  if (!open_rows) return changes;
+  Settings sampled_under = settings_of(last_config.value_or(""));
+  if (sampled_under.empty()) sampled_under = settings_of(first.value("config", ""));
+  for (const auto& [key, text] : differences(sampled_under, settings)) {
+    if (is_among(kFixedInStep, key))
+      changes.refused.push_back(text + " (the journal holds rollouts of a step that is open)");
+  }
+  return changes;
+}
+
+void check_resume(const ResumePoint& at, const std::string& about) {
+  check_journal(at);
+  if (!fs::exists(at.journal)) return;
+  const JournalReader journal(at.journal);
+  std::optional<std::string> last_config;
+  if (fs::exists(at.config)) last_config = read_file(at.config);
+  const RunChanges changes = run_changes(journal.about(), about, last_config,
+                                         journal.committed_rows() > at.checkpoint_rows);
+  if (!changes.refused.empty())
+    throw input_error("the run in " + at.config.parent_path().string() +
+                          " began otherwise:\n  " + list_of(changes.refused, "\n  "),
+                      "undo this to go on with that run, or give this one another run.name");
+  if (!changes.accepted.empty())
+    log_info("changed since the run began: " + list_of(changes.accepted, "; "));
+}
+
+}  // namespace rollcall

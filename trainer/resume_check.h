@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace rollcall {
+
+// Settings of two starts of a run that differ, each as "key: old -> new".
+struct RunChanges {
+  std::vector<std::string> refused;   // recovered rollouts, or the order of tasks, would mean else
+  std::vector<std::string> accepted;  // anything else
+};
+
+// Compares a run with how it began. `began` and `now` are what a journal says of its run
+// (training_loop.cpp, about()): configuration, data, model. `last_config` is config.yaml of the
+// latest start, if there is one: rollouts of an open step were sampled under it. `open_rows` says
+// whether there are such. What only one side knows, as after an update of Rollcall, is left alone.
+RunChanges run_changes(const std::string& began, const std::string& now,
+                       const std::optional<std::string>& last_config, bool open_rows);
+
+// What a run folder holds before a start touches it.
+struct ResumePoint {
+  std::filesystem::path config, journal;            // either may be absent
+  std::optional<std::filesystem::path> checkpoint;  // the newest whole one
+  std::int64_t checkpoint_rows = 0;                 // journal rows that it counts
+};
+
+// Throws an input Error if the run would not be the one that began: a setting of
+// RunChanges::refused, or a journal that is absent or older than the checkpoint. Logs accepted
+// changes in one line.
+void check_resume(const ResumePoint&, const std::string& about);
+
+}  // namespace rollcall
