@@ -165,8 +165,7 @@ def special_tokens(meta):
 
 def tokenizer_config(meta):
     return {
-        "tokenizer_class": "GPT2Tokenizer",
-        "add_prefix_space": False,
+        "tokenizer_class": "PreTrainedTokenizerFast",  # tokenizer.json as it stands; GPT2Tokenizer of transformers 5 drops the digits rule
         "added_tokens_decoder": {str(i): token for i, token in added_tokens(meta)},
         **special_tokens(meta),
         "additional_special_tokens": [],

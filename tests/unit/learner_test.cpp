@@ -105,9 +105,22 @@ TEST_F(LearnerTest, RaisesTheAlarmAndChangesNothing) {
   EXPECT_TRUE(at::equal(learner.masters().flat, TinyModel(5).weights.flat));
 }
 
+// Not even by the momentum of earlier steps or by weight decay.
 TEST_F(LearnerTest, ChangesNothingOnAGradientOfZero) {
-  EXPECT_TRUE(at::equal(updated(1000, 0.0), TinyModel(5).weights.flat));
-  EXPECT_FALSE(stats_.skipped);
+  TinyModel model(5);
+  Learner learner(model.spec, model.weights, model.spec.vocab_size, *alone_);
+  const auto batches = pack_sequences(sequences_, 1000);
+  const auto step = [&](double factor) {
+    learner.update(
+        batches,
+        [&](std::size_t, const TokenLogprobs& current) { return current.logprobs.sum() * factor; },
+        {{1e-3, 0.9, 0.95, 1e-8, 0.01}}, [] {});
+    return learner.weights().flat.clone();
+  };
+  const at::Tensor moved = step(1);
+  EXPECT_FALSE(at::equal(moved, TinyModel(5).weights.flat));
+  EXPECT_TRUE(at::equal(step(0), moved));
+  EXPECT_EQ(learner.optimizer_state().steps, 1);
 }
 
 TEST_F(LearnerTest, GivesTheLogProbabilitiesThatTheUpdateSees) {
