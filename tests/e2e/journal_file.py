@@ -17,6 +17,16 @@ def committed_rows(path):
         return int(file["counts"][COMMITTED_ROWS])
 
 
+def sampled(path):
+    """Tokens and their log-probabilities of every rollout, whatever the order of arrival."""
+    with open_journal(path) as file:
+        count = int(file["counts"][COMMITTED_ROWS])
+        rows, offsets = file["rows"][:count], file["offsets"][: count + 1]
+        arrays = [file[name][: offsets[-1]] for name in ("tokens", "behavior_logprobs")]
+    spans = zip(rows, offsets[:-1], offsets[1:])
+    return {(int(row["group"]), int(row["member"])): [array[begin:end].tobytes() for array in arrays] for row, begin, end in spans}
+
+
 def check_rows(path, case):
     """Every committed row can be read in full, and its arrays fit together."""
     with open_journal(path) as file:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import unittest
 
+import journal_file
 from case import Case, environment, sha256
 from places import GOLDEN_MODELS, LEDGER, ROLLCALL
 
@@ -90,6 +91,7 @@ class Lora(Case):
         self.check_files(one, digests)
         self.check_refusals(one)
         self.check_next_run(one)
+        self.check_evaluation(one)
 
     def check_files(self, run, digests):
         self.assertEqual(run.result()["adapter"], str(run.dir / "adapter"))
@@ -132,6 +134,19 @@ class Lora(Case):
         self.assertEqual(code, 0, errors)
         self.assertEqual(sha256(following.dir / "export" / "model.safetensors"), sha256(run.dir / "export" / "model.safetensors"))
         self.assertEqual(adapter_digests(following.dir / "adapter"), adapter_digests(run.dir / "adapter"))
+
+    def check_evaluation(self, run):
+        """An evaluation samples from adapter and merged model alike."""
+        data = {"valid": str(self.folder / "data" / "valid.jsonl")}
+        adapted = {"path": str(LEDGER / "model"), "train": "lora", "adapter": str(run.dir / "adapter")}
+        seen = []
+        for name, model in (("adapted", adapted), ("merged", {"path": str(run.dir / "export")}), ("base", {"path": str(LEDGER / "model")})):
+            evaluated = self.make_run(name, model=model, data=data)
+            code, _, errors = evaluated.evaluate()
+            self.assertEqual(code, 0, errors)
+            seen.append(journal_file.sampled(evaluated.dir / "eval" / "journal.h5"))
+        self.assertEqual(seen[0], seen[1])
+        self.assertNotEqual(seen[0], seen[2])
 
     def test_a_warm_start_leaves_adapter_and_merged_model(self):
         out, adapter = self.folder / "out", self.folder / "adapter"
