@@ -14,7 +14,7 @@ namespace rollcall {
 namespace {
 
 // In the order of AdvantageKind.
-constexpr std::array<std::string_view, 7> kNames{
+constexpr std::array<std::string_view, 7> kAdvantageNames{
     "rloo", "rloo_batch_std", "drgrpo", "grpo_std", "batch_std", "maxrl", "passk"};
 
 double mean_of(std::span<const double> values) {
@@ -105,10 +105,10 @@ std::vector<double> passk_advantages(std::span<const double> group, std::int64_t
 
 }  // namespace
 
-std::span<const std::string_view> advantage_names() { return kNames; }
+std::span<const std::string_view> advantage_names() { return kAdvantageNames; }
 
 AdvantageKind advantage_kind(const std::string& name) {
-  return static_cast<AdvantageKind>(index_of_name(kNames, name, "advantage"));
+  return static_cast<AdvantageKind>(index_of_name(kAdvantageNames, name, "advantage"));
 }
 
 std::vector<std::vector<double>> group_advantages(std::span<const std::vector<double>> rewards,

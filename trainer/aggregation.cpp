@@ -17,8 +17,8 @@ namespace rollcall {
 namespace {
 
 // In the order of Aggregation.
-constexpr std::array<std::string_view, 4> kNames{"token_mean", "seq_mean_token_mean",
-                                                 "seq_mean_token_sum_const", "prompt_mean"};
+constexpr std::array<std::string_view, 4> kAggregationNames{
+    "token_mean", "seq_mean_token_mean", "seq_mean_token_sum_const", "prompt_mean"};
 
 void require(bool holds, const char* what) {
   if (!holds) throw Error(std::string("policy loss: ") + what, "this is a bug in the packing");
@@ -67,10 +67,10 @@ std::vector<double> sequence_weights(const ActionTokens& tokens, const LossDenom
 
 }  // namespace
 
-std::span<const std::string_view> aggregation_names() { return kNames; }
+std::span<const std::string_view> aggregation_names() { return kAggregationNames; }
 
 Aggregation aggregation_kind(const std::string& name) {
-  return static_cast<Aggregation>(index_of_name(kNames, name, "aggregation"));
+  return static_cast<Aggregation>(index_of_name(kAggregationNames, name, "aggregation"));
 }
 
 ActionTokens select_tokens(const ActionTokens& tokens, const at::Tensor& kept) {

@@ -14,14 +14,14 @@
 namespace rollcall {
 namespace {
 
-constexpr std::array<std::string_view, 3> kNames{"k1", "k2", "k3"};  // in the order of KlKind
+constexpr std::array<std::string_view, 3> kKlNames{"k1", "k2", "k3"};  // in the order of KlKind
 
 }  // namespace
 
-std::span<const std::string_view> kl_names() { return kNames; }
+std::span<const std::string_view> kl_names() { return kKlNames; }
 
 KlKind kl_kind(const std::string& name) {
-  return static_cast<KlKind>(index_of_name(kNames, name, "KL estimator"));
+  return static_cast<KlKind>(index_of_name(kKlNames, name, "KL estimator"));
 }
 
 at::Tensor kl_terms(KlKind kind, const at::Tensor& current, const at::Tensor& reference) {

@@ -25,8 +25,8 @@ namespace rollcall {
 namespace {
 
 // In the order of LossKind.
-constexpr std::array<std::string_view, 6> kNames{"ppo_clip", "cispo",   "reinforce",
-                                                 "gspo",     "dppo_tv", "sapo"};
+constexpr std::array<std::string_view, 6> kLossNames{"ppo_clip", "cispo",   "reinforce",
+                                                     "gspo",     "dppo_tv", "sapo"};
 
 void require(bool holds, const char* what) {
   if (!holds) throw Error(std::string("policy loss: ") + what, "this is a bug in the packing");
@@ -128,10 +128,10 @@ at::Tensor kl_losses(const at::Tensor& current, const at::Tensor& anchor,
 
 }  // namespace
 
-std::span<const std::string_view> loss_names() { return kNames; }
+std::span<const std::string_view> loss_names() { return kLossNames; }
 
 LossKind loss_kind(const std::string& name) {
-  return static_cast<LossKind>(index_of_name(kNames, name, "loss"));
+  return static_cast<LossKind>(index_of_name(kLossNames, name, "loss"));
 }
 
 LossStats policy_loss(const ActionTokens& tokens, const at::Tensor& current,

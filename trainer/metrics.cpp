@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/metrics.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -24,11 +25,11 @@ double unix_seconds_now() {
 }
 
 std::string line_of(const MetricsLine& line) {
-  Json json{{kStep, line.step}, {kTime, line.unix_seconds}};
+  Json object{{kStep, line.step}, {kTime, line.unix_seconds}};
   for (const auto& [name, value] : line.values) {
-    json[name] = std::isfinite(value) ? Json(value) : Json(nullptr);
+    object[name] = std::isfinite(value) ? Json(value) : Json(nullptr);
   }
-  return json.dump() + "\n";
+  return object.dump() + "\n";
 }
 
 double number_of(const Json& value) {
@@ -36,11 +37,11 @@ double number_of(const Json& value) {
 }
 
 MetricsLine parse_line(const std::string& text) {
-  const Json json = Json::parse(text);
-  MetricsLine line{.step = json.at(kStep).get<std::int64_t>(),
-                   .unix_seconds = json.at(kTime).get<double>(),
+  const Json object = Json::parse(text);
+  MetricsLine line{.step = object.at(kStep).get<std::int64_t>(),
+                   .unix_seconds = object.at(kTime).get<double>(),
                    .values = {}};
-  for (const auto& [name, value] : json.items()) {
+  for (const auto& [name, value] : object.items()) {
     if (name != kStep && name != kTime) line.values.emplace_back(name, number_of(value));
   }
   return line;
@@ -55,6 +56,13 @@ std::string kept_lines(const std::filesystem::path& file, std::int64_t last_step
 }
 
 }  // namespace
+
+double percentile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  const auto at = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5);
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
+  return values[at];
+}
 
 MetricsLog::MetricsLog(const std::filesystem::path& run_dir, std::int64_t resume_step)
     : file_(run_dir / "metrics.jsonl"), events_(run_dir, resume_step) {

@@ -13,6 +13,9 @@ namespace rollcall {
 
 using MetricList = std::vector<std::pair<std::string, double>>;  // in the order written
 
+// Nearest-rank percentile, `share` in [0, 1]; 0 for no values.
+double percentile(std::vector<double> values, double share);
+
 struct MetricsLine {
   std::int64_t step = 0;
   double unix_seconds = 0;

@@ -210,11 +210,4 @@ Interval paired_change(const EvalFacts& before, const EvalFacts& after) {
   return interval_of(changes);
 }
 
-double percentile(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  const auto at = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5);
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
-  return values[at];
-}
-
 }  // namespace rollcall

@@ -92,7 +92,4 @@ std::vector<EvalFacts> evaluations_of(const RunFacts&);  // by step
 // Change of pass@1 on the tasks that both have, task by task.
 Interval paired_change(const EvalFacts& before, const EvalFacts& after);
 
-// Nearest-rank percentile, `share` in [0, 1]; 0 for no values.
-double percentile(std::vector<double> values, double share);
-
 }  // namespace rollcall

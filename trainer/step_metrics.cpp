@@ -13,14 +13,6 @@
 namespace rollcall {
 namespace {
 
-// Nearest-rank percentile; 0 for no values.
-double percentile(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  const auto at = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5);
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
-  return values[at];
-}
-
 double sampled_tokens(const Collected& c) {
   return static_cast<double>(
       std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));

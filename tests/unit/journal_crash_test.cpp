@@ -80,7 +80,7 @@ void write_without_end(const std::filesystem::path& file, int report) {
   }
 }
 
-void expect_rows(const std::filesystem::path& file, std::int64_t at_least) {
+void expect_rows_from(const std::filesystem::path& file, std::int64_t at_least) {
   const JournalReader reader(file);
   const std::int64_t rows = reader.rows();
   ASSERT_GE(rows, at_least);
@@ -103,7 +103,7 @@ TEST(JournalCrash, KeepsCommittedRowsWhenKilledAnywhere) {
       child.wait();
       committed = child.last_report(committed);
       if (!std::filesystem::exists(file)) continue;  // killed before the first rename
-      ASSERT_NO_FATAL_FAILURE(expect_rows(file, committed)) << "seed " << seed;
+      ASSERT_NO_FATAL_FAILURE(expect_rows_from(file, committed)) << "seed " << seed;
     }
     {
       Journal journal(file, "{}");
@@ -111,7 +111,7 @@ TEST(JournalCrash, KeepsCommittedRowsWhenKilledAnywhere) {
       for (int i = 0; i < 5; ++i) journal.append(sample_trajectory(journal.rows(), kTokens));
       committed = journal.commit();
     }
-    ASSERT_NO_FATAL_FAILURE(expect_rows(file, committed)) << "seed " << seed;
+    ASSERT_NO_FATAL_FAILURE(expect_rows_from(file, committed)) << "seed " << seed;
   }
 }
 
@@ -168,13 +168,13 @@ TEST(JournalCrash, KeepsCommittedRowsWhenTheDiskIsFull) {
     ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "seed " << seed << " " << status;
     const std::int64_t committed = child.last_report(-1);
     ASSERT_GT(committed, 0);
-    ASSERT_NO_FATAL_FAILURE(expect_rows(file, committed)) << "seed " << seed;
+    ASSERT_NO_FATAL_FAILURE(expect_rows_from(file, committed)) << "seed " << seed;
     {
       Journal journal(file, "{}");
       ASSERT_EQ(journal.rows(), committed);
       journal.append(sample_trajectory(committed, kTokens));
     }
-    ASSERT_NO_FATAL_FAILURE(expect_rows(file, committed + 1)) << "seed " << seed;
+    ASSERT_NO_FATAL_FAILURE(expect_rows_from(file, committed + 1)) << "seed " << seed;
   }
 }
 

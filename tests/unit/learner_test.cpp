@@ -115,7 +115,7 @@ TEST_F(LearnerTest, ChangesNothingOnAGradientOfZero) {
         batches,
         [&](std::size_t, const TokenLogprobs& current) { return current.logprobs.sum() * factor; },
         {{1e-3, 0.9, 0.95, 1e-8, 0.01}}, [] {});
-    return learner.weights().flat.clone();
+    return learner.masters().flat.clone();
   };
   const at::Tensor moved = step(1);
   EXPECT_FALSE(at::equal(moved, TinyModel(5).weights.flat));

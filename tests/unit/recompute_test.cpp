@@ -51,7 +51,7 @@ class CountingAllocator : public c10::Allocator {
   std::size_t alive_ = 0, peak_ = 0;
 };
 
-struct Pass {
+struct RecomputedPass {
   at::Tensor loss;
   NamedTensors gradients;
   std::size_t kept_bytes = 0, peak_bytes = 0;
@@ -60,7 +60,7 @@ struct Pass {
 constexpr std::int64_t kTokens = 24;
 
 // A forward and backward pass over two sequences with a prompt in common.
-Pass run(ModelSpec spec, Activations activations, const LoraOptions* lora = nullptr) {
+RecomputedPass run(ModelSpec spec, Activations activations, const LoraOptions* lora = nullptr) {
   FlatWeights weights = make_flat_weights(spec);
   init_weights(spec, 3, weights);
   weights.flat.mul_(4);
@@ -84,7 +84,7 @@ Pass run(ModelSpec spec, Activations activations, const LoraOptions* lora = null
     decoder.bind(leaves);
   }
   const at::Tensor ids = at::arange(kTokens) * 5 % 101;
-  Pass pass;
+  RecomputedPass pass;
   {
     CountingAllocator counter;
     at::Tensor hidden =
@@ -100,7 +100,7 @@ Pass run(ModelSpec spec, Activations activations, const LoraOptions* lora = null
   return pass;
 }
 
-void expect_same(const Pass& plain, const Pass& again) {
+void expect_same(const RecomputedPass& plain, const RecomputedPass& again) {
   EXPECT_TRUE(at::equal(plain.loss, again.loss));
   ASSERT_EQ(plain.gradients.size(), again.gradients.size());
   for (const auto& [name, gradient] : plain.gradients) {
@@ -126,7 +126,8 @@ TEST(Recompute, WorksWithEverythingButAnAdapterFrozen) {
 TEST(Recompute, KeepsALayersInputAlone) {
   ModelSpec spec = tiny_spec();
   spec.layers = 12;
-  const Pass plain = run(spec, Activations::kKept), again = run(spec, Activations::kRecomputed);
+  const RecomputedPass plain = run(spec, Activations::kKept),
+                       again = run(spec, Activations::kRecomputed);
   expect_same(plain, again);
   const auto input_bytes =
       static_cast<std::size_t>(spec.layers * kTokens * spec.hidden_size) * sizeof(float);
