@@ -18,8 +18,8 @@ try:
     import transformers
     from safetensors.torch import save_file
 except ImportError:
-    OTHER = os.environ.get("ROLLCALL_HF_PYTHON")
-    if OTHER is None or os.path.realpath(OTHER) == os.path.realpath(sys.executable):
+    OTHER = os.environ.pop("ROLLCALL_HF_PYTHON", None)  # asked once
+    if OTHER is None:
         print("left out: ROLLCALL_HF_PYTHON names no Python with transformers")
         sys.exit(77)
     os.execv(OTHER, [OTHER, *sys.argv])
