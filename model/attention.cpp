@@ -130,8 +130,8 @@ struct AttentionGradients {
 };
 
 AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                      const at::Tensor& dout, const at::Tensor& lse,
-                                      const at::Tensor& delta, const std::vector<Segment>& segments,
+                                      const at::Tensor& out, const at::Tensor& dout,
+                                      const at::Tensor& lse, const std::vector<Segment>& segments,
                                       double scale, std::int64_t window) {
   const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
   const BlockedSegments keys = block_segments(k, v, segments, shape),
@@ -145,7 +145,7 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
     return AttentionGradientRow{q.const_data_ptr<float>() + t * row,
                                 dout.const_data_ptr<float>() + t * row,
                                 lse.const_data_ptr<float>() + t * shape.heads,
-                                delta.const_data_ptr<float>() + t * shape.heads,
+                                out.const_data_ptr<float>() + t * row,
                                 g.q.data_ptr<float>() + t * row,
                                 keys.keys.data() + block,
                                 values.keys.data() + block,
@@ -198,8 +198,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
     const at::Tensor dout = grads[0].contiguous();
-    const at::Tensor delta = (dout * saved[4]).sum(-1);  // [T, heads]
-    const auto g = attention_backward(q, k, v, dout, saved[5], delta, to_segments(saved[3]),
+    const auto g = attention_backward(q, k, v, saved[4], dout, saved[5], to_segments(saved[3]),
                                       context->saved_data["scale"].toDouble(),
                                       context->saved_data["window"].toInt());
     return {g.q, g.k, g.v, at::Tensor(), at::Tensor(), at::Tensor()};

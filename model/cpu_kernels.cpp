@@ -298,19 +298,19 @@ void attention(const AttentionRow* rows, std::int64_t count, const AttentionShap
 void gradient_scores(const AttentionGradientRow& row, std::int64_t head, std::int64_t kv_head,
                      const AttentionShape& shape, float* p, float* ds) {
   const std::int64_t d = shape.head_dim;
-  const float *query = row.query + head * d, *dout = row.dout + head * d;
+  const float *query = row.query + head * d, *dout = row.dout + head * d, *out = row.out + head * d;
   const std::int64_t blocks = key_blocks(row.length);
   for (std::int64_t b = row.first / kKeyBlock; b < blocks; ++b) {
     const std::int64_t offset = b * shape.key_block_floats() + kv_head * d * kKeyBlock;
-    Vec score{}, dp{};
+    Vec score{}, gain{};
     for (std::int64_t i = 0; i < d; ++i) {
       score += query[i] * load(row.keys + offset + i * kKeyBlock);
-      dp += dout[i] * load(row.values + offset + i * kKeyBlock);
+      gain += dout[i] * (load(row.values + offset + i * kKeyBlock) - out[i]);
     }
     const IntVec visible = visible_lanes(b, row.first, row.length);
     const Vec all = exp(score * shape.scale - row.lse[head]);
     const Vec probability = visible ? all : Vec{};
-    const Vec gradient = probability * (dp - row.delta[head]) * shape.scale;
+    const Vec gradient = probability * gain * shape.scale;
     store(p + b * kKeyBlock, probability);
     store(ds + b * kKeyBlock, visible ? gradient : Vec{});
   }

@@ -31,7 +31,7 @@ struct AttentionGradientRow {
   const float* query = nullptr;  // [heads, head_dim]
   const float* dout = nullptr;   // [heads, head_dim], gradient of the row's output
   const float* lse = nullptr;    // [heads]
-  const float* delta = nullptr;  // [heads], dot product of dout and the row's output
+  const float* out = nullptr;    // [heads, head_dim], the row's output
   float* dquery = nullptr;       // [heads, head_dim], added to
   const float* keys = nullptr;
   const float* values = nullptr;
@@ -102,8 +102,9 @@ struct CpuKernels {
                     float* scratch);
 
   // Gradients of `count` rows for the heads that share `kv_head` (FlashAttention-2, backward pass):
-  // P = exp(S - lse), dV += P^T dO, dS = P * (dO V^T - delta), dQ += dS K, dK += dS^T Q.
-  // `scratch` holds 2 * 16 * blocks of the longest stretch floats.
+  // P = exp(S - lse), dV += P^T dO, dS = P * dO (V - O)^T, dQ += dS K, dK += dS^T Q. V - O is
+  // taken before the sum: where one key has all the probability, dO V^T - dO O^T would be nothing
+  // but rounding errors. `scratch` holds 2 * 16 * blocks of the longest stretch floats.
   void (*attention_gradient)(const AttentionGradientRow* rows, std::int64_t count,
                              std::int64_t kv_head, const AttentionShape& shape, float* scratch);
 

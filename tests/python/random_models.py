@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """random_models.py ROLLCALL [--count N] [--seed S] [--only FAMILY] [--keep FOLDER]: random checkpoints of every model
-family, computed by `rollcall model logits` and by transformers from the same files. Every choice that config.json
-offers is drawn: sizes, grouped heads, biases, tying, rotary positions, windows, keys missing or null, the spelling of
-transformers 4 and 5, the weights' type, shards. Prints the worst difference of each family; exits 1 if one is over
-1e-4 absolute + 1e-4 relative. Without transformers here or in ROLLCALL_HF_PYTHON it exits 77."""
+family, computed by `rollcall model logits` and by transformers and PEFT from the same files. Every choice that
+config.json offers is drawn: sizes, grouped heads, biases, tying, rotary positions, windows, keys missing or null, the
+spelling of transformers 4 and 5, the weights' type, shards; and a LoRA adapter. Compared are logits, gradients of the
+mean negative log-likelihood, the same with the adapter, and what transformers computes from `rollcall export`. Prints
+the worst differences of each family; exits 1 if one is over what is allowed: logits 1e-4 absolute + 1e-4 relative,
+gradients 1e-4 of the largest entry + 1e-3 relative. Without these packages here or in ROLLCALL_HF_PYTHON it exits 77."""
 import argparse
 import json
 import os
@@ -14,6 +16,7 @@ import sys
 import tempfile
 
 try:
+    import peft
     import torch
     import transformers
     from safetensors.torch import save_file
@@ -193,18 +196,47 @@ def make(rng, family, folder):
     save(rng, model, folder, getattr(torch, config.get("dtype") or config["torch_dtype"]))
 
 
-def reference(folder, ids, dtype=torch.float32):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
-    with torch.no_grad():
-        return model(torch.tensor([ids]), use_cache=False).logits[0]
+def load(folder, dtype=torch.float32):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
 
 
-def ours(rollcall, folder, ids):
-    command = [rollcall, "model", "logits", folder, "--ids", ",".join(map(str, ids))]
+def make_adapter(rng, folder, base):
+    """Saves an adapter that changes what the model says; few of its choices are its class's defaults."""
+    linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    config = peft.LoraConfig(
+        r=rng.choice([1, 2, 3, 8]), lora_alpha=rng.choice([1, 2, 5]), use_rslora=rng.random() < 0.5, task_type="CAUSAL_LM",
+        target_modules=rng.sample(linears, rng.randint(1, len(linears))))
+    model = peft.get_peft_model(load(base), config)
+    generator = torch.Generator().manual_seed(rng.getrandbits(32))
+    for name, value in model.named_parameters():
+        if ".lora_" in name:
+            size = 1 if ".lora_A" in name else 0.2
+            value.data = size * torch.randn(value.shape, generator=generator) / value.shape[1] ** 0.5
+    model.save_pretrained(folder)
+
+
+def reference(model, ids, names=()):
+    """Logits of a transformers model, and the named gradients of the mean negative log-likelihood."""
+    tokens = torch.tensor([ids])
+    logits = model(tokens, use_cache=False).logits[0]
+    if not names:
+        return logits.detach(), {}
+    loss = torch.nn.functional.cross_entropy(logits[:-1], tokens[0, 1:])
+    parameters = {name.replace(".default", ""): value for name, value in model.named_parameters()}
+    gradients = torch.autograd.grad(loss, [parameters[name] for name in names])
+    return logits.detach(), dict(zip(names, gradients))
+
+
+def ours(rollcall, folder, ids, names=(), *options):
+    command = [rollcall, "model", "logits", folder, "--ids", ",".join(map(str, ids)), *options]
+    if names:
+        command += ["--grad", ",".join(names)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
-    return torch.tensor(json.loads(done.stdout)["logits"])
+    reply = json.loads(done.stdout)
+    gradients = {name: torch.tensor(g["values"]).reshape(g["shape"]) for name, g in reply.get("grads", {}).items()}
+    return torch.tensor(reply["logits"]), gradients
 
 
 def nested(folder, target):
@@ -222,22 +254,55 @@ def nested(folder, target):
     return True
 
 
-def compare(rollcall, seed, family, folder):
+def off_by(got, want, absolute, relative):
     """The largest difference, absolute and as a share of what is allowed."""
+    difference = (want - got).abs()
+    return difference.max().item(), (difference / (absolute + relative * want.abs())).max().item()
+
+
+def compare_passes(got, want):
+    """Differences of (logits, gradients); gradients in units of their largest entry."""
+    found = {"logits": off_by(got[0], want[0], TOLERANCE, TOLERANCE)}
+    for name, gradient in want[1].items():
+        scale = gradient.abs().max().clamp(min=1e-3)  # behind a window of one key all are 0
+        found["gradients"] = max(found.get("gradients", (0, 0)), off_by(got[1][name] / scale, gradient / scale, 1e-4, 1e-3), key=lambda x: x[1])
+    return found
+
+
+def draw_names(rng, names, ids):
+    """A prediction needs two tokens."""
+    return rng.sample(sorted(names), min(4, len(names))) if len(ids) > 1 else []
+
+
+def compare(rollcall, seed, family, folder):
+    """Differences by what is compared."""
     rng = random.Random(seed)
     make(rng, family, folder)
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
     ids = [rng.randrange(vocabulary) for _ in range(rng.choice([1, 20, 50, 90]))]
-    want, got = reference(folder, ids), ours(rollcall, folder, ids)
-    difference = (want - got).abs()
-    allowed = TOLERANCE * (1 + want.abs())
-    if (difference > allowed).any():
-        exact = reference(folder, ids, torch.float64)
-        print(f"{folder.name}: from double precision {(got - exact).abs().max():.1e}, transformers {(want - exact).abs().max():.1e}")
-    with tempfile.TemporaryDirectory() as other:
-        if nested(folder, pathlib.Path(other)) and not torch.equal(ours(rollcall, other, ids), got):
+    model = load(folder)
+    names = draw_names(rng, dict(model.named_parameters()), ids)
+    want, got = reference(model, ids, names), ours(rollcall, folder, ids, names)
+    found = compare_passes(got, want)
+    if found["logits"][1] > 1:
+        exact = reference(load(folder, torch.float64), ids)[0]
+        print(f"{folder.name}: from double precision {(got[0] - exact).abs().max():.1e}, transformers {(want[0] - exact).abs().max():.1e}")
+    with tempfile.TemporaryDirectory() as scratch:
+        other = pathlib.Path(scratch)
+        (other / "nested").mkdir()
+        if nested(folder, other / "nested") and not torch.equal(ours(rollcall, other / "nested", ids)[0], got[0]):
             raise RuntimeError("rope_parameters nested by layer type give other logits")
-    return difference.max().item(), (difference / allowed).max().item()
+        make_adapter(rng, other / "adapter", folder)
+        adapted = peft.PeftModel.from_pretrained(load(folder), other / "adapter", is_trainable=True)
+        names = draw_names(rng, peft.get_peft_model_state_dict(adapted), ids)
+        want = reference(adapted, ids, names)
+        for what, values in compare_passes(ours(rollcall, folder, ids, names, "--adapter", other / "adapter"), want).items():
+            found["LoRA " + what] = values
+        done = subprocess.run([rollcall, "export", folder, "--out", other / "export"], capture_output=True, text=True, timeout=120)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.strip())
+        found["export"] = off_by(got[0], reference(load(other / "export"), ids)[0], TOLERANCE, TOLERANCE)
+    return found
 
 
 def main():
@@ -259,17 +324,22 @@ def main():
             folder = (args.keep or pathlib.Path(temporary)).resolve() / name
             folder.mkdir(parents=True)
             try:
-                absolute, share = compare(args.rollcall, name, family, folder)
+                found = compare(args.rollcall, name, family, folder)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
-                absolute = share = float("inf")
+                found = {"logits": (float("inf"), float("inf"))}
                 print(f"{name}: {error}")
-            if not share <= 1:
+            wrong = {what: values for what, values in found.items() if not values[1] <= 1}
+            if wrong:
                 failed += 1
-                print(f"{name}: off by {absolute:.3g}, {share:.3g} of what is allowed\n{(folder / 'config.json').read_text()}")
-            count, a, s = worst.get(family, (0, 0.0, 0.0))
-            worst[family] = (count + 1, max(a, absolute), max(s, share))
-    for family, (count, absolute, share) in sorted(worst.items()):
-        print(f"{family:10} {count:4} models, worst difference {absolute:.2e}, {share:.3f} of what is allowed")
+                for what, (absolute, share) in wrong.items():
+                    print(f"{name}: {what} off by {absolute:.3g}, {share:.3g} of what is allowed")
+                print((folder / "config.json").read_text())
+            for what, values in found.items():
+                before = worst.setdefault(family, {}).setdefault(what, (0, 0.0, 0.0))
+                worst[family][what] = (before[0] + 1, *map(max, before[1:], values))
+    for family, columns in sorted(worst.items()):
+        for what, (count, absolute, share) in columns.items():
+            print(f"{family:10} {what:14} {count:4} models, worst difference {absolute:.1e}, {share:.3f} of what is allowed")
     print(f"{args.count - failed} passed, {failed} failed")
     sys.exit(failed > 0)
 

@@ -293,5 +293,23 @@ TEST(SlidingWindow, CountsTheQuerysOwnPosition) {
   EXPECT_TRUE(last(1).equal(last(77)));
 }
 
+// What a query of one key sees does not depend on the query: not even rounding errors are left.
+TEST(SlidingWindow, OfOneKeyGivesQueriesNoGradient) {
+  ModelSpec spec = tiny_spec();
+  spec.windows = {1, 1};
+  const TinyModel model(4, spec);
+  NamedTensors leaves;
+  for (const auto& [name, t] : model.weights.tensors)
+    leaves[name] = t.detach().clone().set_requires_grad(true);
+  Decoder decoder(spec);
+  decoder.bind(leaves);
+  decoder.packed_hidden(at::tensor({5, 6, 7, 8, 9}, at::kLong), {{0, 5, -1}}).sum().backward();
+  for (const auto& [name, leaf] : leaves) {
+    const bool of_scores = name.find("self_attn.q_") != std::string::npos ||
+                           name.find("self_attn.k_") != std::string::npos;
+    EXPECT_EQ(leaf.grad().abs().max().item<float>() == 0, of_scores) << name;
+  }
+}
+
 }  // namespace
 }  // namespace rollcall
