@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 
@@ -30,6 +31,9 @@ class Error : public std::runtime_error {
   std::string what_to_do_;
   ExitCode code_;
 };
+
+// What an exception of the JSON library says, without the name that the library gives it.
+std::string json_reason(const std::exception&);
 
 // An Error about the user's input: exit code 2.
 Error input_error(std::string what_and_where, std::string what_to_do = {});

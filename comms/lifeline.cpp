@@ -182,6 +182,10 @@ std::vector<LifelineHub::RankEnd> LifelineHub::poll() {
   return ends;
 }
 
+bool LifelineHub::any_rank() const {
+  return std::ranges::any_of(connections_, [](const auto& c) { return c.second.rank >= 0; });
+}
+
 void LifelineHub::accept_all() {
   for (;;) {
     const int socket = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);

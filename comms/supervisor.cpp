@@ -100,6 +100,8 @@ class Supervisor {
       keep_deadlines();
     }
     hear_ranks();
+    if (!end_ && WIFSIGNALED(status)) lose_mpirun(WTERMSIG(status));
+    await_ranks();
     while (copy_errors()) {
     }
     show(filter_.flush());
@@ -151,6 +153,23 @@ class Supervisor {
                                                : "";
     return "rank " + std::to_string(end.rank) + role + " was killed or crashed" +
            (end.was_ready ? "" : " before MPI had started");
+  }
+
+  // Its ranks end by themselves, and what they hold, the run's lock among it, goes with them.
+  void lose_mpirun(int signal) {
+    const std::string what = "mpirun was killed (signal " + std::to_string(signal) + ")";
+    end_ = JobEnd{static_cast<int>(ExitCode::kStopped), what, false};
+    show("rollcall: " + what + "\n  what to do: start again: a run resumes\n");
+  }
+
+  void await_ranks() {
+    const auto patience = Clock::now() + kLeavePatience;
+    while (ranks_.any_rank() && Clock::now() < patience) {
+      pollfd watched{ranks_.descriptor(), POLLIN, 0};
+      ::poll(&watched, 1, kShowUnfinishedLineMs);
+      hear_ranks();
+      copy_errors();
+    }
   }
 
   // Once: mpirun, told twice, drops its cleaning up.

@@ -147,7 +147,8 @@ std::string read_chat_template(const std::filesystem::path& dir) {
   try {
     return template_in_config(ordered_json::parse(read_file(file)), file);
   } catch (const ordered_json::exception& e) {
-    throw input_error(file.string() + ": " + e.what(), "download tokenizer_config.json again");
+    throw input_error(file.string() + ": " + json_reason(e),
+                      "download tokenizer_config.json again");
   }
 }
 

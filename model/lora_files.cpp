@@ -94,7 +94,7 @@ json read_config(const fs::path& file) try {
   if (!config.is_object()) damaged(file, "is no JSON object");
   return config;
 } catch (const json::exception& error) {
-  damaged(file, error.what());
+  damaged(file, json_reason(error));
 }
 
 void read_parameters(const fs::path& file, LoraAdapter& adapter) {
@@ -171,7 +171,7 @@ void save_lora_adapter(const fs::path& dir, const LoraAdapter& adapter,
   try {
     write_durably(dir / kConfig, config_of(adapter, base_model).dump(2) + "\n");
   } catch (const json::exception& error) {
-    throw Error(dir.string() + ": the base model's path is not UTF-8: " + error.what());
+    throw Error(dir.string() + ": the base model's path is not UTF-8: " + json_reason(error));
   }
 }
 

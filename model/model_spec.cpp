@@ -117,7 +117,7 @@ json read_object(const fs::path& file) {
   try {
     document = json::parse(read_file(file));
   } catch (const json::exception& error) {
-    throw input_error(file.string() + ": " + error.what(), "download the checkpoint again");
+    throw input_error(file.string() + ": " + json_reason(error), "download the checkpoint again");
   } catch (const Error& error) {
     throw input_error(error.what(), "give a folder with a Hugging Face checkpoint");
   }

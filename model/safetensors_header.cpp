@@ -104,7 +104,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   bool binary(binary_t&) override { bad_json("binary data" + here()); }
   bool parse_error(std::size_t, const std::string&,
                    const nlohmann::detail::exception& error) override {
-    bad_json(error.what());
+    bad_json(json_reason(error));
   }
 
  private:

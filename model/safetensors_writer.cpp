@@ -62,7 +62,8 @@ std::string checked_header(const std::filesystem::path& path,
                            const std::map<std::string, std::string>& metadata) try {
   return header_text(entries, metadata);
 } catch (const nlohmann::json::exception& error) {
-  throw Error(path.string() + ": a tensor name or the metadata is not UTF-8: " + error.what());
+  throw Error(path.string() +
+              ": a tensor name or the metadata is not UTF-8: " + json_reason(error));
 }
 
 std::string little_endian(std::uint64_t value) {

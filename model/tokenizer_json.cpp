@@ -341,7 +341,7 @@ TokenizerDefinition parse_tokenizer_json(std::string_view text) {
     const json root = json::parse(text);
     return Reader(root).read();
   } catch (const json::exception& e) {
-    throw input_error(e.what(), "download tokenizer.json again");
+    throw input_error(json_reason(e), "download tokenizer.json again");
   }
 }
 

@@ -40,7 +40,7 @@ nlohmann::json read_index(const fs::path& index) {
   } catch (const SafetensorsError& error) {
     bad_index(index, "index_json", error.what());
   } catch (const nlohmann::json::exception& error) {
-    bad_index(index, "index_json", error.what());
+    bad_index(index, "index_json", json_reason(error));
   } catch (const Error& error) {
     throw SafetensorsError("missing_file", error.what());
   }

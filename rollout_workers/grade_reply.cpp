@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 namespace rollcall {
@@ -67,7 +68,9 @@ std::string read_score(const json& reply, double& score) {
   const json& value = reply.at(std::string(*name));
   if (!value.is_number()) return std::string(*name) + " is no number";
   score = value.get<double>();
-  return std::isfinite(score) ? "" : std::string(*name) + " is not finite";
+  // Also beyond single precision: advantages could not hold it.
+  const bool fits = std::abs(score) <= std::numeric_limits<float>::max();
+  return fits ? "" : std::string(*name) + " is not finite";
 }
 
 void read_numbers(const json& reply, std::string_view key, const std::string& prefix,

@@ -42,7 +42,8 @@ void refuse_if_all_lost(std::span<const Collected> collected, const std::string&
       fmt::format("every rollout of {} failed in the infrastructure; the first: {} ({})", what,
                   first.fault == FaultReason::kNone ? to_string(first.end) : to_string(first.fault),
                   first.fault_detail),
-      "check that the tool servers and the grader answer, then start again: a training run resumes",
+      "mend what it names, or wait until its server answers again, then start again: a training "
+      "run resumes",
       ExitCode::kNoEndpoint);
 }
 

@@ -23,7 +23,8 @@ std::pair<std::int64_t, bool> place_of(const Assignment& a) {
 
 }  // namespace
 
-void Collector::recover(const JournalReader& reader, std::int64_t first_row, std::int64_t end_row) {
+std::size_t Collector::recover(const JournalReader& reader, std::int64_t first_row,
+                               std::int64_t end_row) {
   std::set<std::int64_t> used;
   for (const UpdateUse& use : reader.uses()) used.insert(use.row);
   first_open_row_ = first_row;
@@ -33,6 +34,7 @@ void Collector::recover(const JournalReader& reader, std::int64_t first_row, std
     const Key key{t.assignment.group, t.assignment.member};
     recovered_.insert_or_assign(key, Collected{row, std::move(t), true});
   }
+  return recovered_.size();
 }
 
 std::vector<Collected> Collector::collect(std::span<const Assignment> assignments,

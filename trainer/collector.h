@@ -32,8 +32,8 @@ class Collector {
 
   // Offers rows [first_row, end_row) of a journal left by an earlier life of this run, but for
   // faults that no update rests on: the cause may be gone. To be called before the uses are
-  // truncated.
-  void recover(const JournalReader&, std::int64_t first_row, std::int64_t end_row);
+  // truncated. Returns how many it offers.
+  std::size_t recover(const JournalReader&, std::int64_t first_row, std::int64_t end_row);
 
   // Runs every assignment and returns the results in the order given, whatever the order of
   // arrival. `arrived` is called with each, in that order; `waiting` several times a second: when

@@ -97,8 +97,10 @@ class TrainingLoop {
       pool_.restore(std::stoll(state.sampler));
     }
     const fs::path config = setup_.run_dir / "config.yaml";
+    result_ = read_result(setup_.run_dir).value_or(RunResult{});
+    const bool finished = result_.status == RunStatus::kDone;
     const bool other_updates =
-        check_resume({config, journal_file(), newest, state.journal_rows}, about);
+        check_resume({config, journal_file(), newest, state.journal_rows, finished}, about);
     const bool journalled = fs::exists(journal_file());
     journal_ = std::make_unique<Journal>(journal_file(), about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
@@ -108,16 +110,15 @@ class TrainingLoop {
       // rollouts are not of this policy.
       const std::int64_t end =
           other_updates ? end_of_step(reader, state.journal_rows, step_) : journal_->rows();
-      collector_->recover(reader, state.journal_rows, end);
+      const std::size_t recovered = collector_->recover(reader, state.journal_rows, end);
       journal_->truncate(end, step_);
       log_info(
           fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
                       "will not be sampled again",
-                      setup_.run.name, step_, journal_->rows() - state.journal_rows));
+                      setup_.run.name, step_, recovered));
     }
     write_durably(config, setup_.effective_config);  // last: the next start compares with it
     metrics_ = std::make_unique<MetricsLog>(setup_.run_dir, step_);
-    result_ = read_result(setup_.run_dir).value_or(RunResult{});
     if (step_ == 0) result_ = RunResult{};
     result_.status = RunStatus::kRunning;
     write_result(setup_.run_dir, result_);
@@ -242,8 +243,7 @@ class TrainingLoop {
     journal_->commit();
     result_.status = RunStatus::kStopped;
     result_.exit_code = static_cast<int>(ExitCode::kStopped);
-    result_.message =
-        fmt::format("stopped on request at step {}; start the run again to go on", step_);
+    result_.message = fmt::format("stopped at step {}; start the run again to go on", step_);
     conclude();
     return result_;
   }

@@ -195,7 +195,7 @@ class BadInput(Case):
             with self.subTest(name):
                 self.endpoints = self.serve(reply)
                 run = self.make_run(name)
-                self.assert_refused(run, NO_ENDPOINT, "grader")
+                self.assert_refused(run, NO_ENDPOINT, "tool find_customer at http://", reply[1].decode(), "start again")
                 self.assertEqual(run.result()["status"], "failed")
                 self.assertEqual(run.result()["exit_code"], NO_ENDPOINT)
                 self.assertEqual(run.metrics(), [], "a step was taken")

@@ -36,6 +36,10 @@ def ranks(run_file):
     return found
 
 
+def mpirun(run_file):
+    return next(pid for pid in of_run(run_file) if b"mpirun" in _read(pid, "cmdline").split(b"\0")[0])
+
+
 def shared_files(run_file):
     """Files under /dev/shm that the run has mapped."""
     files = set()

@@ -148,6 +148,14 @@ class Resume(Case):
         self.assertEqual(code, 0, errors)
         self.assertEqual(run.digests(STEPS), self.undisturbed_digests(STEPS))
 
+    def test_a_finished_run_goes_on_with_other_limits(self):
+        valid = self.folder / "data" / "valid.jsonl"
+        run = self.make_run("wider", run={"steps": 1}, data={"valid": str(valid)})
+        self.assertEqual(run.train()[0], 0)  # rollouts of its last evaluation lie behind the checkpoint
+        code, errors = run.train("--set", "run.steps=2", "--set", "batch.group_size=5")
+        self.assertEqual(code, 0, errors)
+        self.assertIn("batch.group_size: 4 -> 5", errors)
+
     def test_evaluations_do_not_shift_what_follows(self):
         valid = self.folder / "data" / "valid.jsonl"
         settings = {"run": {"steps": 4}, "checkpoint": {"every": 2}, "eval": {"every": 2}, "data": {"valid": str(valid)}}

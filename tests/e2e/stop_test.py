@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that is asked to stop, or whose parts die, ends in order or goes on."""
 
+import os
 import signal
 import time
 import unittest
@@ -52,6 +53,26 @@ class Stop(Case):
         process.communicate(timeout=20)
         self.endpoints.release()
         self.assert_nothing_left(run)
+
+
+    def test_a_killed_mpirun_leaves_a_resumable_run(self):
+        run = self.make_run("launcherless", cluster={"workers": 2})
+        self.endpoints.hold_from(16 + 8)
+        process = run.start()
+        self.endpoints.wait_until_held()
+        os.kill(processes.mpirun(run.file), signal.SIGKILL)
+        code, errors = run.finish(process, seconds=20)
+        self.assertEqual(code, 3, errors)
+        self.assertIn("mpirun was killed", errors)
+        self.assertEqual((run.result()["status"], run.result()["exit_code"]), ("failed", 3))
+        for file in [file for file in run.shared_files if file.name.startswith("vader_segment.")]:
+            file.unlink(missing_ok=True)  # Open MPI's own, which only mpirun removes
+            run.shared_files.remove(file)
+        self.assert_nothing_left(run)
+        self.endpoints.release()
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(run.digests(3), self.undisturbed_digests())
 
 
 class WorkerDeath(Case):

@@ -57,6 +57,7 @@ TEST(GradeReply, TakesNoGuessForAScore) {
                           R"({"score":Infinity})",
                           R"({"score":1e400})",
                           R"({"score":-1e400})",
+                          R"({"score":1e39})",
                           R"({"score":1,"score":1})",
                           R"({"score":0,"x":{},"score":1})",
                           R"({"reward":1,"reward":0})",

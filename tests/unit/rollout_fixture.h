@@ -5,6 +5,7 @@
 
 #include <asio/io_context.hpp>
 #include <functional>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -45,6 +46,28 @@ std::string call_text(const std::string& name, const std::string& arguments);
 LoopbackReply tool_output(const LoopbackRequest& request, const nlohmann::json& output);
 LoopbackReply answer(int status, const std::string& body = "{}");
 
+// A handler that a test may change while the server, on threads of its own, still answers with it.
+class ChangeableHandler {
+ public:
+  explicit ChangeableHandler(LoopbackServer::Handler handler) : handler_(std::move(handler)) {}
+
+  ChangeableHandler& operator=(LoopbackServer::Handler handler) {
+    const std::lock_guard lock(mutex_);
+    handler_ = std::move(handler);
+    return *this;
+  }
+  LoopbackReply operator()(const LoopbackRequest& request) const {
+    std::unique_lock lock(mutex_);
+    const LoopbackServer::Handler handler = handler_;
+    lock.unlock();
+    return handler(request);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  LoopbackServer::Handler handler_;
+};
+
 // One task, a tool server and a grader on this machine, and a policy that follows a script.
 class RolloutTest : public testing::Test {
  protected:
@@ -57,7 +80,7 @@ class RolloutTest : public testing::Test {
   Tokenizer tokenizer;
   std::unique_ptr<ChatFormat> format;
   ScriptedPolicy policy;
-  LoopbackServer::Handler tool, grader;  // what the server does
+  ChangeableHandler tool, grader;  // what the server does
   LoopbackServer server;
   asio::io_context loop;
   HttpClient client{loop.get_executor()};
