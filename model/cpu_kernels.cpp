@@ -79,24 +79,48 @@ inline PanelRow panel_row(const BFloat16Pair* panel, std::int64_t k) {
   return {__builtin_bit_cast(Vec, pairs << 16), __builtin_bit_cast(Vec, pairs & 0xffff0000U)};
 }
 
+// The rounding error of a sum grows with the additions that a term goes through: this many terms
+// are summed by themselves before they join the total.
+constexpr std::int64_t kSummedInputs = 64;
+
+template <int kRows>
+struct Sums {
+  Vec columns[kRows][2] = {};
+};
+
+// Adds x[r, k] * w[k] for the inputs [begin, end).
 template <int kRows, class Weight>
-void linear_block(const float* x, std::int64_t ldx, const Weight* panel, std::int64_t in,
-                  const float* bias, float* y, std::int64_t ldy, std::int64_t columns) {
-  Vec sum[kRows][2] = {};
-  for (std::int64_t k = 0; k < in; ++k) {
+inline void add_inputs(const float* x, std::int64_t ldx, const Weight* panel, std::int64_t begin,
+                       std::int64_t end, Sums<kRows>& total) {
+  Sums<kRows> sum;
+  for (std::int64_t k = begin; k < end; ++k) {
     const PanelRow w = panel_row(panel, k);
     for (int r = 0; r < kRows; ++r) {
       const float a = x[r * ldx + k];
-      sum[r][0] += a * w.left;
-      sum[r][1] += a * w.right;
+      sum.columns[r][0] += a * w.left;
+      sum.columns[r][1] += a * w.right;
     }
   }
+  for (int r = 0; r < kRows; ++r) {
+    total.columns[r][0] += sum.columns[r][0];
+    total.columns[r][1] += sum.columns[r][1];
+  }
+}
+
+// Not inlined: blocks of different sizes in one function would spill each other's registers.
+template <int kRows, class Weight>
+__attribute__((noinline)) void linear_block(const float* x, std::int64_t ldx, const Weight* panel,
+                                            std::int64_t in, const float* bias, float* y,
+                                            std::int64_t ldy, std::int64_t columns) {
+  Sums<kRows> total;
+  for (std::int64_t k = 0; k < in; k += kSummedInputs)
+    add_inputs(x, ldx, panel, k, in - k < kSummedInputs ? in : k + kSummedInputs, total);
   for (int r = 0; r < kRows; ++r) {
     for (int half = 0; half < 2; ++half) {
       const std::int64_t left = columns - half * kLanes;
       const std::int64_t count = left < 0 ? 0 : left > kLanes ? kLanes : left;
       float* to = y + r * ldy + half * kLanes;
-      Vec v = sum[r][half];
+      Vec v = total.columns[r][half];
       if (bias != nullptr && count > 0) v += load_partial(bias + half * kLanes, count);
       if (count == kLanes) {
         store(to, v);

@@ -73,7 +73,8 @@ inline constexpr std::int64_t kPanelRow<BFloat16Pair> = kPanelWidth / 2;
 struct CpuKernels {
   const char* isa;
 
-  // y[r, o] = bias[o] + sum over k ascending of x[r, k] * w[o, k], for the output columns of panels
+  // y[r, o] = bias[o] + sum over k of x[r, k] * w[o, k], in blocks of 64 inputs that are summed by
+  // themselves and added up in order of k, for the output columns of panels
   // [first_panel, last_panel). `packed` as pack_weights() makes it; bias may be null.
   void (*linear)(const float* x, std::int64_t ldx, std::int64_t rows, const float* packed,
                  std::int64_t in, std::int64_t out, std::int64_t first_panel,

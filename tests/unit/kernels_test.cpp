@@ -37,8 +37,28 @@ TEST(LinearKernel, MatchesADoubleReferenceForOddSizes) {
   }
 }
 
+// 1 + 4095 * 2^-25: next to the 1 each small term is below half a unit in the last place, so a
+// single accumulator would lose them all, an error of 1.2e-4. Only those of its block may go.
+TEST(LinearKernel, KeepsSmallTermsBesideALargeOne) {
+  const std::int64_t in = 4096;
+  std::vector<float> x(in, 1.0F), w(in, 0x1p-25F);
+  w[0] = 1;
+  std::vector<float> packed(in * kPanelWidth);
+  std::vector<BFloat16Pair> halves(in * kPanelWidth / 2);
+  pack_weights(w.data(), 1, in, packed.data());
+  pack_weights(w.data(), 1, in, halves.data());
+  for (const char* isa : {"generic", "avx2", "avx512"}) {
+    const CpuKernels* kernels = cpu_kernels(isa);
+    if (kernels == nullptr) continue;
+    float y[2];
+    kernels->linear(x.data(), in, 1, packed.data(), in, 1, 0, 1, nullptr, &y[0], 1);
+    kernels->linear_bfloat16(x.data(), in, 1, halves.data(), in, 1, 0, 1, nullptr, &y[1], 1);
+    for (const float sum : y) EXPECT_NEAR(sum, 1 + 4095 * 0x1p-25, 64 * 0x1p-25) << isa;
+  }
+}
+
 TEST(LinearKernel, GivesARowTheSameBitsInAnyBatch) {
-  const std::int64_t rows = 200, in = 96, out = 130;
+  const std::int64_t rows = 200, in = 150, out = 130;
   const auto x = random_values(rows * in, 4), w = random_values(out * in, 5);
   std::vector<float> packed(static_cast<std::size_t>(panel_count(out) * in * kPanelWidth));
   pack_weights(w.data(), out, in, packed.data());
