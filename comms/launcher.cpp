@@ -10,8 +10,10 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 #include <utility>
 
 #include "comms/lifeline.h"
@@ -38,6 +40,16 @@ bool may_read_other_processes() {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+// Names of the environment variables that are meant for this program.
+std::vector<std::string> rollcall_variables() {
+  std::vector<std::string> names;
+  for (char** entry = ::environ; *entry != nullptr; ++entry) {
+    const std::string_view name = std::string_view(*entry).substr(0, std::strcspn(*entry, "="));
+    if (name.starts_with("ROLLCALL_") && name != kLifelineVariable) names.emplace_back(name);
+  }
+  return names;
+}
+
 }  // namespace
 
 bool is_set(const char* variable) { return std::getenv(variable) != nullptr; }
@@ -49,6 +61,7 @@ LaunchSite inspect_launch_site() {
   site.root = ::geteuid() == 0;
   site.single_host = std::none_of(kSeveralHosts.begin(), kSeveralHosts.end(), is_set);
   site.shared_memory_copies = may_read_other_processes();
+  if (!site.single_host) site.variables = rollcall_variables();
   return site;
 }
 
@@ -67,6 +80,7 @@ std::vector<std::string> mpirun_command(const LaunchSite& site, int ranks,
   command.insert(command.end(), {"--mca", "pml", "ob1"});
   if (site.single_host) set("btl", "self,vader");
   if (!site.single_host) command.insert(command.end(), {"-x", kLifelineVariable});
+  for (const std::string& name : site.variables) command.insert(command.end(), {"-x", name});
   if (!site.shared_memory_copies) set("btl_vader_single_copy_mechanism", "none");
   command.insert(command.end(), {"-n", std::to_string(ranks), program});
   command.insert(command.end(), arguments.begin(), arguments.end());

@@ -9,9 +9,10 @@ namespace rollcall {
 
 // What decides the flags of mpirun.
 struct LaunchSite {
-  bool root = false;                 // mpirun refuses to run as root unless told
-  bool single_host = true;           // no allocation or host file names other hosts
-  bool shared_memory_copies = true;  // a process may read another's memory (CMA)
+  bool root = false;                        // mpirun refuses to run as root unless told
+  bool single_host = true;                  // no allocation or host file names other hosts
+  bool shared_memory_copies = true;         // a process may read another's memory (CMA)
+  std::vector<std::string> variables = {};  // of the environment, to be taken to other hosts
 };
 
 // Looks at this process, its environment and the kernel.

@@ -2,8 +2,11 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstdlib>
+#include <string>
 #include <string_view>
 
+#include "comms/error.h"
 #include "model/cpu_kernels.h"
 
 namespace rollcall {
@@ -89,10 +92,23 @@ void unpack_panels(const Weight* packed, std::int64_t in, std::int64_t first, st
   }
 }
 
+constexpr char kKernelsVariable[] = "ROLLCALL_KERNELS";
+
+const CpuKernels& chosen_kernels() {
+  const char* asked = std::getenv(kKernelsVariable);
+  if (asked == nullptr || *asked == '\0')
+    return has_avx512() ? kKernels_avx512 : has_avx2() ? kKernels_avx2 : kKernels_generic;
+  if (const CpuKernels* kernels = cpu_kernels(asked)) return *kernels;
+  throw input_error(
+      std::string(kKernelsVariable) + " asks for '" + asked + "', and this CPU has no such kernels",
+      "unset it, or set it to avx512, avx2 or generic, as the CPU allows");
+}
+
 }  // namespace
 
 const CpuKernels& cpu_kernels() {
-  return has_avx512() ? kKernels_avx512 : has_avx2() ? kKernels_avx2 : kKernels_generic;
+  static const CpuKernels& kernels = chosen_kernels();
+  return kernels;
 }
 
 const CpuKernels* cpu_kernels(const char* isa) {

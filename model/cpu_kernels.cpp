@@ -1,69 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compiled once per instruction set with ROLLCALL_ISA and ROLLCALL_LINEAR_ROWS set
-// (CMakeLists.txt). No standard library templates here: an inline copy of one, compiled for
-// AVX-512, could be linked into code that runs on a CPU without it.
+// Compiled once per instruction set with ROLLCALL_ISA set (CMakeLists.txt). No standard library
+// templates here: an inline copy of one, compiled for AVX-512, could be linked into code that runs
+// on a CPU without it.
 #include "model/cpu_kernels.h"
 
 #include <math.h>
 
+#include "model/cpu_vector.h"
+
 namespace rollcall {
 namespace {
-
-typedef float Vec __attribute__((vector_size(64)));
-typedef float VecUnaligned __attribute__((vector_size(64), aligned(4)));
-typedef std::int32_t IntVec __attribute__((vector_size(64)));
-typedef std::uint32_t PairVec __attribute__((vector_size(64)));
-typedef std::uint32_t PairVecUnaligned __attribute__((vector_size(64), aligned(4)));
-constexpr std::int64_t kLanes = 16;
-
-inline Vec load(const float* p) { return *reinterpret_cast<const VecUnaligned*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<VecUnaligned*>(p) = v; }
-inline Vec splat(float x) { return x - Vec{}; }
-
-inline Vec load_partial(const float* p, std::int64_t n) {
-  Vec v{};
-  for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
-  return v;
-}
-
-inline void store_partial(float* p, Vec v, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
-}
-
-inline float horizontal_sum(Vec v) {
-  float half[8];
-  for (int i = 0; i < 8; ++i) half[i] = v[i] + v[i + 8];
-  return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
-}
-
-inline float horizontal_max(Vec v) {
-  float m = v[0];
-  for (int i = 1; i < kLanes; ++i) m = v[i] > m ? v[i] : m;
-  return m;
-}
-
-inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
-
-// e^x by range reduction to [-ln2/2, ln2/2] and a degree-6 polynomial (Cephes expf); inputs below
-// -87 give 0 to within 1e-38, which softmax and silu cannot tell apart.
-inline Vec exp(Vec x) {
-  const Vec low = splat(-87.0f), high = splat(88.0f);
-  x = x < low ? low : x;
-  x = x > high ? high : x;
-  const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec n = (x * 1.44269504088896341f + magic) - magic;
-  Vec r = x - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  Vec p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const IntVec power = (__builtin_convertvector(n, IntVec) + 127) << 23;
-  return p * __builtin_bit_cast(Vec, power);
-}
 
 // The weights of one input for the columns of a panel.
 struct PanelRow {
@@ -75,8 +21,14 @@ inline PanelRow panel_row(const float* panel, std::int64_t k) {
 }
 
 inline PanelRow panel_row(const BFloat16Pair* panel, std::int64_t k) {
-  const PairVec pairs = *reinterpret_cast<const PairVecUnaligned*>(panel + k * kLanes);
-  return {__builtin_bit_cast(Vec, pairs << 16), __builtin_bit_cast(Vec, pairs & 0xffff0000U)};
+  PanelRow row;
+  for (int i = 0; i < kParts; ++i) {
+    const PairRegister pairs =
+        *reinterpret_cast<const PairRegisterUnaligned*>(panel + k * kLanes + i * kPartLanes);
+    row.left.part[i] = __builtin_bit_cast(Register, pairs << 16);
+    row.right.part[i] = __builtin_bit_cast(Register, pairs & 0xffff0000U);
+  }
+  return row;
 }
 
 // The rounding error of a sum grows with the additions that a term goes through: this many terms
@@ -87,6 +39,17 @@ template <int kRows>
 struct Sums {
   Vec columns[kRows][2] = {};
 };
+
+// Rows that share a load of weights: as many as registers allow for their sums. A bfloat16 row of a
+// panel takes registers of its own, a float32 one can be an operand in memory.
+template <class Weight>
+constexpr int kLinearRows = kRegisterBytes == 64   ? 12
+                            : kRegisterBytes == 32 ? 3
+                                                   : 1;
+template <>
+constexpr int kLinearRows<BFloat16Pair> = kRegisterBytes == 64   ? 12
+                                          : kRegisterBytes == 32 ? 2
+                                                                 : 1;
 
 // Adds x[r, k] * w[k] for the inputs [begin, end).
 template <int kRows, class Weight>
@@ -155,9 +118,9 @@ void linear(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* p
     for (std::int64_t p = first_panel; p < last_panel; ++p) {
       const std::int64_t column = p * kPanelWidth;
       const std::int64_t columns = out - column < kPanelWidth ? out - column : kPanelWidth;
-      linear_rows<ROLLCALL_LINEAR_ROWS>(
-          x + r * ldx, ldx, count, packed + p * kPanelRow<Weight> * in, in,
-          bias == nullptr ? nullptr : bias + column, y + r * ldy + column, ldy, columns);
+      linear_rows<kLinearRows<Weight>>(x + r * ldx, ldx, count, packed + p * kPanelRow<Weight> * in,
+                                       in, bias == nullptr ? nullptr : bias + column,
+                                       y + r * ldy + column, ldy, columns);
     }
   }
 }
@@ -203,17 +166,11 @@ void silu_mul(const float* gate, const float* up, std::int64_t n, float* y) {
                 left);
 }
 
-inline IntVec lane_numbers() {
-  return IntVec{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-}
-
 constexpr float kMinusInfinity = -__builtin_inff();
 
-// All ones in the lanes of a block whose positions are in [first, length).
-inline IntVec visible_lanes(std::int64_t block, std::int64_t first, std::int64_t length) {
-  const IntVec position = lane_numbers() + static_cast<std::int32_t>(block * kKeyBlock);
-  return (position >= IntVec{} + static_cast<std::int32_t>(first)) &
-         (position < IntVec{} + static_cast<std::int32_t>(length));
+// The lanes of a block whose positions are in [first, length).
+inline Mask visible_lanes(std::int64_t block, std::int64_t first, std::int64_t length) {
+  return lanes_between(first - block * kKeyBlock, length - block * kKeyBlock);
 }
 
 // Positions of a view in the scores of one head: whole blocks, those that a window hides left out.
@@ -236,9 +193,9 @@ void score_stretch(const float* query, const KeyValueView& view, std::int64_t kv
       const Vec k = load(keys + i * kKeyBlock);
       for (int h = 0; h < kGroup; ++h) sum[h] += query[h * shape.head_dim + i] * k;
     }
-    const IntVec visible = visible_lanes(b, view.first, view.length);
+    const Mask visible = visible_lanes(b, view.first, view.length);
     for (int h = 0; h < kGroup; ++h) {
-      const Vec s = visible ? sum[h] * shape.scale : splat(kMinusInfinity);
+      const Vec s = select(visible, sum[h] * shape.scale, splat(kMinusInfinity));
       highest[h] = max(highest[h], s);
       store(scores + h * stride, s);
     }
@@ -279,7 +236,7 @@ void attend_heads(const AttentionRow& row, std::int64_t first_head, const Attent
     Vec total{};
     for (std::int64_t i = 0; i < stride; i += kLanes) {
       const Vec s = load(scores + h * stride + i);
-      const Vec e = s > splat(kMinusInfinity) ? exp(s - top) : Vec{};
+      const Vec e = select(s > splat(kMinusInfinity), exp(s - top), Vec{});
       total += e;
       store(scores + h * stride + i, e);
     }
@@ -331,12 +288,12 @@ void gradient_scores(const AttentionGradientRow& row, std::int64_t head, std::in
       score += query[i] * load(row.keys + offset + i * kKeyBlock);
       gain += dout[i] * (load(row.values + offset + i * kKeyBlock) - out[i]);
     }
-    const IntVec visible = visible_lanes(b, row.first, row.length);
+    const Mask visible = visible_lanes(b, row.first, row.length);
     const Vec all = exp(score * shape.scale - row.lse[head]);
-    const Vec probability = visible ? all : Vec{};
+    const Vec probability = select(visible, all, Vec{});
     const Vec gradient = probability * gain * shape.scale;
     store(p + b * kKeyBlock, probability);
-    store(ds + b * kKeyBlock, visible ? gradient : Vec{});
+    store(ds + b * kKeyBlock, select(visible, gradient, Vec{}));
   }
 }
 
@@ -390,7 +347,7 @@ float logsumexp(const float* logits, std::int64_t n) {
   Vec total{};
   for (std::int64_t i = 0; i < whole; i += kLanes) total += exp(load(logits + i) - top);
   const Vec tail = exp(load_partial(logits + whole, n - whole) - top);
-  for (std::int64_t i = 0; i < n - whole; ++i) total[i] += tail[i];
+  total += select(lanes_between(0, n - whole), tail, Vec{});
   return top + logf(horizontal_sum(total));
 }
 

@@ -69,7 +69,8 @@ inline constexpr std::int64_t kPanelRow<BFloat16Pair> = kPanelWidth / 2;
 // float32 kernels of one instruction set. Every output row depends on its own input row alone, with
 // a fixed order of additions: results do not change with the number of rows, their place, or how
 // rows are spread over calls and threads. That is what makes sampling batch-invariant, and the
-// learner's forward bit-equal to the sampler's. Single-threaded; callers split rows or panels.
+// learner's forward bit-equal to the sampler's. avx2 and avx512 give the same bits, for both round
+// a product and its sum once; generic does not. Single-threaded; callers split rows or panels.
 struct CpuKernels {
   const char* isa;
 
@@ -116,7 +117,8 @@ struct CpuKernels {
   void (*softmax)(const float* logits, std::int64_t n, float lse, float* p);
 };
 
-// The kernels of the best instruction set this CPU has.
+// The kernels of the best instruction set this CPU has, or of the one that the environment's
+// ROLLCALL_KERNELS names; throws Error if the CPU lacks that.
 const CpuKernels& cpu_kernels();
 // Those of "avx512", "avx2" or "generic"; null if this CPU lacks the instructions.
 const CpuKernels* cpu_kernels(const char* isa);

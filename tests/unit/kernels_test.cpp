@@ -190,6 +190,46 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
   }
 }
 
+// What a forward pass computes, one kernel after another.
+std::vector<float> forward_values(const CpuKernels& kernels) {
+  const std::int64_t rows = 13, in = 150, out = 70;
+  const auto x = random_values(rows * in, 1), w = random_values(out * in, 2);
+  std::vector<float> packed(panel_count(out) * in * kPanelWidth);
+  std::vector<BFloat16Pair> halves(packed.size() / 2);
+  pack_weights(w.data(), out, in, packed.data());
+  pack_weights(w.data(), out, in, halves.data());
+  std::vector<float> all(6 * rows * out + rows);
+  float* y = all.data();
+  auto next = [&, at = std::int64_t{0}]() mutable { return y + rows * out * at++; };
+  kernels.linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), w.data(), next(),
+                 out);
+  kernels.linear_bfloat16(x.data(), in, rows, halves.data(), in, out, 0, panel_count(out), nullptr,
+                          next(), out);
+  kernels.rms_norm(y, w.data(), rows, out, 1e-6F, next(), nullptr);
+  kernels.silu_mul(y, x.data(), rows * out, next());
+  const float lse = kernels.logsumexp(y, rows * out);
+  kernels.softmax(y, rows * out, lse, next());
+  const AttentionShape shape{6, 2, 20, 0.3F};
+  const Blocked prefix(shape, 21, 10), own(shape, 18, 20);
+  std::vector<float> scratch(3 * 64);
+  const AttentionRow task{x.data(),
+                          next(),
+                          &all[6 * rows * out],
+                          {prefix.keys.data(), prefix.values.data(), 21, 5},
+                          {own.keys.data(), own.values.data(), 18}};
+  kernels.attention(&task, 1, shape, scratch.data());
+  all.push_back(lse);
+  return all;
+}
+
+// So workers on different CPUs sample the same tokens.
+TEST(Kernels, GiveTheSameBitsForEachInstructionSetWithFusedAdditions) {
+  const CpuKernels *avx2 = cpu_kernels("avx2"), *avx512 = cpu_kernels("avx512");
+  if (avx512 == nullptr) GTEST_SKIP() << "this CPU has one of them at most";
+  EXPECT_EQ(forward_values(*avx2), forward_values(*avx512));
+  EXPECT_NE(forward_values(*cpu_kernels("generic")), forward_values(*avx512));
+}
+
 TEST(Window, BeginsSoManyPositionsBackTheQuerysOwnIncluded) {
   EXPECT_EQ(window_start(9, 0), 0);
   EXPECT_EQ(window_start(9, 1), 9);

@@ -45,6 +45,16 @@ TEST(Launcher, TellsOtherHostsWhereTheLifelineIs) {
   EXPECT_THAT(command({.single_host = false}), HasSubstr("|-x|ROLLCALL_LIFELINE|"));
 }
 
+TEST(Launcher, TakesItsOwnVariablesToOtherHosts) {
+  ::setenv("SLURM_JOB_ID", "7", 1);
+  ::setenv("ROLLCALL_KERNELS", "avx2", 1);
+  const std::string on_several = command(inspect_launch_site());
+  ::unsetenv("SLURM_JOB_ID");
+  EXPECT_THAT(on_several, HasSubstr("|-x|ROLLCALL_KERNELS|"));
+  EXPECT_THAT(command(inspect_launch_site()), Not(HasSubstr("ROLLCALL_KERNELS")));
+  ::unsetenv("ROLLCALL_KERNELS");
+}
+
 TEST(Launcher, AvoidsCopiesThatTheKernelForbids) {
   EXPECT_THAT(command({.shared_memory_copies = false}),
               HasSubstr("--mca|btl_vader_single_copy_mechanism|none|"));
