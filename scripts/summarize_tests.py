@@ -1,12 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Prints a table of ctest's JUnit files, one line a kind (the name up to its first dot), and the names of what failed or was skipped.
-
-A test that stands in several files counts as in the last of them. With --unloaded: only the names of tests whose program
-the system's loader could not start, as a pattern for ctest -R.
-"""
+"""Prints a table of ctest's JUnit file, one line a kind (the name up to its first dot), and the names of what failed or was skipped."""
 import collections
-import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -21,23 +16,11 @@ def state_of(case):
     return "passed" if case.get("status") == "run" else "failed"
 
 
-def unloaded(case):
-    """Out of memory in the loader: the test has said nothing yet. A library that is missing is another matter."""
-    return state_of(case) == "failed" and re.search(
-        r"error while loading shared libraries: .*Cannot allocate memory", case.findtext("system-out", ""))
-
-
 def main():
-    files = [name for name in sys.argv[1:] if name != "--unloaded"]
     try:
-        cases = {case.get("name"): case for name in files for case in ElementTree.parse(name).getroot().iter("testcase")}
+        cases = list(ElementTree.parse(sys.argv[1]).getroot().iter("testcase"))
     except (OSError, ElementTree.ParseError) as error:
         sys.exit(f"no test results: {error}")
-    if "--unloaded" in sys.argv:
-        names = "|".join(re.escape(name) for name, case in cases.items() if unloaded(case))
-        print(f"^({names})$" if names else "")
-        return 0
-    cases = cases.values()
     counts = collections.defaultdict(collections.Counter)
     seconds = collections.Counter()
     named = {state: [] for state in STATES}
