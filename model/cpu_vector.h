@@ -64,11 +64,11 @@ ROLLCALL_INLINE Vec splat(float x) {
   return by_part<Vec>([x](Register zero) { return x - zero; }, Vec{});
 }
 
-#define ROLLCALL_VEC_OPERATOR(op)                                               \
-  ROLLCALL_INLINE Vec operator op(Vec a, Vec b) {                               \
-    return by_part<Vec>([](Register x, Register y) { return x op y; }, a, b);   \
-  }                                                                             \
-  ROLLCALL_INLINE Vec operator op(float a, Vec b) { return splat(a) op b; }     \
+#define ROLLCALL_VEC_OPERATOR(op)                                             \
+  ROLLCALL_INLINE Vec operator op(Vec a, Vec b) {                             \
+    return by_part<Vec>([](Register x, Register y) { return x op y; }, a, b); \
+  }                                                                           \
+  ROLLCALL_INLINE Vec operator op(float a, Vec b) { return splat(a) op b; }   \
   ROLLCALL_INLINE Vec operator op(Vec a, float b) { return a op splat(b); }
 ROLLCALL_VEC_OPERATOR(+)
 ROLLCALL_VEC_OPERATOR(-)

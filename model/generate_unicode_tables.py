@@ -45,8 +45,9 @@ def main():
     print("// Made by generate_unicode_tables.py; do not edit.")
     print("// clang-format off")
     print('#include "model/unicode_tables.h"\n\nnamespace rollcall {\nnamespace {\n')
-    tables = {"kLetter": classes["L"], "kNumber": classes["N"], "kDigitsNumber": classes["Digits"], "kWhiteSpace": classes["s"],
-              "kWord": word, "kNfcNonStarter": points(source["nfc_nonstarters"])}
+    tables = {"kLetter": classes["L"], "kUpperCase": classes["Lu"] | classes["Lt"], "kLowerCase": classes["Ll"], "kMark": classes["M"],
+              "kNumber": classes["N"], "kDigitsNumber": classes["Digits"], "kWhiteSpace": classes["s"], "kWord": word,
+              "kNfcNonStarter": points(source["nfc_nonstarters"])}
     print("\n".join(table(f"{name}Ranges", members) for name, members in tables.items()))
     print("}  // namespace\n")
     print("std::span<const CodePointRange> ranges_of(UnicodeClass name) {\n  switch (name) {")

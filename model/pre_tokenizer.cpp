@@ -12,6 +12,9 @@ constexpr std::string_view kLlama3Regex =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kGpt2Regex =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+// Mistral's, of the tokenizers called Tekken.
+constexpr std::string_view kTekkenRegex =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 enum class Kind : std::uint8_t { kEnd, kLetter, kNumber, kSpace, kOther };
 
@@ -107,6 +110,12 @@ std::size_t numbers_end(std::string_view text, std::size_t position, int at_most
   return position;
 }
 
+// \s*[\r\n]+|\s+(?!\S)|\s+
+std::size_t white_space_end(std::string_view text, std::size_t begin) {
+  const std::size_t line_breaks = line_breaks_end(text, begin);
+  return line_breaks != begin ? line_breaks : spaces_end(text, begin);
+}
+
 // The alternatives of the Qwen and Llama-3 expressions, in order.
 std::size_t cl100k_word_end(std::string_view text, std::size_t begin, int digits) {
   const std::size_t contraction = contraction_end(text, begin, true);
@@ -121,8 +130,71 @@ std::size_t cl100k_word_end(std::string_view text, std::size_t begin, int digits
   if (first.kind == Kind::kOther || (first.value == ' ' && second.kind == Kind::kOther)) {
     return newlines_end(text, run_end(text, first.end, Kind::kOther));
   }
-  const std::size_t line_breaks = line_breaks_end(text, begin);
-  return line_breaks != begin ? line_breaks : spaces_end(text, begin);
+  return white_space_end(text, begin);
+}
+
+// How Tekken's expression sees letters and marks.
+enum class Case : std::uint8_t { kNone, kUpper, kLower, kEither };
+
+Case case_of(const Char& c) {
+  if (c.kind != Kind::kLetter && c.kind != Kind::kOther) return Case::kNone;
+  if (c.value < 0x80) {
+    if (c.kind == Kind::kOther) return Case::kNone;
+    return c.value <= 'Z' ? Case::kUpper : Case::kLower;
+  }
+  if (c.kind == Kind::kOther)
+    return is_in(UnicodeClass::kMark, c.value) ? Case::kEither : Case::kNone;
+  if (is_in(UnicodeClass::kLowerCase, c.value)) return Case::kLower;
+  return is_in(UnicodeClass::kUpperCase, c.value) ? Case::kUpper : Case::kEither;
+}
+
+// The characters from `begin` on that are `one` or either; `last_either` is the end of the last
+// that is.
+struct CaseRun {
+  std::size_t end, last_either;
+};
+
+CaseRun case_run(std::string_view text, std::size_t begin, Case one) {
+  CaseRun run{begin, begin};
+  for (Char c = char_at(text, begin);; c = char_at(text, run.end)) {
+    const Case cased = case_of(c);
+    if (cased != one && cased != Case::kEither) return run;
+    run.end = c.end;
+    if (cased == Case::kEither) run.last_either = run.end;
+  }
+}
+
+// UPPER* LOWER+: backs off to the last upper one that may be a lower one. `begin`: no match.
+std::size_t lower_word_end(std::string_view text, std::size_t begin) {
+  const CaseRun upper = case_run(text, begin, Case::kUpper);
+  const std::size_t end = case_run(text, upper.end, Case::kLower).end;
+  return end != upper.end ? end : upper.last_either;
+}
+
+// UPPER+ LOWER* where UPPER* LOWER+ does not match.
+std::size_t upper_word_end(std::string_view text, std::size_t begin) {
+  return case_run(text, begin, Case::kUpper).end;
+}
+
+std::size_t tekken_word_end(std::string_view text, std::size_t begin) {
+  const Char first = char_at(text, begin);
+  const bool leads =
+      first.kind != Kind::kLetter && first.kind != Kind::kNumber && !is_newline(first);
+  for (const auto word_end : {lower_word_end, upper_word_end}) {
+    for (const std::size_t start : {leads ? first.end : begin, begin}) {
+      const std::size_t end = word_end(text, start);
+      if (end != start) return end;
+    }
+  }
+  if (first.kind == Kind::kNumber) return first.end;
+  const Char second = char_at(text, first.end);
+  if (first.kind == Kind::kOther || (first.value == ' ' && second.kind == Kind::kOther)) {
+    std::size_t end = run_end(text, first.end, Kind::kOther);
+    for (Char c = char_at(text, end); is_newline(c) || c.value == '/'; c = char_at(text, end))
+      end = c.end;
+    return end;
+  }
+  return white_space_end(text, begin);
 }
 
 std::size_t gpt2_word_end(std::string_view text, std::size_t begin) {
@@ -172,6 +244,7 @@ void append_digits_gpt2_words(std::string_view text, Words& words) {
 std::optional<PreTokenizer> pre_tokenizer_of_pattern(std::string_view regex) {
   if (regex == kQwenRegex) return PreTokenizer::kQwen;
   if (regex == kLlama3Regex) return PreTokenizer::kLlama3;
+  if (regex == kTekkenRegex) return PreTokenizer::kTekken;
   if (regex == kGpt2Regex) return PreTokenizer::kGpt2;
   return std::nullopt;
 }
@@ -187,6 +260,9 @@ std::vector<std::string_view> words_of(PreTokenizer kind, std::string_view text)
       break;
     case PreTokenizer::kLlama3:
       append_words(text, words, cl100k(3));
+      break;
+    case PreTokenizer::kTekken:
+      append_words(text, words, tekken_word_end);
       break;
     case PreTokenizer::kGpt2:
       append_words(text, words, gpt2_word_end);

@@ -14,6 +14,7 @@ namespace rollcall {
 enum class PreTokenizer : std::uint8_t {
   kQwen,        // Qwen2, Qwen2.5, Qwen3: single digits
   kLlama3,      // Llama-3, SmolLM3: up to three digits
+  kTekken,      // Mistral's later ones: words begin where the case changes
   kGpt2,        // ByteLevel's own expression
   kDigitsGpt2,  // SmolLM2: every digit alone, then GPT-2's expression on each part
 };

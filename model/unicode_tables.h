@@ -12,6 +12,9 @@ struct CodePointRange {
 
 enum class UnicodeClass {
   kLetter,         // regex class \p{L}, Unicode 16
+  kUpperCase,      // regex class [\p{Lu}\p{Lt}]
+  kLowerCase,      // regex class \p{Ll}
+  kMark,           // regex class \p{M}
   kNumber,         // regex class \p{N}, Unicode 16
   kDigitsNumber,   // what the Digits pre-tokenizer splits: N of Unicode 17
   kWhiteSpace,     // regex class \s

@@ -60,9 +60,14 @@ class EngineCase(Case):
         prompts = rollcall("model", "render", run.dir / "export", "--jsonl", rows).splitlines()
         return run.dir / "export", json.loads(prompts[0])["ids"]
 
-    def assert_same_continuation(self, ours, theirs):
+    def assert_close(self, ours, theirs, what):
+        difference = worst(ours, theirs)
+        print(f"{what}: {difference:.1e} at most", flush=True)
+        self.assertLess(difference, TOLERANCE, what)
+
+    def assert_same_continuation(self, ours, theirs, what):
         """They stop where the turn ends; we go on."""
         count = len(theirs["ids"])
         self.assertGreater(count, 0)
         self.assertEqual(theirs["ids"], ours["ids"][:count])
-        self.assertLess(worst(ours["logprobs"][:count], theirs["logprobs"]), TOLERANCE)
+        self.assert_close(ours["logprobs"][:count], theirs["logprobs"], f"{what}, log-probabilities")

@@ -9,7 +9,7 @@ import shutil
 import sys
 import unittest
 
-from engines import IDS, TOLERANCE, EngineCase, greedy, in_engine, rollcall, worst
+from engines import IDS, TOLERANCE, EngineCase, greedy, in_engine, rollcall
 from places import GOLDEN_MODELS
 
 PYTHON = os.environ.get("ROLLCALL_HF_PYTHON")
@@ -35,9 +35,9 @@ class Engines(EngineCase):
         ours = greedy(model, prompt)
         with self.subTest("transformers", model=model.name):
             theirs = in_engine(PYTHON, "in_transformers.py", model, prompt)
-            self.assert_same_continuation(ours, theirs)
+            self.assert_same_continuation(ours, theirs, f"{model.name}, transformers")
             self.assertEqual(theirs["text"], self.decode(model, theirs["ids"]))
-            self.assertLess(worst(ours["logits"], theirs["logits"]), TOLERANCE)
+            self.assert_close(ours["logits"], theirs["logits"], f"{model.name}, transformers, logits")
         if pre is None:
             return
         with self.subTest("llama.cpp", model=model.name):
@@ -45,14 +45,18 @@ class Engines(EngineCase):
             text = self.decode(model, ours["ids"])
             self.assertTrue(theirs["text"])
             self.assertTrue(text.startswith(theirs["text"]), (text, theirs["text"]))
-            self.compare_listed(ours, theirs)
+            listed = self.listed(ours, theirs)
+            self.assert_close(listed, theirs["logprobs"], f"{model.name}, llama.cpp, log-probabilities")
 
-    def compare_listed(self, ours, theirs):
-        """llama.cpp lists no token that ends within a character."""
+    def listed(self, ours, theirs):
+        """Our log-probabilities of the tokens in their list; llama.cpp lists no token that ends within a character."""
         mine = iter(zip(ours["ids"], ours["logprobs"]))
+        found = []
         for token, logprob in zip(theirs["ids"], theirs["logprobs"]):
             match = next((value for id, value in mine if id == token and abs(value - logprob) < TOLERANCE), None)
             self.assertIsNotNone(match, (token, logprob, ours["ids"], ours["logprobs"]))
+            found.append(match)
+        return found
 
     def test_small_models(self):
         for name, (pre, lender) in MODELS.items():

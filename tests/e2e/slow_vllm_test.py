@@ -13,7 +13,7 @@ PYTHON = os.environ.get("ROLLCALL_VLLM_PYTHON")
 
 class Vllm(EngineCase):
     def compare(self, model, prompt):
-        self.assert_same_continuation(greedy(model, prompt), in_engine(PYTHON, "in_vllm.py", model, prompt))
+        self.assert_same_continuation(greedy(model, prompt), in_engine(PYTHON, "in_vllm.py", model, prompt), f"{model.name}, vLLM")
 
     def test_a_small_model_in_shards(self):
         # Of the small models, the one whose heads have a size that vLLM's attention on CPUs knows.

@@ -96,7 +96,7 @@ TEST_P(GoldenTokenizer, GivesEveryTokenBackAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, GoldenTokenizer,
                          testing::Values("tiny-llama3", "tiny-qwen2_5", "tiny-qwen3",
-                                         "tiny-smollm2"));
+                                         "tiny-smollm2", "tiny-tekken"));
 
 // A tokenizer.json with the alphabet, the merges h+e and he+y, and GPT-2's words.
 ordered_json small_tokenizer() {
@@ -305,6 +305,16 @@ TEST_F(SmallTokenizer, RoundTripsRandomText) {
       if (c < 0xD800 || c > 0xDFFF) append_utf8(bytes, c);
     }
     ASSERT_EQ(tokenizer.decode(tokenizer.encode(bytes, false)), nfc(bytes));
+  }
+}
+
+TEST(PreTokenizer, CutsTekkenWordsAsTheReference) {
+  for (const auto& row : read_jsonl(golden_path("tokenizers/tiny-tekken/words.jsonl"))) {
+    const auto expected = row.get<std::vector<std::string>>();
+    std::string text;
+    for (const auto& word : expected) text += word;
+    const auto words = words_of(PreTokenizer::kTekken, text);
+    ASSERT_EQ(std::vector<std::string>(words.begin(), words.end()), expected) << row;
   }
 }
 

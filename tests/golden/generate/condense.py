@@ -88,4 +88,5 @@ def main():
     chat(source / "chat", out / "chat", source / "tokenizers")
 
 
-main()
+if __name__ == "__main__":
+    main()
