@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // All linear layers of one forward pass on one thread, weights as float32 and as bfloat16 panels,
-// turn by turn in one run: linear_benchmark [REPETITIONS] [INSTRUCTION SET].
+// and by libtorch's matrix product, turn by turn in one run: linear_benchmark [REPETITIONS]
+// [INSTRUCTION SET].
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -78,22 +84,40 @@ class Panels {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
 
-  double bytes() const {
-    double total = 0;
-    for (const auto& panels : panels_) total += static_cast<double>(panels.size() * sizeof(Weight));
-    return total;
-  }
-
-  double flops(std::int64_t rows) const {
-    double total = 0;
-    for (const auto& [out, in] : shapes_) total += 2.0 * static_cast<double>(out * in * rows);
-    return total;
-  }
-
  private:
   std::vector<Shape> shapes_;
   std::vector<std::vector<Weight>> panels_;
 };
+
+// The same layers by the product of libtorch, which gives a row other bits in another batch.
+class TorchLayers {
+ public:
+  explicit TorchLayers(const Network& network) : shapes_(network.shapes()) {
+    for (const auto& [out, in] : shapes_) {
+      auto values = random_values(out * in, 1);
+      weights_.push_back(at::from_blob(values.data(), {out, in}).clone().t());
+    }
+  }
+
+  double seconds(std::int64_t rows, float* x, float* y) const {
+    const auto begin = std::chrono::steady_clock::now();
+    for (std::size_t i = 0; i < shapes_.size(); ++i) {
+      at::Tensor out = at::from_blob(y, {rows, shapes_[i].out});
+      at::mm_out(out, at::from_blob(x, {rows, shapes_[i].in}), weights_[i]);
+    }
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+
+ private:
+  std::vector<Shape> shapes_;
+  std::vector<at::Tensor> weights_;
+};
+
+double parameters(const Network& network) {
+  double total = 0;
+  for (const auto& [out, in] : network.shapes()) total += static_cast<double>(out * in);
+  return total;
+}
 
 struct Spread {
   double low, median, high;
@@ -104,34 +128,47 @@ Spread spread(std::vector<double> values) {
   return {values.front(), values[values.size() / 2], values.back()};
 }
 
-void print(const char* type, const Spread& seconds, double bytes, double flops) {
-  std::printf("  %s %9.3f ms (%.3f - %.3f) %6.1f GB/s %6.1f GFLOP/s", type, 1e3 * seconds.median,
-              1e3 * seconds.low, 1e3 * seconds.high, bytes / seconds.median / 1e9,
-              flops / seconds.median / 1e9);
+void print(const char* type, const std::vector<double>& seconds, double flops) {
+  const Spread s = spread(seconds);
+  std::printf("  %s %9.3f ms %6.1f GFLOP/s", type, 1e3 * s.median, flops / s.median / 1e9);
+}
+
+// How many times as fast as `base`, pair by pair.
+void print_ratio(const char* type, const std::vector<double>& base,
+                 const std::vector<double>& seconds) {
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < base.size(); ++i) ratios.push_back(base[i] / seconds[i]);
+  const Spread s = spread(ratios);
+  std::printf("  %s %.2f (%.2f - %.2f)", type, s.median, s.low, s.high);
 }
 
 void measure(const Network& network, const CpuKernels& kernels, int repetitions) {
   const Panels<float> floats(network);
   const Panels<BFloat16Pair> halves(network);
+  const TorchLayers torch(network);
   for (const std::int64_t rows : {1, 16, 64, 512}) {
     std::int64_t widest = 0;
     for (const auto& [out, in] : network.shapes()) widest = std::max({widest, out, in});
-    const auto x = random_values(rows * widest, 2);
+    auto x = random_values(rows * widest, 2);
     std::vector<float> y(x.size());
-    std::vector<double> wide, half, ratio;
+    std::vector<double> wide, half, theirs;
     for (int i = -1; i < repetitions; ++i) {
       const double a = floats.seconds(kernels.linear, rows, x.data(), y.data());
       const double b = halves.seconds(kernels.linear_bfloat16, rows, x.data(), y.data());
+      const double c = torch.seconds(rows, x.data(), y.data());
       if (i < 0) continue;  // warms up
       wide.push_back(a);
       half.push_back(b);
-      ratio.push_back(a / b);
+      theirs.push_back(c);
     }
-    const Spread speedup = spread(ratio);
+    const double flops = 2 * parameters(network) * static_cast<double>(rows);
     std::printf("%-12s %-8s rows %3lld", network.name, kernels.isa, static_cast<long long>(rows));
-    print("float32", spread(wide), floats.bytes(), floats.flops(rows));
-    print("bfloat16", spread(half), halves.bytes(), halves.flops(rows));
-    std::printf("  speedup %.2f (%.2f - %.2f)\n", speedup.median, speedup.low, speedup.high);
+    print("float32", wide, flops);
+    print("bfloat16", half, flops);
+    print("libtorch", theirs, flops);
+    print_ratio("| float32 : libtorch", theirs, wide);
+    print_ratio(" bfloat16 : float32", wide, half);
+    std::printf("\n");
     std::fflush(stdout);
   }
 }
@@ -147,5 +184,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "this CPU has no kernels '%s'\n", argv[2]);
     return 2;
   }
+  at::set_num_threads(1);
   for (const Network& network : kNetworks) measure(network, *kernels, repetitions);
 }

@@ -126,8 +126,20 @@ std::vector<Field<ModelOptions>> model_fields() {
              "`full`: every weight. `lora`: a low-rank adapter on frozen weights; needs less "
              "memory, and about ten times the learning rate."),
       lora,
+      section("chat", &O::chat, chat_fields(), "What the model's chat template is told."),
       path("adapter", &O::adapter, PathBase::kRunFile,
            "PEFT directory whose LoRA adapter is trained further; empty: a fresh one."),
+  };
+}
+
+std::vector<Field<ChatOptions>> chat_fields() {
+  using O = ChatOptions;
+  return {
+      flag("enable_thinking", &O::enable_thinking,
+           "`false`: Qwen3's templates open each turn with an empty thought. The others think as "
+           "they please."),
+      text("date_string", &O::date_string,
+           "The date that Llama-3.x's templates state. Today's would change the prompts."),
   };
 }
 

@@ -14,6 +14,7 @@ namespace rollcall {
 std::vector<Field<RunOptions>> run_fields();
 std::vector<Field<ModelOptions>> model_fields();
 std::vector<Field<LoraOptions>> lora_fields();  // inside model
+std::vector<Field<ChatOptions>> chat_fields();  // likewise
 std::vector<Field<DataOptions>> data_fields();
 std::vector<Field<ToolOptions>> tool_fields();
 std::vector<Field<GraderOptions>> grader_fields();

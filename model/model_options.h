@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "model/chat_format.h"
+
 namespace rollcall {
 
 // The shape of a LoRA adapter: `model.lora` of a run file.
@@ -25,7 +27,8 @@ struct ModelOptions {
   std::string dtype = "float32";  // of the policy's weights: "float32" or "bfloat16"
   std::string train = "full";     // what is trained: full, lora
   LoraOptions lora;               // of a fresh adapter
-  std::string adapter;            // PEFT directory to start from instead; empty: none
+  ChatOptions chat;
+  std::string adapter;  // PEFT directory to start from instead; empty: none
 };
 
 }  // namespace rollcall

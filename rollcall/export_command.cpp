@@ -51,10 +51,7 @@ Source from_run(const ExportArguments& a) {
     throw input_error("--adapter and --merge are for models: a run's own adapter is merged anyway",
                       "leave them out");
   const fs::path checkpoint = wanted_checkpoint(a);
-  // Secrets are not needed here, so any value will do for them.
-  const RunConfig config = read_run_config(
-      a.source / "config.yaml", {}, [](const std::string& name) { return std::optional(name); });
-  const fs::path dir = config.model.path;
+  const fs::path dir = config_of_run(a.source).model.path;
   const ModelSpec spec = read_model_spec(dir);
   return {dir, spec, load_policy(dir, spec, at::kFloat, load_checkpoint(checkpoint))};
 }

@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <map>
 #include <ostream>
+#include <span>
 
 #include "comms/error.h"
+#include "model/tokenizer.h"
+#include "rollcall/run_setup.h"
 #include "trainer/journal.h"
 #include "trainer/run_facts.h"
 
@@ -132,9 +135,28 @@ void print_trajectory(const Trajectory& t, std::int64_t row, std::ostream& out) 
   out << "\nfinal answer\n" << indented(t.final_text);
 }
 
+// Prompt, sampled turns and what came between them, each under a heading.
+void print_text(const Trajectory& t, const Tokenizer& tokenizer, std::ostream& out) {
+  const std::span<const std::int32_t> tokens(t.tokens);
+  for (std::size_t begin = 0; begin < tokens.size();) {
+    const bool prompt = begin < static_cast<std::size_t>(t.prompt_length);
+    const auto other =
+        std::find(t.is_action.begin() + begin, t.is_action.end(), t.is_action[begin] == 0 ? 1 : 0);
+    const std::size_t end =
+        prompt ? t.prompt_length : static_cast<std::size_t>(other - t.is_action.begin());
+    out << fmt::format("\n{}, tokens {} to {}\n",
+                       prompt                    ? "prompt"
+                       : t.is_action[begin] != 0 ? "sampled"
+                                                 : "given",
+                       begin, end)
+        << indented(tokenizer.decode(tokens.subspan(begin, end - begin)));
+    begin = end;
+  }
+}
+
 }  // namespace
 
-int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row,
+int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row, bool text,
                 std::ostream& out) {
   const std::vector<std::filesystem::path> journals = journals_of(run_dir);
   if (journals.empty()) {
@@ -142,7 +164,12 @@ int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t
                       "name a run's folder, such as runs/<name>");
   }
   if (row) {
-    print_trajectory(JournalReader(journals.front()).read(*row), *row, out);
+    const Trajectory trajectory = JournalReader(journals.front()).read(*row);
+    print_trajectory(trajectory, *row, out);
+    if (text) {
+      const std::filesystem::path model = config_of_run(run_dir).model.path;
+      print_text(trajectory, Tokenizer(model / "tokenizer.json"), out);
+    }
     return 0;
   }
   const RunFacts run = read_run(run_dir);

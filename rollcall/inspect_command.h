@@ -9,9 +9,10 @@
 namespace rollcall {
 
 // `rollcall inspect RUN`: a summary of the journals of a run for a person, or with `row` one
-// trajectory of the first learner's journal in full. Returns the exit code; throws Error if there
-// is no journal or no such row.
-int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row,
+// trajectory of the first learner's journal, and with `text` its tokens too, decoded by the model's
+// tokenizer. Returns the exit code; throws Error if there is no journal, no such row or no
+// tokenizer.
+int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row, bool text,
                 std::ostream& out);
 
 }  // namespace rollcall

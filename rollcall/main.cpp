@@ -72,6 +72,7 @@ void add_export_command(CLI::App& app, Action& action) {
 void add_run_reading_commands(CLI::App& app, Action& action) {
   static std::string run_dir;
   static std::int64_t row = -1;
+  static bool text = false;
   CLI::App* report = app.add_subcommand("report", "write RUN/report.html anew");
   report->add_option("RUN", run_dir, "runs/<name>")->required();
   report->callback([&] {
@@ -82,10 +83,13 @@ void add_run_reading_commands(CLI::App& app, Action& action) {
   });
   CLI::App* inspect = app.add_subcommand("inspect", "read a run's journal");
   inspect->add_option("RUN", run_dir, "runs/<name>")->required();
-  inspect->add_option("--row", row, "show one trajectory in full")->check(CLI::NonNegativeNumber);
+  CLI::Option* row_option = inspect->add_option("--row", row, "show one trajectory");
+  row_option->check(CLI::NonNegativeNumber);
+  inspect->add_flag("--text", text, "with --row: also all of its text, as the policy saw it")
+      ->needs(row_option);
   inspect->callback([&] {
     action = [&] {
-      return run_inspect(run_dir, row < 0 ? std::nullopt : std::optional(row), std::cout);
+      return run_inspect(run_dir, row < 0 ? std::nullopt : std::optional(row), text, std::cout);
     };
   });
 }

@@ -105,6 +105,11 @@ RunConfig load_run_config(const RunArguments& arguments, Purpose purpose) {
   return read_run_config(arguments.run_file, arguments.overrides, environment, purpose);
 }
 
+RunConfig config_of_run(const fs::path& run_dir) {
+  return read_run_config(run_dir / "config.yaml", {},
+                         [](const std::string& name) { return std::optional(name); });
+}
+
 fs::path run_directory(const RunConfig& config) {
   return fs::absolute(fs::path(config.run.dir) / config.run.name);
 }
@@ -142,6 +147,7 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           config.tools,
           config.grader,
           config.rollout,
+          config.model.chat,
           tasks_of(config.data.train, "data.train"),
           tasks_of(config.data.valid, "data.valid"),
           config.run.name,
@@ -157,7 +163,7 @@ void check_inputs(const RunConfig& config) {
   const ModelSpec spec = read_model_spec(model);
   if (!config.model.adapter.empty()) read_lora_adapter(config.model.adapter, spec);
   const Tokenizer tokenizer(model / "tokenizer.json");
-  const auto format = make_chat_format(model, tokenizer);
+  const auto format = make_chat_format(model, tokenizer, config.model.chat);
   if (tokenizer.size() > spec.vocab_size)
     throw input_error("model.path: " + model.string() + ": the tokenizer has " +
                           std::to_string(tokenizer.size()) + " ids, the model " +

@@ -10,6 +10,8 @@ namespace rollcall {
 
 // From the configuration to what each role is given.
 RunConfig load_run_config(const RunArguments&, Purpose);
+// What a run in `run_dir` was last started with. Secrets are left as the names of their variables.
+RunConfig config_of_run(const std::filesystem::path& run_dir);
 std::filesystem::path run_directory(const RunConfig&);
 TrainSetup make_train_setup(const RunConfig&);
 WorkerSetup make_worker_setup(const RunConfig&, int rank);

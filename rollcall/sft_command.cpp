@@ -30,7 +30,7 @@ int sft_command(const RunArguments& arguments) {
   const std::filesystem::path dir = config.model.path;
   const ModelSpec spec = read_model_spec(dir);
   const Tokenizer tokenizer(dir / "tokenizer.json");
-  const auto format = make_chat_format(dir, tokenizer);
+  const auto format = make_chat_format(dir, tokenizer, config.model.chat);
   const auto demonstrations = read_demonstrations(config.sft.demonstrations, *format);
   const TrainedPolicy policy = initial_policy(config, spec);
   std::fprintf(stderr, "%zu demonstrations, %lld trained parameters, %lld steps of %lld\n",

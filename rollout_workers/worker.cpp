@@ -33,7 +33,7 @@ class Worker {
         client_(client),
         spec_(read_model_spec(setup.model_dir)),
         tokenizer_(setup.model_dir / "tokenizer.json"),
-        format_(make_chat_format(setup.model_dir, tokenizer_)),
+        format_(make_chat_format(setup.model_dir, tokenizer_, setup.chat)),
         engine_(spec_, {setup.rollout.context, setup.max_batch, setup.dtype}),
         policy_(engine_),
         http_(loop_.get_executor()),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comms/task.h"
+#include "model/chat_format.h"
 #include "model/model_spec.h"
 #include "rollout_workers/rollout_options.h"
 
@@ -21,6 +22,7 @@ struct WorkerSetup {
   std::vector<ToolOptions> tools;
   GraderOptions grader;
   RolloutOptions rollout;
+  ChatOptions chat;
   std::vector<Task> train, valid;
   std::string job_id;  // X-Rft-Job-Id
   int rank = 0;

@@ -6,8 +6,8 @@ import subprocess
 import tempfile
 import unittest
 
-from case import environment
-from places import ROLLCALL
+from case import Case, environment
+from places import GOLDEN_MODELS, ROLLCALL
 
 
 class Commands(unittest.TestCase):
@@ -33,6 +33,18 @@ class Commands(unittest.TestCase):
 
     def test_a_row_below_zero(self):
         self.assertIn("--row", self.refused("inspect", "/tmp", "--row", "-5"))
+
+
+class Inspect(Case):
+    def test_a_prompt_as_the_template_was_told(self):
+        for thinking in (True, False):
+            model = {"path": str(GOLDEN_MODELS / "qwen3-tied"), "chat": {"enable_thinking": thinking}}
+            rollout = {"max_turns": 1, "max_new_tokens": 4, "context": 4096}
+            run = self.trained(f"thinking-{thinking}", run={"steps": 1}, model=model, rollout=rollout, batch={"prompts": 1, "group_size": 2})
+            command = [ROLLCALL, "inspect", run.dir, "--row", "0", "--text"]
+            shown = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True).stdout
+            self.assertRegex(shown, r"(?s)prompt, tokens 0 to (\d+)\n.*\nsampled, tokens \1 to ")
+            self.assertEqual("<think>" in shown.split("\nsampled, tokens")[0], not thinking, shown)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ TEST(Inspect, SummarisesARun) {
   write_synthetic_run(folder.path(),
                       {.steps = 2, .groups = 2, .members = 2, .tasks = 2, .samples = 1});
   std::ostringstream out;
-  EXPECT_EQ(run_inspect(folder.path(), std::nullopt, out), 0);
+  EXPECT_EQ(run_inspect(folder.path(), std::nullopt, false, out), 0);
   EXPECT_THAT(out.str(), AllOf(HasSubstr("8 training"), HasSubstr("steps     0 to 1"),
                                HasSubstr("held-out  step 2"), HasSubstr("get_invoice")));
 }
@@ -172,7 +172,7 @@ TEST(Inspect, ShowsOneTrajectoryInFull) {
   const TempFolder folder;
   { Journal(folder.path() / "journal" / "learner-0.h5", "{}").append(sample_trajectory(0)); }
   std::ostringstream out;
-  EXPECT_EQ(run_inspect(folder.path(), 0, out), 0);
+  EXPECT_EQ(run_inspect(folder.path(), 0, false, out), 0);
   EXPECT_THAT(out.str(), AllOf(HasSubstr(sample_trajectory(0).trace_id),
                                HasSubstr("Σ = 12 €, row 0"), HasSubstr("sub-reward täx 0.333333")));
   for (const char c : out.str())
@@ -182,9 +182,9 @@ TEST(Inspect, ShowsOneTrajectoryInFull) {
 TEST(Inspect, RefusesARunWithoutJournalAndARowThatIsNotThere) {
   const TempFolder folder;
   std::ostringstream out;
-  EXPECT_THROW(run_inspect(folder.path(), std::nullopt, out), Error);
+  EXPECT_THROW(run_inspect(folder.path(), std::nullopt, false, out), Error);
   { Journal(folder.path() / "journal" / "learner-0.h5", "{}").append(sample_trajectory(0)); }
-  EXPECT_THROW(run_inspect(folder.path(), 1, out), Error);
+  EXPECT_THROW(run_inspect(folder.path(), 1, false, out), Error);
 }
 
 }  // namespace
