@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string_view>
+
+#include <unistd.h>
+
+#include "comms/error.h"
+
+// What the fuzz targets share. Each target is one LLVMFuzzerTestOneInput; anything but a
+// rollcall::Error that leaves it, and anything that a sanitizer sees, is a find.
+namespace rollcall {
+
+inline std::string_view text_of(const std::uint8_t* data, std::size_t size) {
+  return {reinterpret_cast<const char*>(data), size};
+}
+
+// Calls `read`, which may refuse its input, but in no other way.
+template <class Read>
+void may_refuse(const Read& read) {
+  try {
+    read();
+  } catch (const Error& error) {
+    if (*error.what() == '\0') __builtin_trap();  // a refusal says why
+  }
+}
+
+// A folder in memory for readers that take paths, one a process; left behind.
+inline const std::filesystem::path& input_folder() {
+  static const std::filesystem::path folder = [] {
+    auto path = std::filesystem::path("/dev/shm") / ("rollcall-fuzz-" + std::to_string(::getpid()));
+    std::filesystem::create_directories(path);
+    return path;
+  }();
+  return folder;
+}
+
+inline void write_input(const std::filesystem::path& file, std::string_view bytes) {
+  std::ofstream(file, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
+}  // namespace rollcall
