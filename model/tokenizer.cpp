@@ -156,9 +156,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
 }
 
 std::optional<std::int32_t> Tokenizer::token_id(std::string_view token) const {
-  const auto found = impl_->definition.ids.find(std::string(token));
-  if (found == impl_->definition.ids.end()) return std::nullopt;
-  return found->second;
+  return impl_->definition.id_of(std::string(token));
 }
 
 std::int32_t Tokenizer::size() const {

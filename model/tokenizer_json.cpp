@@ -219,6 +219,7 @@ class Reader {
     for (const auto& [token, value] : vocabulary.items()) {
       const std::int32_t id = checked_id(value, token);
       place(token, id);
+      out_.ids.emplace(token, id);
     }
     vocabulary_size_ = static_cast<std::int32_t>(vocabulary.size());
   }
@@ -235,7 +236,6 @@ class Reader {
     }
     used_[index] = true;
     out_.bytes[index] = byte_alphabet().bytes_of(token).value_or(token);
-    out_.ids.emplace(token, id);
   }
 
   void find_byte_ids() {
@@ -283,8 +283,6 @@ class Reader {
     if (tokens.is_null()) return;
     if (!tokens.is_array()) throw input_error("added_tokens is not a list");
     for (const json& token : tokens) out_.added_tokens.push_back(added_token(token));
-    const auto by_id = [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; };
-    std::ranges::stable_sort(out_.added_tokens, by_id);
     for (const AddedToken& token : out_.added_tokens) place_added(token);
   }
 
@@ -307,15 +305,16 @@ class Reader {
   // The reference gives an added token its vocabulary id, or the next free one, whatever the file
   // says; a file that says otherwise would mean different ids in different programs.
   void place_added(const AddedToken& token) {
-    const auto known = out_.ids.find(token.content);
-    const std::int32_t expected =
-        known != out_.ids.end() ? known->second : std::max(vocabulary_size_, last_added_ + 1);
+    const std::optional<std::int32_t> known = out_.id_of(token.content);
+    const std::int32_t expected = known.value_or(std::max(vocabulary_size_, last_added_ + 1));
     if (token.id != expected) {
       throw input_error("added token '" + token.content + "' has id " + std::to_string(token.id) +
                         " where it must be " + std::to_string(expected));
     }
     last_added_ = std::max(last_added_, token.id);
-    if (known == out_.ids.end()) place(token.content, token.id);
+    if (known) return;
+    place(token.content, token.id);
+    out_.added_ids.emplace(token.content, token.id);
   }
 
   const json& root_;
@@ -335,6 +334,13 @@ std::string read_bytes(const std::filesystem::path& file) {
 }
 
 }  // namespace
+
+std::optional<std::int32_t> TokenizerDefinition::id_of(const std::string& token) const {
+  for (const auto* tokens : {&ids, &added_ids}) {
+    if (const auto found = tokens->find(token); found != tokens->end()) return found->second;
+  }
+  return std::nullopt;
+}
 
 TokenizerDefinition parse_tokenizer_json(std::string_view text) {
   try {

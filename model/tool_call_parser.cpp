@@ -151,23 +151,26 @@ ParsedTurn parse_hermes(std::string_view text) {
   const std::size_t thought_end = text.rfind(kThinkEnd);
   const std::size_t visible =
       thought_end == std::string_view::npos ? 0 : thought_end + kThinkEnd.size();
-  std::size_t begin = text.find(kCallBegin, visible);
-  const std::size_t thought = text.find(kThinkBegin, visible);
-  if (thought < begin) {
-    return failed({}, parse_error("unclosed_think", "the thought has no </think>"), thought);
-  }
   ParsedTurn turn;
-  turn.content = text.substr(visible, begin == std::string_view::npos ? begin : begin - visible);
-  while (begin != std::string_view::npos) {
+  for (std::size_t end = visible;;) {  // behind the last call
+    const std::size_t begin = text.find(kCallBegin, end);
+    const std::size_t thought = text.find(kThinkBegin, end);
+    if (thought < begin) {
+      return failed(std::move(turn), parse_error("unclosed_think", "the thought has no </think>"),
+                    thought);
+    }
+    if (end == visible)
+      turn.content =
+          text.substr(visible, begin == std::string_view::npos ? begin : begin - visible);
+    if (begin == std::string_view::npos) return turn;
     const Block block = block_at(text, begin);
     Outcome outcome = read_block(block);
     if (auto* error = std::get_if<ParseError>(&outcome)) {
       return failed(std::move(turn), std::move(*error), begin);
     }
     turn.calls.push_back(std::get<ToolCall>(std::move(outcome)));
-    begin = text.find(kCallBegin, block.end);
+    end = block.end;
   }
-  return turn;
 }
 
 ParsedTurn parse_llama3_json(std::string_view text) {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <signal.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -179,6 +181,7 @@ int run(int argc, char** argv) {
 }  // namespace rollcall
 
 int main(int argc, char** argv) {
+  ::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like a full disk
   try {
     return rollcall::run(argc, argv);
   } catch (const rollcall::Error& error) {

@@ -55,6 +55,11 @@ Demonstration render_demonstration(std::string_view row, const ChatFormat& forma
             "'; after the first assistant message come only tool results and assistant messages");
       append(d, format.render_assistant(messages[i++]), true);
       const auto outputs = take_tool_results(messages, i);
+      if (outputs.empty() && i < messages.size() && role_of(messages[i]) == "assistant")
+        throw input_error("message " + std::to_string(i) +
+                              " of a demonstration follows an assistant "
+                              "message that no tool has answered",
+                          "join the two messages, or split the row");
       if (!outputs.empty())
         append(d, format.render_tool_results(outputs, /*end_turn=*/false), false);
     }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <span>
+#include <string_view>
 #include <utility>
 
 #include "comms/durable_file.h"
@@ -20,6 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kConfig = "config.json";
+constexpr std::string_view kModelFiles[] = {kConfig};
+constexpr std::string_view kAdapterFiles[] = {"adapter_config.json"};
 
 bool is_within(const fs::path& inner, const fs::path& outer) {
   return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
@@ -30,18 +34,39 @@ fs::path resolved(const fs::path& path) {
   return absolute.has_filename() ? absolute : absolute.parent_path();
 }
 
-// `marker` is the file by which a folder that may be replaced is known to hold a `what`.
-void check_target(const fs::path& source, const fs::path& target, const char* marker,
-                  const std::string& what) {
+// A file in `folder` that is neither weights nor called as one in `source` or in `own`: somebody
+// else's. None: an empty path.
+fs::path foreign_file(const fs::path& folder, const fs::path& source,
+                      std::span<const std::string_view> own) {
+  for (const auto& item : fs::recursive_directory_iterator(folder)) {
+    const auto name = fs::relative(item.path(), folder);
+    if (item.is_directory() || is_weight_file(name.filename().string())) continue;
+    if (std::ranges::find(own, name.string()) == own.end() && !fs::exists(source / name))
+      return item.path();
+  }
+  return {};
+}
+
+// A folder that is there is replaced if nothing would be lost that an export cannot write again.
+// The first of `own`, the files that are written besides the source's, shows that it holds a
+// `what`.
+void check_target(const fs::path& source, const fs::path& target,
+                  std::span<const std::string_view> own, const std::string& what) {
   if (is_within(source, target) || is_within(target, source)) {
     throw input_error("cannot export to " + target.string() + ": it and " + source.string() +
                           " lie in one another",
                       "choose a folder beside it");
   }
   if (fs::exists(target) &&
-      !(fs::is_directory(target) && (fs::is_empty(target) || fs::exists(target / marker)))) {
+      !(fs::is_directory(target) && (fs::is_empty(target) || fs::exists(target / own.front())))) {
     throw input_error("cannot export to " + target.string() + ": it is there and holds no " + what,
                       "choose another folder, or remove it first");
+  }
+  if (!fs::exists(target)) return;
+  if (const auto foreign = foreign_file(target, source, own); !foreign.empty()) {
+    throw input_error("cannot export to " + target.string() + ": it is replaced as a whole, and " +
+                          foreign.string() + " is no file of an export",
+                      "choose another folder, or move that file");
   }
 }
 
@@ -113,7 +138,7 @@ void compare_export(const fs::path& folder, const NamedTensors& weights, const s
 void export_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
                   const fs::path& out, std::int64_t max_shard_bytes) try {
   const auto target = resolved(out);
-  check_target(resolved(source), target, kConfig, "model");
+  check_target(resolved(source), target, kModelFiles, "model");
   check_parameters(source, weights);
   replace_with(target, [&](const fs::path& folder) {
     write_model(source, weights, dtype, folder, max_shard_bytes);
@@ -124,7 +149,7 @@ void export_model(const fs::path& source, const NamedTensors& weights, const std
 
 void export_adapter(const LoraAdapter& adapter, const fs::path& base, const fs::path& out) try {
   const auto target = resolved(out);
-  check_target(resolved(base), target, "adapter_config.json", "adapter");
+  check_target(resolved(base), target, kAdapterFiles, "adapter");
   replace_with(target, [&](const fs::path& folder) { write_adapter(adapter, base, folder); });
 } catch (const fs::filesystem_error& error) {
   throw Error(error.what(), "check that the folder to export to is writable and has space");

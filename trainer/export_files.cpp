@@ -69,12 +69,6 @@ std::string with_new_member(const std::string& config, const std::vector<Member>
   return std::string(config).insert(members.back().value_end, "," + indent + member);
 }
 
-bool is_weight_file(const std::string& name) {
-  constexpr auto kSuffixes = std::to_array<std::string_view>(
-      {".safetensors", ".index.json", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"});
-  return std::ranges::any_of(kSuffixes, [&](auto suffix) { return name.ends_with(suffix); });
-}
-
 void copy_folder(const fs::path& source, const fs::path& target, bool top);
 
 void copy_item(const fs::directory_entry& item, const fs::path& target, bool top) {
@@ -95,6 +89,14 @@ void copy_folder(const fs::path& source, const fs::path& target, bool top) {
 }
 
 }  // namespace
+
+bool is_weight_file(const std::string& name) {
+  constexpr auto kSuffixes =
+      std::to_array<std::string_view>({".safetensors", ".safetensors.index.json", ".bin.index.json",
+                                       ".pth", ".gguf", ".h5", ".msgpack", ".onnx"});
+  return name.starts_with("pytorch_model") || name.starts_with("adapter_model") ||
+         std::ranges::any_of(kSuffixes, [&](auto suffix) { return name.ends_with(suffix); });
+}
 
 std::string with_dtype(const std::string& config, const std::string& dtype) {
   const auto document = nlohmann::json::parse(config, nullptr, false);

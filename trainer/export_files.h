@@ -11,6 +11,9 @@ namespace rollcall {
 // is no JSON object.
 std::string with_dtype(const std::string& config, const std::string& dtype);
 
+// Whether a file of this name holds weights, in whatever format, or says which file does.
+bool is_weight_file(const std::string& name);
+
 // Copies what is neither weights nor config.json from a model directory, subfolders included;
 // hidden folders (version control, download caches) stay behind.
 void copy_other_files(const std::filesystem::path& source, const std::filesystem::path& target);

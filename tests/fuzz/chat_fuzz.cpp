@@ -14,10 +14,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (found == row.end() || !found->is_array()) return {};
     return found->get_ref<const nlohmann::ordered_json::array_t&>();
   };
-  for (const auto family :
-       {ChatFamily::kQwen25, ChatFamily::kQwen3, ChatFamily::kQwen3Revised,
-        ChatFamily::kQwen3Instruct2507, ChatFamily::kSmolLm2, ChatFamily::kLlama31,
-        ChatFamily::kLlama32}) {
+  for (const auto family : {ChatFamily::kQwen25, ChatFamily::kQwen3, ChatFamily::kQwen3Revised,
+                            ChatFamily::kQwen3Instruct2507, ChatFamily::kSmolLm2,
+                            ChatFamily::kLlama31, ChatFamily::kLlama32}) {
     may_refuse([&] {
       render_chat(family, list("messages"), list("tools"), {}, true);
       render_deltas(family, list("messages"), list("tools"), {});

@@ -118,9 +118,9 @@ TEST(Export, RoundsToBfloat16AndSaysSo) {
 TEST(Export, ReplacesAnEarlierExportAsAWhole) {
   Source source("qwen3-tied");
   export_model(source.path(), source.weights(), "float32", source.out(), 50'000);
-  spit(source.out() / "stale.txt", "stale");
+  spit(source.out() / "model-00001-of-00002.safetensors", "stale");
   export_model(source.path(), source.weights(), "bfloat16", source.out());
-  EXPECT_FALSE(fs::exists(source.out() / "stale.txt"));
+  EXPECT_FALSE(fs::exists(source.out() / "model-00001-of-00002.safetensors"));
   EXPECT_FALSE(fs::exists(source.out() / "model.safetensors.index.json"));
   EXPECT_THAT(files_in(source.dir().path()),
               testing::Not(testing::Contains(testing::HasSubstr("partial"))));
@@ -174,6 +174,10 @@ TEST(Export, NeverTouchesFoldersThatAreNoExport) {
   EXPECT_TRUE(refused(source.path() / "export"));
   EXPECT_TRUE(refused(source.dir().path()));
   EXPECT_TRUE(fs::exists(source.dir() / "thesis/chapter1"));
+  spit(source.dir() / "mixed/config.json", "{}");
+  spit(source.dir() / "mixed/photos/a.jpg", "photo");
+  EXPECT_TRUE(refused(source.dir() / "mixed"));
+  EXPECT_TRUE(fs::exists(source.dir() / "mixed/photos/a.jpg"));
   fs::create_directory(source.dir() / "empty");
   EXPECT_FALSE(refused(source.dir() / "empty/"));
 }

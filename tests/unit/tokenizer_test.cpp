@@ -204,6 +204,19 @@ TEST_F(SmallTokenizer, TakesControlTokensFromTrustedPiecesOnly) {
   EXPECT_EQ(tokenizer.encode(pieces), expected);
 }
 
+// A word that is spelled as a control token is text, whatever lets whole words be tokens.
+TEST_F(SmallTokenizer, FindsWholeWordsInTheVocabularyOnly) {
+  auto definition = small_tokenizer();
+  definition["model"]["ignore_merges"] = true;
+  definition["model"]["vocab"]["END"] = 258;
+  definition["added_tokens"] = {added(259, "ENDTURN"), added(260, "STOP")};
+  const Tokenizer tokenizer = load(definition);
+  EXPECT_EQ(tokenizer.encode("END", false), Ids{258});
+  EXPECT_EQ(tokenizer.encode("ENDTURN", true), Ids{259});
+  EXPECT_EQ(tokenizer.encode("ENDTURN", false).size(), 7U);
+  EXPECT_EQ(tokenizer.token_id("ENDTURN"), 259);
+}
+
 TEST_F(SmallTokenizer, RefusesUnknownPartsByName) {
   const auto with = [&](const char* pointer, ordered_json value) {
     auto definition = small_tokenizer();
@@ -227,6 +240,8 @@ TEST_F(SmallTokenizer, RefusesUnknownPartsByName) {
 TEST_F(SmallTokenizer, RefusesInconsistentFiles) {
   auto definition = small_tokenizer();
   definition["added_tokens"] = {added(300, "<x>")};
+  EXPECT_THAT(error_of(definition), HasSubstr("must be 258"));
+  definition["added_tokens"] = {added(259, "<y>"), added(258, "<x>")};  // ids follow the order
   EXPECT_THAT(error_of(definition), HasSubstr("must be 258"));
   definition = small_tokenizer();
   definition["model"]["merges"].push_back("he he");

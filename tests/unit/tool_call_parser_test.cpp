@@ -68,6 +68,18 @@ TEST(ToolCallParser, SaysWhereTheBadBlockBegins) {
   EXPECT_EQ(turn.error->offset, 51u);
 }
 
+TEST(ToolCallParser, TakesNoCallFromATurnWithAnOpenThought) {
+  const std::string call =
+      "<tool_call>{\"name\":\"f\",\"arguments\":{\"x\":\"<think>\"}}</tool_call>";
+  EXPECT_EQ(parse_tool_calls(ToolCallSyntax::kHermes, call).calls.size(), 1u);
+  for (const std::string& turn : {call + "<think>", "<think>" + call, call + "<think>" + call}) {
+    const ParsedTurn parsed = parse_tool_calls(ToolCallSyntax::kHermes, turn);
+    ASSERT_TRUE(parsed.error) << turn;
+    EXPECT_EQ(parsed.error->kind, "unclosed_think");
+    EXPECT_TRUE(parsed.calls.empty());
+  }
+}
+
 TEST(ToolCallParser, RefusesWhatOnlyTolerantReadersTake) {
   for (const std::string& body : {std::string("{}\0", 3), std::string("\xEF\xBB\xBF{}"),
                                   std::string("{\"name\":\"f\",\"arguments\":{\"x\":NaN}}")}) {
