@@ -145,14 +145,18 @@ Ids Tokenizer::encode(std::span<const TextPiece> pieces) const {
   return ids;
 }
 
-std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const {
+std::string Tokenizer::bytes_of(std::span<const std::int32_t> ids, bool skip_special_tokens) const {
   std::string bytes;
   for (const std::int32_t id : ids) {
     if (id < 0 || id >= size()) continue;
     const auto index = static_cast<std::size_t>(id);
     if (!skip_special_tokens || !impl_->is_special[index]) bytes += impl_->definition.bytes[index];
   }
-  return replace_invalid_utf8(bytes);
+  return bytes;
+}
+
+std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const {
+  return replace_invalid_utf8(bytes_of(ids, skip_special_tokens));
 }
 
 std::optional<std::int32_t> Tokenizer::token_id(std::string_view token) const {
@@ -162,5 +166,14 @@ std::optional<std::int32_t> Tokenizer::token_id(std::string_view token) const {
 std::int32_t Tokenizer::size() const {
   return static_cast<std::int32_t>(impl_->definition.bytes.size());
 }
+
+std::string TextStream::add(std::span<const std::int32_t> ids) {
+  std::string bytes = std::exchange(unfinished_, {}) + tokenizer_.bytes_of(ids);
+  unfinished_ = bytes.substr(bytes.size() - unfinished_utf8(bytes));
+  bytes.resize(bytes.size() - unfinished_.size());
+  return replace_invalid_utf8(bytes);
+}
+
+std::string TextStream::finish() { return replace_invalid_utf8(std::exchange(unfinished_, {})); }
 
 }  // namespace rollcall

@@ -36,7 +36,9 @@ class Tokenizer {
   // each run of text between two of them is encoded at once, matching off.
   std::vector<std::int32_t> encode(std::span<const TextPiece> pieces) const;
 
-  // Bytes of the ids, invalid UTF-8 replaced by U+FFFD. Unknown ids give nothing.
+  // Bytes of the ids; unknown ids give nothing.
+  std::string bytes_of(std::span<const std::int32_t> ids, bool skip_special_tokens = false) const;
+  // The same with invalid UTF-8 replaced by U+FFFD.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special_tokens = false) const;
 
   std::optional<std::int32_t> token_id(std::string_view added_or_vocabulary_token) const;
@@ -45,6 +47,21 @@ class Tokenizer {
  private:
   struct Impl;
   std::unique_ptr<const Impl> impl_;
+};
+
+// Decodes ids as they come: tokens end within characters, so what more bytes could finish is held
+// back. All that add() and finish() return, joined, is what decode() gives for all ids. Refers to
+// the tokenizer.
+class TextStream {
+ public:
+  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  std::string add(std::span<const std::int32_t> ids);
+  std::string finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::string unfinished_;
 };
 
 }  // namespace rollcall

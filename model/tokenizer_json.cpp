@@ -333,6 +333,21 @@ std::string read_bytes(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
+// transformers adds what tokenizer_config.json declares to the tokenizer: a token that only stands
+// there would be one token in other programs and several here.
+void check_declared_tokens(const TokenizerDefinition& tokenizer, const json& config) {
+  for (const auto& [id, token] : member(config, "added_tokens_decoder").items()) {
+    const json& content = member(token, "content");
+    if (!content.is_string()) continue;
+    const auto known = tokenizer.id_of(content.get_ref<const std::string&>());
+    if (known && std::to_string(*known) == id) continue;
+    throw input_error("added_tokens_decoder declares '" + content.get<std::string>() +
+                          "' with id " + id + ", which tokenizer.json " +
+                          (known ? "gives id " + std::to_string(*known) : "does not know"),
+                      "load both with transformers, save_pretrained() again, and use that");
+  }
+}
+
 }  // namespace
 
 std::optional<std::int32_t> TokenizerDefinition::id_of(const std::string& token) const {
@@ -353,11 +368,22 @@ TokenizerDefinition parse_tokenizer_json(std::string_view text) {
 
 TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file) {
   const std::string text = read_bytes(file);
+  const auto config_file = file.parent_path() / "tokenizer_config.json";
+  TokenizerDefinition tokenizer;
   try {
-    return parse_tokenizer_json(text);
+    tokenizer = parse_tokenizer_json(text);
   } catch (const Error& e) {
     throw input_error(file.string() + ": " + e.what(), e.what_to_do());
   }
+  if (!std::filesystem::exists(config_file)) return tokenizer;
+  try {
+    check_declared_tokens(tokenizer, json::parse(read_bytes(config_file)));
+  } catch (const json::exception& e) {
+    throw input_error(config_file.string() + ": " + json_reason(e), "download it again");
+  } catch (const Error& e) {
+    throw input_error(config_file.string() + ": " + e.what(), e.what_to_do());
+  }
+  return tokenizer;
 }
 
 std::string spell_bytes(std::string_view bytes) { return byte_alphabet().token_of(bytes); }

@@ -35,7 +35,8 @@ struct TokenizerDefinition {
 // Throws an input Error naming the component that is unknown, malformed or inconsistent.
 TokenizerDefinition parse_tokenizer_json(std::string_view text);
 
-// The same for a file; the Error names it.
+// The same for a file; the Error names it. Refused too where a tokenizer_config.json beside it
+// declares tokens that the file lacks.
 TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file);
 
 // The word as the vocabulary spells it: one printable character a byte (GPT-2's byte alphabet).

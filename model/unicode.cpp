@@ -106,6 +106,15 @@ std::string replace_invalid_utf8(std::string_view bytes) {
   return text;
 }
 
+std::size_t unfinished_utf8(std::string_view bytes) {
+  for (std::size_t count = std::min<std::size_t>(3, bytes.size()); count > 0; --count) {
+    const std::size_t begin = bytes.size() - count;
+    const bool may_go_on = lead_of(static_cast<std::uint8_t>(bytes[begin])).length > count;
+    if (may_go_on && sequence_at(bytes, begin).length == count) return count;
+  }
+  return 0;
+}
+
 bool is_in(UnicodeClass name, char32_t code_point) {
   const auto ranges = ranges_of(name);
   const auto after = std::ranges::upper_bound(ranges, code_point, {}, &CodePointRange::first);

@@ -30,6 +30,9 @@ std::optional<std::size_t> invalid_utf8_position(std::string_view text);
 // Each maximal invalid part (Unicode 3.9, table 3-8) becomes one U+FFFD.
 std::string replace_invalid_utf8(std::string_view bytes);
 
+// How many bytes at the end (0 to 3) are the beginning of a character that more bytes could finish.
+std::size_t unfinished_utf8(std::string_view bytes);
+
 bool is_in(UnicodeClass name, char32_t code_point);
 
 // NFC by the tables of Unicode 9, as the reference tokenizers do: marks that were assigned later

@@ -138,18 +138,20 @@ void print_trajectory(const Trajectory& t, std::int64_t row, std::ostream& out) 
 // Prompt, sampled turns and what came between them, each under a heading.
 void print_text(const Trajectory& t, const Tokenizer& tokenizer, std::ostream& out) {
   const std::span<const std::int32_t> tokens(t.tokens);
+  TextStream stream(tokenizer);  // a character may begin in one part and end in the next
   for (std::size_t begin = 0; begin < tokens.size();) {
     const bool prompt = begin < static_cast<std::size_t>(t.prompt_length);
     const auto other =
         std::find(t.is_action.begin() + begin, t.is_action.end(), t.is_action[begin] == 0 ? 1 : 0);
     const std::size_t end =
         prompt ? t.prompt_length : static_cast<std::size_t>(other - t.is_action.begin());
+    const std::string part = stream.add(tokens.subspan(begin, end - begin));
     out << fmt::format("\n{}, tokens {} to {}\n",
                        prompt                    ? "prompt"
                        : t.is_action[begin] != 0 ? "sampled"
                                                  : "given",
                        begin, end)
-        << indented(tokenizer.decode(tokens.subspan(begin, end - begin)));
+        << indented(end == tokens.size() ? part + stream.finish() : part);
     begin = end;
   }
 }

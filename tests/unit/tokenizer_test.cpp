@@ -68,6 +68,10 @@ TEST_P(GoldenTokenizer, DecodesAsTheReference) {
     const Ids ids = row["ids"];
     const std::string text = row["text"];
     ASSERT_EQ(tokenizer_.decode(ids), text) << row["id"];
+    std::string streamed;
+    TextStream stream(tokenizer_);
+    for (const std::int32_t id : ids) streamed += stream.add(Ids{id});
+    ASSERT_EQ(streamed + stream.finish(), text) << row["id"];
     ASSERT_EQ(tokenizer_.decode(ids, true), row.value("text_skip_special", text)) << row["id"];
   }
 }
@@ -250,6 +254,36 @@ TEST_F(SmallTokenizer, RefusesInconsistentFiles) {
   definition["model"]["vocab"]["he"] = 5;
   EXPECT_THAT(error_of(definition), HasSubstr("another token has too"));
   EXPECT_THROW(Tokenizer(folder_ / "absent.json"), Error);
+}
+
+TEST_F(SmallTokenizer, StreamsACharacterWhenItsLastByteHasCome) {
+  const Tokenizer tokenizer = load(small_tokenizer());
+  TextStream stream(tokenizer);
+  std::vector<std::string> parts;
+  for (const std::int32_t id : tokenizer.encode("a\u00e9\U0001F642", false))
+    parts.push_back(stream.add(Ids{id}));
+  EXPECT_EQ(parts, (std::vector<std::string>{"a", "", "\u00e9", "", "", "", "\U0001F642"}));
+  EXPECT_EQ(stream.finish(), "");
+  stream.add(Ids{tokenizer.encode("\u00e9", false)[0]});
+  EXPECT_EQ(stream.finish(), "\uFFFD");
+}
+
+TEST_F(SmallTokenizer, RefusesTokensThatOnlyItsConfigDeclares) {
+  auto definition = small_tokenizer();
+  definition["added_tokens"] = {added(258, "<x>")};
+  const auto config = folder_ / "tokenizer_config.json";
+  write_text(config, R"({"added_tokens_decoder": {"258": {"content": "<x>"}}})");
+  EXPECT_EQ(error_of(definition), "no error");
+  write_text(config, R"({"added_tokens_decoder": {"259": {"content": "<pad>"}}})");
+  EXPECT_THAT(error_of(definition), HasSubstr("'<pad>' with id 259"));
+  write_text(config, R"({"added_tokens_decoder": {"7": {"content": "<x>"}}})");
+  EXPECT_THAT(error_of(definition), HasSubstr("gives id 258"));
+  for (const char* odd : {"[]", "7", R"({"added_tokens_decoder": [7]})"}) {
+    write_text(config, odd);
+    EXPECT_EQ(error_of(definition), "no error");
+  }
+  write_text(config, "{");
+  EXPECT_THAT(error_of(definition), HasSubstr("tokenizer_config.json"));
 }
 
 TEST_F(SmallTokenizer, RefusesTextThatIsNotUtf8) {
