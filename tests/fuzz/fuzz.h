@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <string>
 #include <string_view>
 
 #include "comms/error.h"
@@ -29,14 +30,26 @@ void may_refuse(const Read& read) {
   }
 }
 
-// A folder in memory for readers that take paths, one a process; left behind.
+// A temporary folder for readers that take paths; a process that ends in order removes it.
+class InputFolder {
+ public:
+  InputFolder()
+      : path_(std::filesystem::temp_directory_path() /
+              ("rollcall-fuzz-" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(path_);
+  }
+  ~InputFolder() { std::filesystem::remove_all(path_); }
+  InputFolder(const InputFolder&) = delete;
+  InputFolder& operator=(const InputFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
 inline const std::filesystem::path& input_folder() {
-  static const std::filesystem::path folder = [] {
-    auto path = std::filesystem::path("/dev/shm") / ("rollcall-fuzz-" + std::to_string(::getpid()));
-    std::filesystem::create_directories(path);
-    return path;
-  }();
-  return folder;
+  static const InputFolder folder;
+  return folder.path();
 }
 
 inline void write_input(const std::filesystem::path& file, std::string_view bytes) {
