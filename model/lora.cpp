@@ -16,8 +16,6 @@
 namespace rollcall {
 namespace {
 
-using Shapes = std::vector<std::pair<std::string, std::vector<std::int64_t>>>;
-
 constexpr auto kTargets = std::to_array<std::string_view>(
     {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"});
 constexpr std::string_view kWeight = ".weight";
@@ -107,7 +105,7 @@ double lora_scaling(const LoraOptions& options) {
 LoraAdapter make_lora_adapter(const ModelSpec& spec, const LoraOptions& options) {
   LoraAdapter adapter{options, {}, {}};
   std::vector<std::string> adaptable;
-  Shapes shapes;
+  NamedShapes shapes;
   for (const auto& [name, shape] : parameter_shapes(spec)) {
     if (!name.ends_with(kWeight)) continue;
     const std::string module = name.substr(0, name.size() - kWeight.size());

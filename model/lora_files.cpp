@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/ops/isfinite.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -145,9 +143,10 @@ LoraAdapter read_lora_adapter(const fs::path& dir, const ModelSpec& spec) {
                         "an adapter is a folder with " + std::string(kConfig) + " and " + kTensors);
   const json config = read_config(config_file);
   refuse_other_kinds(config_file, config);
+  const LoraOptions options = read_options(config_file, config);
   LoraAdapter adapter;
   try {
-    adapter = make_lora_adapter(spec, read_options(config_file, config));
+    adapter = make_lora_adapter(spec, options);
   } catch (const Error& error) {
     throw input_error(config_file.string() + ": " + error.what(), error.what_to_do());
   }
@@ -160,8 +159,8 @@ void save_lora_adapter(const fs::path& dir, const LoraAdapter& adapter,
   const fs::path file = dir / kTensors;
   std::vector<SafetensorsEntry> entries;
   for (const auto& [key, tensor] : adapter.parameters.tensors) {
-    if (!at::isfinite(tensor).all().item<bool>())
-      throw Error(file.string() + ": tensor '" + key + "' holds a value that is not finite",
+    if (const auto bad = first_not_finite(tensor, at::kFloat))
+      throw Error(file.string() + ": tensor '" + key + "' holds " + bad->text(),
                   "the training diverged: go back to an earlier checkpoint");
     const auto* bytes = static_cast<const std::byte*>(tensor.const_data_ptr());
     entries.push_back(

@@ -284,15 +284,13 @@ std::vector<std::int32_t> eos_ids(const fs::path& dir, const ConfigKeys& config,
   return read_eos_ids(config, vocab_size);
 }
 
-using Shapes = std::vector<std::pair<std::string, std::vector<std::int64_t>>>;
-
-void add_linear(Shapes& shapes, const std::string& name, std::int64_t out, std::int64_t in,
+void add_linear(NamedShapes& shapes, const std::string& name, std::int64_t out, std::int64_t in,
                 bool bias) {
   shapes.push_back({name + ".weight", {out, in}});
   if (bias) shapes.push_back({name + ".bias", {out}});
 }
 
-void add_layer(Shapes& shapes, const ModelSpec& spec, const std::string& layer) {
+void add_layer(NamedShapes& shapes, const ModelSpec& spec, const std::string& layer) {
   const auto queries = spec.heads * spec.head_dim;
   const auto keys = spec.kv_heads * spec.head_dim;
   const auto attention = layer + "self_attn.";
@@ -338,8 +336,8 @@ ModelSpec read_model_spec(const fs::path& dir) {
   return spec;
 }
 
-Shapes parameter_shapes(const ModelSpec& spec) {
-  Shapes shapes{{"model.embed_tokens.weight", {spec.vocab_size, spec.hidden_size}}};
+NamedShapes parameter_shapes(const ModelSpec& spec) {
+  NamedShapes shapes{{"model.embed_tokens.weight", {spec.vocab_size, spec.hidden_size}}};
   for (std::int64_t i = 0; i < spec.layers; ++i) {
     add_layer(shapes, spec, "model.layers." + std::to_string(i) + ".");
   }

@@ -51,9 +51,11 @@ struct ModelSpec {
 // kv_heads.
 ModelSpec read_model_spec(const std::filesystem::path& dir);
 
+using NamedShapes = std::vector<std::pair<std::string, std::vector<std::int64_t>>>;
+
 // Every parameter of the model in Hugging Face names and [out, in] shapes, in a fixed order
 // (embedding, layers in order, norm, head unless tied). All parameter tables use this order.
-std::vector<std::pair<std::string, std::vector<std::int64_t>>> parameter_shapes(const ModelSpec&);
+NamedShapes parameter_shapes(const ModelSpec&);
 std::int64_t parameter_count(const ModelSpec&);
 
 }  // namespace rollcall

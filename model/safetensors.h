@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -69,9 +70,17 @@ std::vector<SafetensorsEntry> parse_safetensors(
 // overflow, or a size that is no whole number of bytes.
 std::uint64_t safetensors_bytes(const std::string& dtype, std::span<const std::uint64_t> shape);
 
-// Writes aside, syncs and renames. Entries are laid out by descending alignment, then name, and
-// streamed from their spans. Throws Error for a name used twice or data that does not fit the
-// shape.
+// Gives a tensor's bytes, which need to last until the next call.
+using SafetensorsData = std::function<std::span<const std::byte>(const SafetensorsEntry&)>;
+
+// Writes aside, syncs and renames. Entries are laid out by descending alignment, then name; their
+// data is asked for when their turn has come, their own `data` is not looked at. Throws Error for a
+// name used twice or data that does not fit the shape.
+void write_safetensors(const std::filesystem::path&, std::vector<SafetensorsEntry> entries,
+                       const std::map<std::string, std::string>& metadata,
+                       const SafetensorsData& data_of);
+
+// The same from the entries' own `data`.
 void write_safetensors(const std::filesystem::path&, std::vector<SafetensorsEntry> entries,
                        const std::map<std::string, std::string>& metadata);
 

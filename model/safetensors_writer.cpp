@@ -12,12 +12,17 @@
 namespace rollcall {
 namespace {
 
-void check_entry(const SafetensorsEntry& entry) {
+std::uint64_t bytes_of(const SafetensorsEntry& entry) {
   const std::vector<std::uint64_t> shape(entry.shape.begin(), entry.shape.end());
-  if (safetensors_bytes(entry.dtype, shape) != entry.data.size()) {
-    throw Error("tensor '" + entry.name + "' has " + std::to_string(entry.data.size()) +
-                " bytes, which its shape and dtype do not need");
-  }
+  return safetensors_bytes(entry.dtype, shape);
+}
+
+std::span<const std::byte> checked_data(const SafetensorsEntry& entry,
+                                        const SafetensorsData& data_of) {
+  const auto data = data_of(entry);
+  if (bytes_of(entry) == data.size()) return data;
+  throw Error("tensor '" + entry.name + "' has " + std::to_string(data.size()) +
+              " bytes, which its shape and dtype do not need");
 }
 
 // Eight elements take as many bytes as one takes bits.
@@ -39,14 +44,14 @@ std::string header_text(const std::vector<SafetensorsEntry>& entries,
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::set<std::string_view> names{"__metadata__"};
-  std::size_t position = 0;
+  std::uint64_t position = 0;
   // ordered_json looks keys up one by one; pushing pairs keeps large tables linear.
   auto& object = header.get_ref<nlohmann::ordered_json::object_t&>();
   for (const auto& entry : entries) {
     if (!names.insert(entry.name).second) {
       throw Error("tensor name '" + entry.name + "' is used twice or reserved");
     }
-    const auto end = position + entry.data.size();
+    const auto end = position + bytes_of(entry);
     nlohmann::ordered_json value{{"dtype", entry.dtype}, {"shape", entry.shape}};
     value["data_offsets"] = {position, end};
     object.emplace_back(entry.name, std::move(value));
@@ -75,15 +80,21 @@ std::string little_endian(std::uint64_t value) {
 }  // namespace
 
 void write_safetensors(const std::filesystem::path& path, std::vector<SafetensorsEntry> entries,
-                       const std::map<std::string, std::string>& metadata) {
-  std::ranges::for_each(entries, check_entry);
+                       const std::map<std::string, std::string>& metadata,
+                       const SafetensorsData& data_of) {
   sort_for_writing(entries);
   const auto header = checked_header(path, entries, metadata);
   DurableFile file(path);
   file.write(little_endian(header.size()));
   file.write(header);
-  for (const auto& entry : entries) file.write(entry.data);
+  for (const auto& entry : entries) file.write(checked_data(entry, data_of));
   file.commit();
+}
+
+void write_safetensors(const std::filesystem::path& path, std::vector<SafetensorsEntry> entries,
+                       const std::map<std::string, std::string>& metadata) {
+  write_safetensors(path, std::move(entries), metadata,
+                    [](const SafetensorsEntry& entry) { return entry.data; });
 }
 
 }  // namespace rollcall

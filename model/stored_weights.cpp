@@ -6,7 +6,10 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <charconv>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <span>
@@ -67,7 +70,7 @@ at::Tensor tensor_of(const SafetensorsEntry& entry) {
 }
 
 // Index of the first NaN or infinity, or the size. Looks at bits: exponent all ones.
-std::int64_t first_not_finite(const at::Tensor& values) {
+std::int64_t index_of_not_finite(const at::Tensor& values) {
   constexpr std::uint32_t kExponent = 0x7f800000;
   const auto* from = values.const_data_ptr<float>();
   for (std::int64_t i = 0; i < values.numel(); ++i) {
@@ -78,16 +81,12 @@ std::int64_t first_not_finite(const at::Tensor& values) {
 
 void check_finite(const fs::path& file, const SafetensorsEntry& entry, const at::Tensor& values,
                   at::ScalarType dtype) {
-  const at::Tensor flat = values.view({-1});
-  for (std::int64_t begin = 0; begin < flat.numel(); begin += kPiece) {
-    const at::Tensor piece =
-        flat.slice(0, begin, std::min(flat.numel(), begin + kPiece)).to(dtype).to(at::kFloat);
-    const std::int64_t bad = first_not_finite(piece);
-    if (bad == piece.numel()) continue;
-    throw input_error(place(file, entry.name) + " holds a value that is not finite, at element " +
-                          std::to_string(begin + bad),
-                      "the checkpoint is damaged: take an earlier one");
-  }
+  const auto bad = first_not_finite(values, dtype);
+  if (!bad) return;
+  throw input_error(place(file, entry.name) + " holds " + bad->text(),
+                    std::isfinite(bad->value)
+                        ? "bfloat16 cannot hold that value: set model.dtype to float32"
+                        : "the checkpoint is damaged: take an earlier one");
 }
 
 bool same_values(const at::Tensor& a, const at::Tensor& b) {
@@ -103,6 +102,22 @@ bool same_values(const at::Tensor& a, const at::Tensor& b) {
 bool ignored(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
 
 }  // namespace
+
+std::string NotFinite::text() const {
+  std::array<char, 32> digits{};
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+  return std::string(digits.data(), end) + " at element " + std::to_string(element);
+}
+
+std::optional<NotFinite> first_not_finite(const at::Tensor& values, at::ScalarType dtype) {
+  const at::Tensor flat = values.detach().reshape({-1});
+  for (std::int64_t begin = 0; begin < flat.numel(); begin += kPiece) {
+    const at::Tensor piece = flat.slice(0, begin, std::min(flat.numel(), begin + kPiece));
+    const std::int64_t bad = index_of_not_finite(piece.to(dtype).to(at::kFloat));
+    if (bad != piece.numel()) return NotFinite{begin + bad, piece[bad].item<float>()};
+  }
+  return std::nullopt;
+}
 
 at::Tensor checked_tensor(const fs::path& file, const SafetensorsEntry& entry,
                           const std::vector<std::int64_t>& shape, const std::string& config,

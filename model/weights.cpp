@@ -92,8 +92,7 @@ FlatWeights make_flat_weights(const ModelSpec& spec) {
   return make_flat_weights(parameter_shapes(spec));
 }
 
-FlatWeights make_flat_weights(
-    std::span<const std::pair<std::string, std::vector<std::int64_t>>> shapes) {
+FlatWeights make_flat_weights(const NamedShapes& shapes) {
   const auto elements_of = [](const std::vector<std::int64_t>& shape) {
     return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies{});
   };

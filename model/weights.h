@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <span>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,9 +30,8 @@ struct FlatWeights {
   at::Tensor flat;       // [parameter_count] float32, CPU or device
   NamedTensors tensors;  // views of `flat`
 };
-FlatWeights make_flat_weights(const ModelSpec&);  // zero-filled, CPU
-FlatWeights make_flat_weights(
-    std::span<const std::pair<std::string, std::vector<std::int64_t>>> shapes);  // in that order
+FlatWeights make_flat_weights(const ModelSpec&);    // zero-filled, CPU
+FlatWeights make_flat_weights(const NamedShapes&);  // in that order
 
 // Fills `weights` from the files of a Hugging Face directory, as StoredWeights reads them.
 void load_weights(const std::filesystem::path& dir, const ModelSpec&, FlatWeights& weights);
@@ -44,8 +43,11 @@ void init_weights(const ModelSpec&, std::uint64_t seed, FlatWeights& weights);
 // Writes DIR/model.safetensors (metadata {"format":"pt"}), in `dtype` "float32" or "bfloat16"
 // (round to nearest even). If that takes more than `max_shard_bytes` (0: no limit), writes shards
 // of at most that size, single larger tensors aside, and model.safetensors.index.json instead.
-// Deletes weight files of an earlier call that loaders would take in their place. Throws Error for
-// a value that is not finite in `dtype`.
+// Deletes weight files of an earlier call that loaders would take in their place. Holds one tensor
+// at a time. Throws Error for a tensor that the source has not or has in another shape, and for a
+// value that is not finite in `dtype`.
+void save_weights(const std::filesystem::path& dir, const NamedShapes&, const TensorSource&,
+                  const std::string& dtype, std::int64_t max_shard_bytes = 0);
 void save_weights(const std::filesystem::path& dir, const NamedTensors&, const std::string& dtype,
                   std::int64_t max_shard_bytes = 0);
 
@@ -55,6 +57,17 @@ void require_memory_for(std::int64_t parameters, at::ScalarType dtype);
 
 // at::kFloat or at::kBFloat16 for "float32" or "bfloat16"; throws Error for anything else.
 at::ScalarType policy_dtype(const std::string& name);
+
+// A value that is not finite in some type.
+struct NotFinite {
+  std::int64_t element;
+  float value;  // before it was rounded to that type
+
+  std::string text() const;  // "nan at element 5"
+};
+
+// The first value of a CPU tensor of any float type that is not finite once rounded to `dtype`.
+std::optional<NotFinite> first_not_finite(const at::Tensor&, at::ScalarType dtype);
 
 // The tensor as save_weights() stores it: contiguous, on the CPU, in `dtype`.
 at::Tensor stored_tensor(const at::Tensor&, const std::string& dtype);

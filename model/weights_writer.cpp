@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/ops/isfinite.h>
-
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -30,45 +29,53 @@ StoredDtype stored_dtype(const std::string& dtype) {
   throw input_error("cannot write weights as '" + dtype + "'", "use float32 or bfloat16");
 }
 
-using Shard = std::vector<std::string>;  // names of tensors
-
-std::int64_t stored_bytes(const at::Tensor& tensor, at::ScalarType type) {
-  return tensor.numel() * static_cast<std::int64_t>(c10::elementSize(type));
+std::int64_t stored_bytes(const std::vector<std::int64_t>& shape, at::ScalarType type) {
+  return c10::multiply_integers(shape) * static_cast<std::int64_t>(c10::elementSize(type));
 }
 
-std::vector<Shard> split(const NamedTensors& tensors, at::ScalarType type, std::int64_t limit) {
-  std::vector<Shard> shards(1);
+std::vector<NamedShapes> split(const NamedShapes& shapes, at::ScalarType type, std::int64_t limit) {
+  std::vector<NamedShapes> shards(1);
   std::int64_t used = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const auto bytes = stored_bytes(tensor, type);
+  for (const auto& [name, shape] : shapes) {
+    const auto bytes = stored_bytes(shape, type);
     if (limit > 0 && used + bytes > limit && !shards.back().empty()) {
       shards.emplace_back();
       used = 0;
     }
-    shards.back().push_back(name);
+    shards.back().emplace_back(name, shape);
     used += bytes;
   }
   return shards;
 }
 
-void write_shard(const fs::path& file, const Shard& names, const NamedTensors& tensors,
+at::Tensor checked(const std::string& place, const at::Tensor& values,
+                   const std::vector<std::int64_t>& shape, const std::string& dtype) {
+  if (!values.defined() || values.sizes() != c10::IntArrayRef(shape))
+    throw Error(place + " is missing or misshaped among the weights to be saved");
+  const at::Tensor here = values.detach().to(at::kCPU);
+  if (const auto bad = first_not_finite(here, stored_dtype(dtype).type))
+    throw Error(place + " holds " + bad->text(),
+                std::isfinite(bad->value)
+                    ? dtype + " cannot hold that value: save as float32"
+                    : "the training diverged: go back to an earlier checkpoint");
+  return here;
+}
+
+void write_shard(const fs::path& file, const NamedShapes& shapes, const TensorSource& weights,
                  const std::string& dtype) {
-  std::vector<at::Tensor> alive;  // what the entries point into
   std::vector<SafetensorsEntry> entries;
-  for (const auto& name : names) {
-    const auto& stored = alive.emplace_back(stored_tensor(tensors.at(name), dtype));
-    if (!at::isfinite(stored).all().item<bool>()) {
-      throw Error(
-          file.string() + ": tensor '" + name + "' holds a value that is not finite in " + dtype,
-          "the training diverged: go back to an earlier checkpoint");
-    }
-    const auto* bytes = static_cast<const std::byte*>(stored.const_data_ptr());
-    entries.push_back({name,
-                       stored_dtype(dtype).name,
-                       stored.sizes().vec(),
-                       {bytes, static_cast<std::size_t>(stored.nbytes())}});
-  }
-  write_safetensors(file, std::move(entries), {{"format", "pt"}});
+  for (const auto& [name, shape] : shapes)
+    entries.push_back({name, stored_dtype(dtype).name, shape, {}});
+  at::Tensor stored;  // what is being written
+  write_safetensors(file, std::move(entries), {{"format", "pt"}},
+                    [&](const SafetensorsEntry& entry) -> std::span<const std::byte> {
+                      stored.reset();  // before the next one is there
+                      const auto place = file.string() + ": tensor '" + entry.name + "'";
+                      stored = stored_tensor(
+                          checked(place, weights(entry.name), entry.shape, dtype), dtype);
+                      return {static_cast<const std::byte*>(stored.const_data_ptr()),
+                              static_cast<std::size_t>(stored.nbytes())};
+                    });
 }
 
 std::string padded(std::size_t number) {
@@ -109,20 +116,20 @@ at::Tensor stored_tensor(const at::Tensor& tensor, const std::string& dtype) {
   return tensor.detach().to(at::kCPU, stored_dtype(dtype).type).contiguous();
 }
 
-void save_weights(const fs::path& dir, const NamedTensors& tensors, const std::string& dtype,
-                  std::int64_t max_shard_bytes) try {
+void save_weights(const fs::path& dir, const NamedShapes& shapes, const TensorSource& weights,
+                  const std::string& dtype, std::int64_t max_shard_bytes) try {
   const auto type = stored_dtype(dtype).type;
-  const auto shards = split(tensors, type, max_shard_bytes);
+  const auto shards = split(shapes, type, max_shard_bytes);
   std::set<std::string> written;
   std::map<std::string, std::string> weight_map;
   std::int64_t total_bytes = 0;
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const auto name = shards.size() == 1 ? kSingle : shard_name(i, shards.size());
-    write_shard(dir / name, shards[i], tensors, dtype);
+    write_shard(dir / name, shards[i], weights, dtype);
     written.insert(name);
-    for (const auto& tensor : shards[i]) {
+    for (const auto& [tensor, shape] : shards[i]) {
       weight_map[tensor] = name;
-      total_bytes += stored_bytes(tensors.at(tensor), type);
+      total_bytes += stored_bytes(shape, type);
     }
   }
   if (shards.size() > 1) {
@@ -132,6 +139,13 @@ void save_weights(const fs::path& dir, const NamedTensors& tensors, const std::s
   delete_others(dir, written);
 } catch (const fs::filesystem_error& error) {
   throw Error(error.what(), "check the folder's permissions");
+}
+
+void save_weights(const fs::path& dir, const NamedTensors& tensors, const std::string& dtype,
+                  std::int64_t max_shard_bytes) {
+  NamedShapes shapes;
+  for (const auto& [name, tensor] : tensors) shapes.emplace_back(name, tensor.sizes().vec());
+  save_weights(dir, shapes, source_of(tensors), dtype, max_shard_bytes);
 }
 
 }  // namespace rollcall

@@ -6,6 +6,7 @@
 #include "rollcall/run_setup.h"
 #include "trainer/checkpoint.h"
 #include "trainer/export.h"
+#include "trainer/trained_policy.h"
 
 namespace rollcall {
 namespace {
@@ -15,8 +16,7 @@ namespace fs = std::filesystem;
 // What to export and the directory whose other files go with it.
 struct Source {
   fs::path dir;
-  ModelSpec spec;
-  TrainedPolicy policy;
+  StoredPolicy policy;
 };
 
 Source from_model(const ExportArguments& a) {
@@ -27,10 +27,7 @@ Source from_model(const ExportArguments& a) {
   if (a.adapter.empty() == a.merge)
     throw input_error("--adapter and --merge go together: the adapter becomes part of the weights",
                       "give both; an adapter alone is a folder that can be copied as it is");
-  std::optional<LoraStart> lora;
-  if (a.merge) lora = LoraStart{{}, 0, a.adapter};
-  const ModelSpec spec = read_model_spec(a.source);
-  return {a.source, spec, load_policy(a.source, spec, at::kFloat, lora)};
+  return {a.source, stored_policy(a.source, read_model_spec(a.source), a.adapter)};
 }
 
 fs::path wanted_checkpoint(const ExportArguments& a) {
@@ -52,8 +49,7 @@ Source from_run(const ExportArguments& a) {
                       "leave them out");
   const fs::path checkpoint = wanted_checkpoint(a);
   const fs::path dir = config_of_run(a.source).model.path;
-  const ModelSpec spec = read_model_spec(dir);
-  return {dir, spec, load_policy(dir, spec, at::kFloat, load_checkpoint(checkpoint))};
+  return {dir, checkpointed_policy(checkpoint, dir, read_model_spec(dir))};
 }
 
 }  // namespace
@@ -61,13 +57,12 @@ Source from_run(const ExportArguments& a) {
 int export_command(const ExportArguments& a) {
   const Source source = fs::exists(a.source / "checkpoints") ? from_run(a) : from_model(a);
   if (a.adapter_only) {
-    if (source.policy.adapter() == nullptr)
+    if (!source.policy.adapter)
       throw input_error("--adapter-only: the run trained every weight, it has no adapter",
                         "leave it out");
-    export_adapter(*source.policy.adapter(), source.dir, a.out);
+    export_adapter(*source.policy.adapter, source.dir, a.out);
   } else {
-    export_model(source.dir, source.policy.all_weights(source.spec).tensors, a.dtype, a.out,
-                 a.max_shard_bytes);
+    export_model(source.dir, source.policy.weights, a.dtype, a.out, a.max_shard_bytes);
   }
   std::fprintf(stderr, "wrote %s\n", a.out.c_str());
   return 0;

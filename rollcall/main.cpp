@@ -108,7 +108,7 @@ void add_model_commands(CLI::App& app, Action& action) {
   command->add_option("--ids", logits.ids, "1,2,3")->delimiter(',')->required();
   command->add_option("--dtype", logits.dtype, "of the weights: float32 or bfloat16")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
-  command->add_option("--temperature", logits.temperature)->check(CLI::PositiveNumber);
+  command->add_option("--temperature", logits.temperature);
   command->add_flag("--mask-padding", logits.mask_padding,
                     "rows past the tokenizer's last id get -inf");
   command->add_option("--grad", logits.gradients, "NAME,NAME")->delimiter(',');

@@ -4,6 +4,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -69,6 +70,8 @@ int model_logits_command(const LogitsArguments& a) {
     if (id < 0 || id >= spec.vocab_size)
       throw input_error("--ids: " + std::to_string(id) + " is outside the vocabulary of " +
                         std::to_string(spec.vocab_size));
+  if (!(a.temperature > 0) || !std::isfinite(a.temperature))
+    throw input_error("--temperature must be a finite number over 0");
   const at::AutoGradMode gradients(!a.gradients.empty());
   const auto dtype = policy_dtype(a.dtype);
   StoredWeights stored(a.dir, spec, dtype);

@@ -49,7 +49,7 @@ int sft_command(const RunArguments& arguments) {
     export_adapter(*policy.adapter(), dir, config.sft.adapter_out);
     std::fprintf(stderr, "wrote %s\n", config.sft.adapter_out.c_str());
   }
-  export_model(dir, policy.all_weights(spec).tensors, config.model.dtype, config.sft.out);
+  export_model(dir, policy.source(), config.model.dtype, config.sft.out);
   std::fprintf(stderr, "wrote %s\n", config.sft.out.c_str());
   return 0;
 }

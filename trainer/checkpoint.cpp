@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/checkpoint.h"
 
+#include <ATen/ops/from_blob.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
@@ -162,13 +165,20 @@ std::vector<float> floats_of(const SafetensorsEntry& entry) {
   return values;
 }
 
-std::vector<float> read_vector(const fs::path& path, const SafetensorsFile& file,
-                               std::string_view name) {
+const SafetensorsEntry& find_vector(const fs::path& path, const SafetensorsFile& file,
+                                    std::string_view name) {
   const auto entry = std::ranges::find(file.entries(), name, &SafetensorsEntry::name);
   if (entry == file.entries().end() || entry->dtype != "F32" || entry->shape.size() != 1) {
     refuse(path, "has no float32 vector '" + std::string(name) + "'");
   }
-  return floats_of(*entry);
+  return *entry;
+}
+
+TrainState read_complete(const fs::path& folder) {
+  if (const auto problem = manifest_problem(folder, ManifestCheck::kContents)) {
+    refuse(folder, *problem);
+  }
+  return read_scalars(folder / kStateFile);
 }
 
 void check_lengths(const TrainState& state, const fs::path& place) {
@@ -221,17 +231,24 @@ std::optional<fs::path> newest_checkpoint(const fs::path& dir) try {
 }
 
 TrainState load_checkpoint(const fs::path& folder) {
-  if (const auto problem = manifest_problem(folder, ManifestCheck::kContents)) {
-    refuse(folder, *problem);
-  }
-  auto state = read_scalars(folder / kStateFile);
+  auto state = read_complete(folder);
   const auto path = folder / kTensorFile;
   const SafetensorsFile file(path);
-  state.masters = read_vector(path, file, "masters");
-  state.first_moment = read_vector(path, file, "first_moment");
-  state.second_moment = read_vector(path, file, "second_moment");
+  state.masters = floats_of(find_vector(path, file, "masters"));
+  state.first_moment = floats_of(find_vector(path, file, "first_moment"));
+  state.second_moment = floats_of(find_vector(path, file, "second_moment"));
   check_lengths(state, path);
   return state;
+}
+
+MappedCheckpoint map_checkpoint(const fs::path& folder) {
+  auto state = read_complete(folder);
+  const auto path = folder / kTensorFile;
+  const auto file = std::make_shared<const SafetensorsFile>(path);
+  const auto& entry = find_vector(path, *file, "masters");
+  auto* data = const_cast<std::byte*>(entry.data.data());  // from_blob has no read-only form
+  return {std::move(state), at::from_blob(
+                                data, entry.shape, [file](void*) {}, at::kFloat)};
 }
 
 }  // namespace rollcall

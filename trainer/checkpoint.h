@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -41,5 +43,12 @@ std::filesystem::path checkpoint_folder(const std::filesystem::path& dir, std::i
 
 // Throws Error naming file and reason if the folder is not a complete checkpoint.
 TrainState load_checkpoint(const std::filesystem::path& folder);
+
+// A complete checkpoint for those who need no moments and only look at the masters.
+struct MappedCheckpoint {
+  TrainState state;    // its vectors are empty
+  at::Tensor masters;  // [count] float32, read-only, where they lie in the file; keeps it open
+};
+MappedCheckpoint map_checkpoint(const std::filesystem::path& folder);  // throws as above
 
 }  // namespace rollcall

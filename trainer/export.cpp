@@ -70,17 +70,6 @@ void check_target(const fs::path& source, const fs::path& target,
   }
 }
 
-void check_parameters(const fs::path& source, const NamedTensors& weights) {
-  const auto shapes = parameter_shapes(read_model_spec(source));
-  const bool same =
-      shapes.size() == weights.size() && std::ranges::all_of(shapes, [&](const auto& parameter) {
-        const auto found = weights.find(parameter.first);
-        return found != weights.end() &&
-               found->second.sizes() == c10::IntArrayRef(parameter.second);
-      });
-  if (!same) throw Error("the weights to export are not those of " + source.string());
-}
-
 // Lets `write` fill a folder that nobody else sees, then puts it where `target` is.
 void replace_with(const fs::path& target, const std::function<void(const fs::path&)>& write) {
   const auto partial = target.parent_path() / (".partial-" + target.filename().string());
@@ -102,12 +91,13 @@ bool same_tensor(const SafetensorsEntry& entry, const at::Tensor& stored) {
          std::memcmp(stored.const_data_ptr(), entry.data.data(), entry.data.size()) == 0;
 }
 
-void write_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
+void write_model(const fs::path& source, const TensorSource& weights, const std::string& dtype,
                  const fs::path& folder, std::int64_t max_shard_bytes) {
+  const auto shapes = parameter_shapes(read_model_spec(source));
   copy_other_files(source, folder);
   write_durably(folder / kConfig, with_dtype(read_file(source / kConfig), dtype));
-  save_weights(folder, weights, dtype, max_shard_bytes);
-  compare_export(folder, weights, dtype);
+  save_weights(folder, shapes, weights, dtype, max_shard_bytes);
+  compare_export(folder, shapes, weights, dtype);
 }
 
 void write_adapter(const LoraAdapter& adapter, const fs::path& base, const fs::path& folder) {
@@ -120,26 +110,27 @@ void write_adapter(const LoraAdapter& adapter, const fs::path& base, const fs::p
 
 }  // namespace
 
-void compare_export(const fs::path& folder, const NamedTensors& weights, const std::string& dtype) {
+void compare_export(const fs::path& folder, const NamedShapes& shapes, const TensorSource& weights,
+                    const std::string& dtype) {
   std::size_t compared = 0;
   for (const auto& file : open_weight_files(folder)) {
     for (const auto& entry : file.contents.entries()) {
-      const auto wanted = weights.find(entry.name);
-      if (wanted == weights.end() || !same_tensor(entry, stored_tensor(wanted->second, dtype))) {
+      const at::Tensor wanted = weights(entry.name);
+      if (!wanted.defined() || !same_tensor(entry, stored_tensor(wanted, dtype))) {
         throw Error(file.path.string() + ": tensor '" + entry.name + "' was not written right",
                     "check the disk");
       }
+      SafetensorsFile::release(entry);
       ++compared;
     }
   }
-  if (compared != weights.size()) throw Error(folder.string() + ": tensors are missing");
+  if (compared != shapes.size()) throw Error(folder.string() + ": tensors are missing");
 }
 
-void export_model(const fs::path& source, const NamedTensors& weights, const std::string& dtype,
+void export_model(const fs::path& source, const TensorSource& weights, const std::string& dtype,
                   const fs::path& out, std::int64_t max_shard_bytes) try {
   const auto target = resolved(out);
   check_target(resolved(source), target, kModelFiles, "model");
-  check_parameters(source, weights);
   replace_with(target, [&](const fs::path& folder) {
     write_model(source, weights, dtype, folder, max_shard_bytes);
   });

@@ -14,10 +14,11 @@ namespace rollcall {
 // `max_shard_bytes`, 0: one file), every non-weight file of `source` byte for byte except in hidden
 // folders, the dtype key of config.json edited in place (key order kept; the keys that were there,
 // else `torch_dtype` added). Written aside, re-opened, compared tensor by tensor with `weights`,
-// then renamed over `out`; an existing model directory at `out` is replaced as a whole. Throws
+// then renamed over `out`; an existing model directory at `out` is replaced as a whole. Asks for
+// each tensor twice and holds one at a time. Throws
 // Error and leaves `out` as it was if anything differs, if `weights` are not the parameters of
 // `source`, if `out` and `source` overlap, or if `out` holds something else than a model.
-void export_model(const std::filesystem::path& source, const NamedTensors& weights,
+void export_model(const std::filesystem::path& source, const TensorSource& weights,
                   const std::string& dtype, const std::filesystem::path& out,
                   std::int64_t max_shard_bytes = 0);
 
@@ -27,9 +28,9 @@ void export_model(const std::filesystem::path& source, const NamedTensors& weigh
 void export_adapter(const LoraAdapter&, const std::filesystem::path& base,
                     const std::filesystem::path& out);
 
-// Re-opens the weights of `folder` and throws Error naming the first tensor that is not `weights`
-// in `dtype`, bit for bit.
-void compare_export(const std::filesystem::path& folder, const NamedTensors& weights,
-                    const std::string& dtype);
+// Re-opens the weights of `folder` and throws Error naming the first tensor that is missing, extra
+// or not the one of `weights` in `dtype`, bit for bit.
+void compare_export(const std::filesystem::path& folder, const NamedShapes&,
+                    const TensorSource& weights, const std::string& dtype);
 
 }  // namespace rollcall

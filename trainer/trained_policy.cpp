@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
-#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -14,12 +13,30 @@
 namespace rollcall {
 namespace {
 
-// The files stay open as long as the policy.
-TrainedPolicy adapted(const std::filesystem::path& dir, const ModelSpec& spec, at::ScalarType dtype,
-                      LoraAdapter adapter) {
+namespace fs = std::filesystem;
+
+// The files stay open as long as the source.
+TensorSource open_weights(const fs::path& dir, const ModelSpec& spec, at::ScalarType dtype) {
   const auto stored = std::make_shared<StoredWeights>(dir, spec, dtype);
-  return {spec, [stored](const std::string& name) { return stored->read(name); },
-          std::move(adapter)};
+  return [stored](const std::string& name) { return stored->read(name); };
+}
+
+[[noreturn]] void foreign_checkpoint(const fs::path& folder, const fs::path& dir) {
+  throw input_error(folder.string() + " was made from another model than " + dir.string(),
+                    "put the model that the run began with there again");
+}
+
+// The parameters in a flat tensor of them.
+TensorSource slices_of(const at::Tensor& flat, const ModelSpec& spec) {
+  NamedTensors tensors;
+  std::int64_t offset = 0;
+  for (const auto& [name, shape] : parameter_shapes(spec)) {
+    const auto elements = c10::multiply_integers(shape);
+    tensors[name] = flat.narrow(0, offset, elements).view(shape);
+    offset += elements;
+  }
+  return
+      [tensors = std::move(tensors)](const std::string& name) { return source_of(tensors)(name); };
 }
 
 }  // namespace
@@ -35,13 +52,6 @@ TensorSource TrainedPolicy::source() const {
   return adapter_ ? merged_ : source_of(weights_.tensors);
 }
 
-FlatWeights TrainedPolicy::all_weights(const ModelSpec& spec) const {
-  if (!adapter_) return weights_;
-  FlatWeights weights = make_flat_weights(spec);
-  for (auto& [name, tensor] : weights.tensors) tensor.copy_(merged_(name));
-  return weights;
-}
-
 void TrainedPolicy::bind(Decoder& decoder, const NamedTensors& leaves) const {
   if (adapter_) {
     decoder.bind(merged_, lora_leaves(*adapter_, leaves));
@@ -54,32 +64,44 @@ std::optional<LoraOptions> TrainedPolicy::lora() const {
   return adapter_ ? std::optional(adapter_->options) : std::nullopt;
 }
 
-TrainedPolicy load_policy(const std::filesystem::path& dir, const ModelSpec& spec,
-                          at::ScalarType dtype, const std::optional<LoraStart>& lora) {
+TrainedPolicy load_policy(const fs::path& dir, const ModelSpec& spec, at::ScalarType dtype,
+                          const std::optional<LoraStart>& lora) {
   if (!lora) {
     FlatWeights weights = make_flat_weights(spec);
     load_weights(dir, spec, weights);
     return weights;
   }
-  if (!lora->adapter.empty())
-    return adapted(dir, spec, dtype, read_lora_adapter(lora->adapter, spec));
-  LoraAdapter fresh = make_lora_adapter(spec, lora->options);
-  init_lora(lora->seed, fresh);
-  return adapted(dir, spec, dtype, fresh);
+  LoraAdapter adapter;
+  if (lora->adapter.empty()) {
+    adapter = make_lora_adapter(spec, lora->options);
+    init_lora(lora->seed, adapter);
+  } else {
+    adapter = read_lora_adapter(lora->adapter, spec);
+  }
+  return {spec, open_weights(dir, spec, dtype), std::move(adapter)};
 }
 
-TrainedPolicy load_policy(const std::filesystem::path& dir, const ModelSpec& spec,
-                          at::ScalarType dtype, const TrainState& state) {
-  const TrainedPolicy policy = state.lora
-                                   ? adapted(dir, spec, dtype, make_lora_adapter(spec, *state.lora))
-                                   : TrainedPolicy(make_flat_weights(spec));
-  const at::Tensor& masters = policy.masters().flat;
-  if (state.masters.size() != static_cast<std::size_t>(masters.numel()) ||
-      state.base_xxh3 != policy.base_xxh3())
-    throw input_error("the checkpoint was made from another model than " + dir.string(),
-                      "put the model that the run began with there again");
-  std::copy(state.masters.begin(), state.masters.end(), masters.data_ptr<float>());
-  return policy;
+StoredPolicy stored_policy(const fs::path& dir, const ModelSpec& spec, const fs::path& adapter) {
+  const auto base = open_weights(dir, spec, at::kFloat);
+  if (adapter.empty()) return {base, std::nullopt};
+  auto read = read_lora_adapter(adapter, spec);
+  return {with_lora(read, base), std::move(read)};
+}
+
+StoredPolicy checkpointed_policy(const fs::path& folder, const fs::path& dir,
+                                 const ModelSpec& spec) {
+  const auto [state, masters] = map_checkpoint(folder);
+  if (!state.lora) {
+    if (masters.numel() != parameter_count(spec)) foreign_checkpoint(folder, dir);
+    return {slices_of(masters, spec), std::nullopt};
+  }
+  const auto base = open_weights(dir, spec, at::kFloat);
+  LoraAdapter adapter = make_lora_adapter(spec, *state.lora);
+  if (masters.numel() != adapter.parameters.flat.numel() ||
+      state.base_xxh3 != fingerprint(spec, base))
+    foreign_checkpoint(folder, dir);
+  adapter.parameters.flat.copy_(masters);
+  return {with_lora(adapter, base), std::move(adapter)};
 }
 
 std::string fingerprint(const ModelSpec& spec, const TensorSource& source) {

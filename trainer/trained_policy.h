@@ -26,8 +26,7 @@ class TrainedPolicy {
   const FlatWeights& masters() const { return adapter_ ? adapter_->parameters : weights_; }
   const LoraAdapter* adapter() const { return adapter_ ? &*adapter_ : nullptr; }
 
-  TensorSource source() const;                      // the weights; refers to this object
-  FlatWeights all_weights(const ModelSpec&) const;  // the masters themselves, or merged ones
+  TensorSource source() const;  // the weights; refers to this object
 
   // `leaves` are the masters, or share their storage, and get the gradients.
   void bind(Decoder&, const NamedTensors& leaves) const;
@@ -56,10 +55,21 @@ struct LoraStart {
 TrainedPolicy load_policy(const std::filesystem::path& dir, const ModelSpec&, at::ScalarType dtype,
                           const std::optional<LoraStart>& lora);
 
+// A policy at rest. Its weights are read from files as they are asked for, float32 or as stored.
+struct StoredPolicy {
+  TensorSource weights;                // keeps the files open; an adapter is merged
+  std::optional<LoraAdapter> adapter;  // nothing: there is none
+};
+
+// The policy in a Hugging Face directory, with the adapter of a PEFT directory unless that is
+// empty.
+StoredPolicy stored_policy(const std::filesystem::path& dir, const ModelSpec&,
+                           const std::filesystem::path& adapter = {});
+
 // The policy in a complete checkpoint of a run that began with the model in `dir`. Throws an input
 // Error if it was made from another one.
-TrainedPolicy load_policy(const std::filesystem::path& dir, const ModelSpec&, at::ScalarType dtype,
-                          const TrainState&);
+StoredPolicy checkpointed_policy(const std::filesystem::path& folder,
+                                 const std::filesystem::path& dir, const ModelSpec&);
 
 // Hex digits of XXH3-64 over the values in float32, in parameter_shapes() order.
 std::string fingerprint(const ModelSpec&, const TensorSource&);

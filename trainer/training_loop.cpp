@@ -253,7 +253,7 @@ class TrainingLoop {
     if (stopping_) return stop();
     if (saved_step_ != step_) save();
     const fs::path out = setup_.run_dir / "export";
-    export_model(setup_.model_dir, updater_.policy().all_weights(spec_).tensors, setup_.dtype, out);
+    export_model(setup_.model_dir, updater_.policy().source(), setup_.dtype, out);
     result_.export_dir = out.string();
     if (const LoraAdapter* adapter = updater_.policy().adapter()) {
       const fs::path adapter_out = setup_.run_dir / "adapter";

@@ -194,6 +194,12 @@ void LearnerTest::expect_bitwise_resume(at::ScalarType dtype) {
   EXPECT_TRUE(at::equal(a.masters().flat, b.masters().flat));
 }
 
+at::Tensor copied(const TensorSource& weights, const ModelSpec& spec) {
+  FlatWeights copy = make_flat_weights(spec);
+  for (auto& [name, tensor] : copy.tensors) tensor.copy_(weights(name));
+  return copy.flat;
+}
+
 class LoraLearnerTest : public LearnerTest {
  protected:
   // A fresh adapter on a model of weights that are always the same.
@@ -228,18 +234,16 @@ class LoraLearnerTest : public LearnerTest {
 TEST_F(LoraLearnerTest, TrainsTheAdapterAloneAndThePolicyFollows) {
   const TrainedPolicy trained = policy(1);
   const at::Tensor before = frozen_.weights.flat.clone();
-  EXPECT_TRUE(at::equal(trained.all_weights(frozen_.spec).flat, before));
+  EXPECT_TRUE(at::equal(copied(trained.source(), frozen_.spec), before));
   Learner learner = make(trained);
   step(learner);
   step(learner);
   EXPECT_EQ(learner.optimizer_state().first_moment.size(),
             static_cast<std::size_t>(trained.masters().flat.numel()));
   EXPECT_TRUE(at::equal(frozen_.weights.flat, before));
-  const FlatWeights after = learner.policy().all_weights(frozen_.spec);
   for (const auto& [name, t] : frozen_.weights.tensors) {
     const bool adapted = name.ends_with("_proj.weight");
-    EXPECT_EQ(at::equal(after.tensors.at(name), t), !adapted) << name;
-    EXPECT_TRUE(at::equal(after.tensors.at(name), learner.policy().source()(name))) << name;
+    EXPECT_EQ(at::equal(learner.policy().source()(name), t), !adapted) << name;
   }
 }
 
@@ -274,7 +278,7 @@ TEST_F(LoraLearnerTest, UpdatesToTheSameBitsWithActivationCheckpointing) {
   EXPECT_TRUE(at::equal(plain.masters().flat, again.masters().flat));
 }
 
-TEST_F(LoraLearnerTest, LoadsWhatACheckpointSaysAndRefusesAnotherBase) {
+TEST_F(LoraLearnerTest, IsReadFromItsCheckpointAndNotOnAnotherBase) {
   const TempFolder dir;
   const TinyModel base(5), other(6);
   save_weights(dir.path(), base.weights.tensors, "float32");
@@ -287,13 +291,30 @@ TEST_F(LoraLearnerTest, LoadsWhatACheckpointSaysAndRefusesAnotherBase) {
   state.masters.assign(masters.const_data_ptr<float>(),
                        masters.const_data_ptr<float>() + masters.numel());
   state.first_moment = state.second_moment = state.masters;
-  const TrainState loaded = load_checkpoint(save_checkpoint(dir / "checkpoints", state, 1));
-  EXPECT_EQ(loaded.lora, state.lora);
-  const TrainedPolicy policy = load_policy(dir.path(), base.spec, at::kFloat, loaded);
+  const auto folder = save_checkpoint(dir / "checkpoints", state, 1);
+  const StoredPolicy stored = checkpointed_policy(folder, dir.path(), base.spec);
+  EXPECT_EQ(stored.adapter->options, state.lora);
   EXPECT_TRUE(
-      at::equal(policy.all_weights(base.spec).flat, learner.policy().all_weights(base.spec).flat));
+      at::equal(copied(stored.weights, base.spec), copied(learner.policy().source(), base.spec)));
   save_weights(dir.path(), other.weights.tensors, "float32");
-  EXPECT_THROW(load_policy(dir.path(), base.spec, at::kFloat, loaded), Error);
+  EXPECT_THROW(checkpointed_policy(folder, dir.path(), base.spec), Error);
+}
+
+TEST_F(LearnerTest, IsReadFromItsCheckpointAndNotAsAnotherModel) {
+  const TempFolder dir;
+  const TinyModel model(5);
+  TrainState state;
+  const at::Tensor& masters = model.weights.flat;
+  state.masters.assign(masters.const_data_ptr<float>(),
+                       masters.const_data_ptr<float>() + masters.numel());
+  state.first_moment = state.second_moment = state.masters;
+  const auto folder = save_checkpoint(dir / "checkpoints", state, 1);
+  const TensorSource weights = checkpointed_policy(folder, dir.path(), model.spec).weights;
+  EXPECT_TRUE(at::equal(copied(weights, model.spec), masters));
+  EXPECT_FALSE(weights("lm_head.bias").defined());
+  ModelSpec larger = model.spec;
+  ++larger.layers;
+  EXPECT_THROW(checkpointed_policy(folder, dir.path(), larger), Error);
 }
 
 TEST_F(LearnerTest, PacksAPromptOnceForItsMembers) {
