@@ -222,6 +222,10 @@ std::vector<Field<RolloutOptions>> rollout_fields() {
       choice("on_infra_exhausted", &O::on_infra_exhausted, {"discard", "zero"},
              "What a rollout gets whose tools failed in every attempt: no part in the update, or "
              "reward 0, for tools that the policy itself can crash."),
+      flag("check_reencoding", &O::check_reencoding,
+           "For debugging: render and encode the conversation anew after each turn, as a server "
+           "that is sent messages would, and log where that differs from the tokens that the "
+           "policy saw. The shares are in the journal's sub_rewards as `reencoding.*`."),
   };
 }
 

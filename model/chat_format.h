@@ -31,6 +31,7 @@ struct ParseError {
 struct ParsedTurn {
   std::vector<ToolCall> calls;  // empty if error
   std::string content;          // visible text before the first call
+  std::size_t content_end = 0;  // byte offset of the first call in the turn's text, or its size
   std::optional<ParseError> error;
 };
 

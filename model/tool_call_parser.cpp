@@ -159,9 +159,10 @@ ParsedTurn parse_hermes(std::string_view text) {
       return failed(std::move(turn), parse_error("unclosed_think", "the thought has no </think>"),
                     thought);
     }
-    if (end == visible)
-      turn.content =
-          text.substr(visible, begin == std::string_view::npos ? begin : begin - visible);
+    if (end == visible) {
+      turn.content_end = std::min(begin, text.size());
+      turn.content = text.substr(visible, turn.content_end - visible);
+    }
     if (begin == std::string_view::npos) return turn;
     const Block block = block_at(text, begin);
     Outcome outcome = read_block(block);
@@ -181,6 +182,7 @@ ParsedTurn parse_llama3_json(std::string_view text) {
   ParsedTurn turn;
   if (!body.starts_with('{')) {
     turn.content = text;
+    turn.content_end = text.size();
     return turn;
   }
   Outcome outcome = read_call(body, kKeys);

@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <asio/error.hpp>
 #include <chrono>
+#include <iterator>
 #include <system_error>
 
+#include "comms/log.h"
 #include "rollout_workers/event.h"
 #include "rollout_workers/grader.h"
+#include "rollout_workers/ids.h"
 #include "rollout_workers/tool_reply.h"
 
 namespace rollcall {
@@ -25,6 +28,8 @@ Attempt::Attempt(const Assignment& assignment, const Episode& episode,
       trace_(assignment, environment_.job_id) {
   trajectory_.assignment = assignment;
   trajectory_.trace_id = trace_.id;
+  if (context.options.check_reencoding)
+    check_.emplace(episode.task, context.format, context.tokenizer);
 }
 
 asio::awaitable<void> Attempt::run() {
@@ -101,7 +106,9 @@ void Attempt::read_turn(const Completion& completion) {
   std::span<const std::int32_t> text_tokens(completion.tokens);
   if (completion.stop == StopReason::kStopToken && !text_tokens.empty())
     text_tokens = text_tokens.first(text_tokens.size() - 1);
-  ParsedTurn parsed = context_.format.parse(context_.tokenizer.decode(text_tokens));
+  const std::string text = context_.tokenizer.decode(text_tokens);
+  ParsedTurn parsed = context_.format.parse(text);
+  if (check_) check_->add_turn(text, parsed);
   trajectory_.final_text = parsed.content;
   turns_.push_back({std::move(parsed.content), trajectory_.tool_events.size(), 0});
   ++trajectory_.turns;
@@ -213,7 +220,16 @@ bool Attempt::append_results(std::vector<std::int32_t>& delta) {
   if (room() <= static_cast<std::int64_t>(delta.size())) return false;
   append_context(delta);
   for (auto& event : events) event.span_end = static_cast<std::int64_t>(trajectory_.tokens.size());
+  if (check_) check_reencoding(outputs);
   return true;
+}
+
+void Attempt::check_reencoding(std::span<const std::string> outputs) {
+  check_->add_results(outputs);
+  const std::string difference = check_->compare(trajectory_.tokens);
+  if (!difference.empty())
+    log_info(rollout_id(trajectory_.assignment) + ", after turn " +
+             std::to_string(trajectory_.turns) + ": " + difference);
 }
 
 asio::awaitable<void> Attempt::grade() {
@@ -226,6 +242,7 @@ asio::awaitable<void> Attempt::grade() {
   trajectory_.grade = std::move(outcome.grade);
   auto& sub_rewards = trajectory_.grade.sub_rewards;
   sub_rewards.insert(sub_rewards.end(), tool_sums_.begin(), tool_sums_.end());
+  if (check_) std::ranges::copy(check_->shares(), std::back_inserter(sub_rewards));
   apply_limit_rule();
   if (outcome.masked) fail(FaultReason::kMasked, "the grader masked the sample");
 }

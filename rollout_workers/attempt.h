@@ -3,6 +3,7 @@
 
 #include <asio/awaitable.hpp>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "rollout_workers/environment.h"
+#include "rollout_workers/reencoding_check.h"
 #include "rollout_workers/tool_call.h"
 #include "rollout_workers/trace.h"
 #include "rollout_workers/transcript.h"
@@ -52,6 +54,7 @@ class Attempt {
   bool answer_locally(ToolEvent&) const;
   void settle(std::vector<ToolOutcome> outcomes);
   bool append_results(std::vector<std::int32_t>& delta);
+  void check_reencoding(std::span<const std::string> outputs);
   void apply_limit_rule();
 
   void end(EndReason);
@@ -68,6 +71,7 @@ class Attempt {
   std::vector<TurnText> turns_;
   std::string turn_problem_;                 // why the last turn's calls could not be read
   std::map<std::string, double> tool_sums_;  // what tool servers reported, by "tool.NAME.METRIC"
+  std::optional<ReencodingCheck> check_;     // if it is wanted
   bool misconfigured_ = false;
 };
 

@@ -70,6 +70,7 @@ struct RolloutOptions {
   int max_attempts = 2;                // attempts per rollout when the infrastructure faults
   std::string on_limit = "grade";      // grade, zero or mask
   std::string on_infra_exhausted = "discard";  // or zero: when a tool failed every attempt
+  bool check_reencoding = false;               // see ReencodingCheck
 };
 
 }  // namespace rollcall

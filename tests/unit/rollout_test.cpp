@@ -248,6 +248,22 @@ TEST_F(RolloutTest, ReadsContentListsAndHidesExtensions) {
   EXPECT_DOUBLE_EQ(t.grade.reward, 0.75);
 }
 
+using Shares = std::vector<std::pair<std::string, double>>;
+
+TEST_F(RolloutTest, SaysWhereAServerWouldShowThePolicySomethingElse) {
+  options.check_reencoding = true;
+  // Its tokens are single characters, which no encoder gives.
+  policy.script = {"<think>\nhm\n</think>\n\nI look.\n" + get(1), "Done."};
+  EXPECT_EQ(run().grade.sub_rewards,
+            (Shares{{"reencoding.other_text", 0.0}, {"reencoding.other_tokens", 1.0}}));
+  // Spaces that the template would not write; a thought that it would add.
+  policy.script = {call_text("get", "{\"id\":1}"), "Done."};
+  EXPECT_EQ(run().grade.sub_rewards,
+            (Shares{{"reencoding.other_text", 1.0}, {"reencoding.other_tokens", 1.0}}));
+  policy.script = {"Done."};
+  EXPECT_EQ(run().grade.sub_rewards, Shares());
+}
+
 TEST_F(RolloutTest, EndsWhenAToolSaysDone) {
   tool = [](const LoopbackRequest&) { return answer(200, R"({"output":"bye","done":true})"); };
   policy.script = {get(1)};
