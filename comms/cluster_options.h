@@ -14,6 +14,10 @@ struct ClusterOptions {
   std::chrono::milliseconds heartbeat_every{1000};
   std::chrono::milliseconds worker_timeout{30000};    // silence after which a worker counts as dead
   std::chrono::milliseconds learner_timeout{600000};  // silence after which a worker gives up
+  // In a Slurm job: how long before its end the run stops; 0: it does not look at the clock.
+  std::chrono::milliseconds stop_before{180000};
+  // How long a run that stops waits for the rollouts that are in flight.
+  std::chrono::milliseconds stop_grace{30000};
   // How weights reach the workers: "shm" (all on the lead learner's host), "mpi" (all by messages)
   // or "auto" (shared memory where the host is the same, messages elsewhere).
   std::string weights_via = "auto";

@@ -50,6 +50,9 @@ class RolloutServer {
   // As poll(), but waits up to `wait` for something to arrive, sleeping between probes.
   std::vector<Trajectory> poll_for(std::chrono::milliseconds wait);
 
+  // Drops what is queued. What workers hold may still be delivered, but is not queued again.
+  void withdraw();
+
   // Lets `fill` write a version's parameter_bytes into what the workers read: shared memory on this
   // host, MPI to others. Blocks while a live worker still reads the slot to be overwritten; version
   // must grow.

@@ -320,6 +320,8 @@ std::vector<Trajectory> RolloutServer::poll_for(milliseconds wait) {
   }
 }
 
+void RolloutServer::withdraw() { impl_->dispatcher.cancel_all(); }
+
 void RolloutServer::publish(std::int64_t version, const FillWeights& fill) {
   WeightStore& store = impl_->store;
   if (version <= store.newest_version()) {

@@ -20,6 +20,7 @@
 
 #include "comms/launcher.h"
 #include "comms/lifeline.h"
+#include "comms/stop_clock.h"
 #include "comms/world.h"
 
 namespace rollcall {
@@ -84,8 +85,14 @@ pid_t start(const std::vector<std::string>& command, int errors) {
 
 class Supervisor {
  public:
-  Supervisor(pid_t mpirun, int signals, int errors, LifelineHub& ranks, int essential)
-      : mpirun_(mpirun), signals_(signals), errors_(errors), ranks_(ranks), essential_(essential) {}
+  Supervisor(pid_t mpirun, int signals, int errors, LifelineHub& ranks, int essential,
+             const StopClock* clock)
+      : mpirun_(mpirun),
+        signals_(signals),
+        errors_(errors),
+        ranks_(ranks),
+        essential_(essential),
+        clock_(clock) {}
 
   JobEnd run() {
     int status = 0;
@@ -105,21 +112,30 @@ class Supervisor {
     while (copy_errors()) {
     }
     show(filter_.flush());
-    return end_ ? *end_ : without_a_word(status);
+    JobEnd end = end_ ? *end_ : without_a_word(status);
+    end.asked = asked_;
+    return end;
   }
 
  private:
   void on_signal() {
     signalfd_siginfo info{};
     if (::read(signals_, &info, sizeof info) != sizeof info || info.ssi_signo == SIGCHLD) return;
-    if (!first_request_) {
-      first_request_ = Clock::now();
-      ::kill(mpirun_, SIGUSR1);
-    } else if (Clock::now() - *first_request_ > kSameRequest) {
+    const bool is_deadline = info.ssi_signo == SIGUSR1;
+    if (asked_ == StopCause::kNone) {
+      request(is_deadline ? StopCause::kDeadline : StopCause::kPerson);
+    } else if (Clock::now() - first_request_ > kSameRequest &&
+               !(is_deadline && asked_ == StopCause::kDeadline)) {
       const int stopped = static_cast<int>(ExitCode::kStopped);
       if (!end_) end_ = JobEnd{stopped, "ended at once on a second request", true};
       end_job();
     }
+  }
+
+  void request(StopCause cause) {
+    asked_ = cause;
+    first_request_ = Clock::now();
+    ::kill(mpirun_, SIGUSR1);
   }
 
   void hear_ranks() {
@@ -140,7 +156,8 @@ class Supervisor {
         return end_job();
       case LifelineHub::End::kDied:
         if (end.was_ready && end.rank >= essential_) return;
-        end_ = JobEnd{static_cast<int>(ExitCode::kStopped), describe_death(end), false};
+        end_ = JobEnd{static_cast<int>(ExitCode::kStopped), describe_death(end),
+                      asked_ != StopCause::kNone};
         show("rollcall: " + end_->failure +
              "\n  what to do: see its log, then start again: a run resumes\n");
         return end_job();
@@ -158,7 +175,7 @@ class Supervisor {
   // Its ranks end by themselves, and what they hold, the run's lock among it, goes with them.
   void lose_mpirun(int signal) {
     const std::string what = "mpirun was killed (signal " + std::to_string(signal) + ")";
-    end_ = JobEnd{static_cast<int>(ExitCode::kStopped), what, false};
+    end_ = JobEnd{static_cast<int>(ExitCode::kStopped), what, asked_ != StopCause::kNone};
     show("rollcall: " + what + "\n  what to do: start again: a run resumes\n");
   }
 
@@ -180,12 +197,17 @@ class Supervisor {
   }
 
   void keep_deadlines() {
+    if (clock_ != nullptr && asked_ == StopCause::kNone && clock_->due()) {
+      show("rollcall: the job's time is nearly over: stopping in order\n");
+      request(StopCause::kDeadline);
+    }
     if (leave_by_ && Clock::now() > *leave_by_) end_job();
     if (kill_at_ && Clock::now() > *kill_at_) ::kill(mpirun_, SIGKILL);
   }
 
   JobEnd without_a_word(int status) const {
-    if (first_request_) return {static_cast<int>(ExitCode::kStopped), "ended on request", true};
+    if (asked_ != StopCause::kNone)
+      return {static_cast<int>(ExitCode::kStopped), "ended on request", true};
     const std::string what = "the ranks ended without a word: one was killed or crashed";
     show("rollcall: " + what +
          "\n  what to do: see the ranks' logs, then start again: a run resumes\n");
@@ -217,13 +239,16 @@ class Supervisor {
   int errors_;
   LifelineHub& ranks_;
   int essential_;
+  const StopClock* clock_;
   LineFilter filter_;
   std::optional<JobEnd> end_;
-  std::optional<Clock::time_point> first_request_, leave_by_, kill_at_;
+  StopCause asked_ = StopCause::kNone;
+  Clock::time_point first_request_;
+  std::optional<Clock::time_point> leave_by_, kill_at_;
 };
 
 JobEnd supervise(const LaunchSite& site, int ranks, int essential, const std::string& program,
-                 const std::vector<std::string>& arguments) {
+                 const std::vector<std::string>& arguments, const StopClock* clock) {
   sigset_t handled;
   sigemptyset(&handled);
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD}) {
@@ -242,17 +267,17 @@ JobEnd supervise(const LaunchSite& site, int ranks, int essential, const std::st
   const pid_t mpirun =
       start(mpirun_command(site, ranks, program, arguments, is_set), write_end.value());
   write_end.close();
-  return Supervisor(mpirun, signals.value(), errors.value(), hub, essential).run();
+  return Supervisor(mpirun, signals.value(), errors.value(), hub, essential, clock).run();
 }
 
 }  // namespace
 
-JobEnd run_under_mpirun(int ranks, int essential, int argc, char** argv) {
+JobEnd run_under_mpirun(int ranks, int essential, int argc, char** argv, const StopClock* clock) {
   std::error_code unreadable;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", unreadable);
   const std::string program = unreadable ? argv[0] : self.string();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  return supervise(inspect_launch_site(), ranks, essential, program, arguments);
+  return supervise(inspect_launch_site(), ranks, essential, program, arguments, clock);
 }
 
 }  // namespace rollcall

@@ -9,6 +9,8 @@
 
 namespace rollcall {
 
+class StopClock;
+
 // The MPI program this process is a rank of. One per process; single thread (the main one).
 // MPI errors come back as codes and become Error.
 class World {
@@ -39,19 +41,25 @@ class World {
 // True if this process was started by an MPI launcher (mpirun, srun).
 bool under_launcher();
 
+// Who asked a job to stop.
+enum class StopCause { kNone, kPerson, kDeadline };
+
 // How a job of ranks ended.
 struct JobEnd {
   int code = 0;             // rank 0's own (mpirun's says nothing), or what ended the job
   std::string failure;      // one line; empty if rank 0 left in order
-  bool on_request = false;  // a second signal ended it
+  bool on_request = false;  // it was asked to stop and did not end in order
+  StopCause asked = StopCause::kNone;
 };
 
 // Runs `mpirun ... -n ranks PROGRAM ARGS` with the flags that let a rank die without ending the
 // job, and watches the ranks: the death of one of ranks 0..essential-1, or an error that any rank
 // ends the job for, ends all of them. So does a rank that is still there some seconds after rank 0
-// has left. SIGINT, SIGTERM, SIGHUP and SIGUSR1 become a stop request (SIGUSR1) for all ranks, a
-// later one ends the job at once. Failures have been shown on standard error. Throws Error if
-// mpirun is missing.
-JobEnd run_under_mpirun(int ranks, int essential, int argc, char** argv);
+// has left. SIGINT, SIGTERM, SIGHUP and SIGUSR1, or a `clock` (may be null) that is due, become a
+// stop request (SIGUSR1) for all ranks; a later signal ends the job at once, unless it is the
+// SIGUSR1 that batch systems send when the clock was due. SIGUSR1 and the clock are deadlines, the
+// others persons. Failures have been shown on standard error. Throws Error if mpirun is missing.
+JobEnd run_under_mpirun(int ranks, int essential, int argc, char** argv,
+                        const StopClock* clock = nullptr);
 
 }  // namespace rollcall

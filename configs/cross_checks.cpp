@@ -186,6 +186,12 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
                                                   format_duration(config.cluster.heartbeat_every) +
                                                   ")");
   }
+  if (!context.failed("cluster.stop_grace") && config.cluster.stop_before.count() > 0 &&
+      config.cluster.stop_grace * 2 > config.cluster.stop_before) {
+    context.problem("cluster.stop_before", "expected at least twice cluster.stop_grace (" +
+                                               format_duration(config.cluster.stop_grace) +
+                                               "), or 0s: what follows takes time too");
+  }
   if (config.eval.every_steps > 0 && config.data.valid.empty() && !context.failed("data.valid")) {
     context.problem("eval.every", "there is nothing to evaluate on: data.valid is not set");
   }

@@ -267,6 +267,12 @@ std::vector<Field<ClusterOptions>> cluster_fields() {
                "How often a worker reports."),
       duration("worker_timeout", &O::worker_timeout, {100, kDay},
                "Silence after which a worker counts as dead and its rollouts go to others."),
+      duration("stop_before", &O::stop_before, {0, kDay},
+               "In a Slurm job: how long before its end the run stops in order, so that it can go "
+               "on in another; 0s: it does not look at the clock."),
+      duration("stop_grace", &O::stop_grace, {0, kDay},
+               "How long a run that stops waits for rollouts in flight. Those that do not end in "
+               "time are made again when the run goes on."),
   };
 }
 

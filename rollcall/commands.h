@@ -16,8 +16,9 @@ struct RunArguments {
   char** argv = nullptr;
 };
 
-// Each returns the process's exit code; errors are thrown.
-int train_command(const RunArguments&);
+// Each returns the process's exit code; errors are thrown. `requeue`: a Slurm job whose run was
+// stopped by its deadline or a death goes back into the queue.
+int train_command(const RunArguments&, bool requeue);
 int roles_command(const RunArguments&);  // train --roles: prints which rank does what
 int eval_command(const RunArguments&,
                  const std::filesystem::path& checkpoint);  // empty: model.path

@@ -37,13 +37,16 @@ CLI::App* add_run_command(CLI::App& app, const std::string& name, const std::str
 }
 
 void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
-  static bool roles = false;
+  static bool roles = false, requeue = false;
   static std::string checkpoint;
   CLI::App* train = add_run_command(
       app, "train", "train; resumes by itself if the run directory holds a checkpoint", run);
   train->add_flag("--roles", roles, "print which rank does what and stop");
+  train->add_flag("--requeue", requeue,
+                  "in a Slurm job: put the job back into the queue if the run was stopped by its "
+                  "end or by a death and can go on; do nothing if the run is done");
   train->callback(
-      [&] { action = [&] { return roles ? roles_command(run) : train_command(run); }; });
+      [&] { action = [&] { return roles ? roles_command(run) : train_command(run, requeue); }; });
   CLI::App* eval = add_run_command(app, "eval", "pass@1 on the held-out set, one JSON line", run);
   eval->add_option("--checkpoint", checkpoint,
                    "Hugging Face directory to evaluate instead of model.path");

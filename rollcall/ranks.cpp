@@ -59,13 +59,14 @@ void log_start(const RunConfig& config, const World& world) {
 
 }  // namespace
 
-JobEnd start_ranks(const ClusterOptions& cluster, const RunArguments& arguments) {
+JobEnd start_ranks(const ClusterOptions& cluster, const RunArguments& arguments,
+                   const StopClock* clock) {
   // The ranks write into mpirun's pipes: only here can be seen whether a person watches.
   if (::isatty(STDERR_FILENO) == 1) ::setenv("ROLLCALL_LIVE_PROGRESS", "1", 1);
   // Ranks share cores: a thread that spins while it waits would take the core another rank needs.
   ::setenv("OMP_WAIT_POLICY", "passive", 0);
   return run_under_mpirun(cluster.learners + cluster.workers, cluster.learners, arguments.argc,
-                          arguments.argv);
+                          arguments.argv, clock);
 }
 
 void use_threads(int threads) { at::set_num_threads(threads); }

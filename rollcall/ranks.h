@@ -10,10 +10,12 @@
 
 namespace rollcall {
 
+class StopClock;
 class StopSignal;
 
-// Runs this program and its arguments as `learners` and `workers` ranks under mpirun.
-JobEnd start_ranks(const ClusterOptions&, const RunArguments&);
+// Runs this program and its arguments as `learners` and `workers` ranks under mpirun, which are
+// asked to stop when the clock (may be null) is due.
+JobEnd start_ranks(const ClusterOptions&, const RunArguments&, const StopClock* clock = nullptr);
 
 // Threads that this rank's tensor operations use.
 void use_threads(int threads);

@@ -122,6 +122,7 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.alarms = config.alarms;
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;
+  setup.stop_grace = config.cluster.stop_grace;
   const DatasetSummary train = summary_of(config.data.train), valid = summary_of(config.data.valid);
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;

@@ -2,18 +2,22 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <optional>
 
 #include "comms/communicator.h"
 #include "comms/error.h"
 #include "comms/file_lock.h"
 #include "comms/log.h"
 #include "comms/rollout_link.h"
+#include "comms/slurm_job.h"
+#include "comms/stop_clock.h"
 #include "comms/stop_signal.h"
 #include "comms/world.h"
 #include "model/model_spec.h"
 #include "model/published_weights.h"
 #include "rollcall/commands.h"
 #include "rollcall/ranks.h"
+#include "rollcall/requeue.h"
 #include "rollcall/run_setup.h"
 #include "rollcall/worker_rank.h"
 #include "trainer/result.h"
@@ -104,26 +108,60 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
   return static_cast<ExitCode>(result.exit_code);
 }
 
+// A Slurm job whose run can go on goes back into the queue.
+void requeue(const SlurmJob& job, const fs::path& run_dir, NextJob next) try {
+  if (next == NextJob::kPointless)
+    std::fprintf(stderr,
+                 "rollcall: job %s is not put back into the queue: it has brought the run no "
+                 "further\n  what to do: see the log, and give the job more time\n",
+                 job.id().c_str());
+  if (next != NextJob::kSame) return;
+  job.requeue();
+  std::fprintf(stderr, "rollcall: job %s is queued again\n", job.id().c_str());
+  const FileLock lock = lock_run(run_dir);
+  RunResult result = read_result(run_dir).value_or(RunResult{});
+  result.message += "; job " + job.id() + " is queued again";
+  write_result(run_dir, result);
+} catch (const Error& error) {
+  std::fprintf(stderr, "rollcall: %s\n  what to do: %s\n", error.what(),
+               error.what_to_do().c_str());
+}
+
 // As the process that stays: a rank may fail before the lead learner marks the run as running, or
 // without it.
-int run_ranks(const RunConfig& config, const RunArguments& arguments) {
+int run_ranks(const RunConfig& config, const RunArguments& arguments, bool may_requeue) {
   const fs::path run_dir = run_directory(config);
   {
     const FileLock lock = lock_run(run_dir);
     mark_result_running(run_dir);
   }
-  const JobEnd end = start_ranks(config.cluster, arguments);
+  const auto job = SlurmJob::of_environment();
+  std::optional<StopClock> clock;
+  if (job && config.cluster.stop_before.count() > 0)
+    clock.emplace([&job] { return job->time_left(); }, config.cluster.stop_before);
+  const Headway before = headway(run_dir);
+  const JobEnd end = start_ranks(config.cluster, arguments, clock ? &*clock : nullptr);
   record_end(run_dir, end);
+  if (may_requeue && job) requeue(*job, run_dir, next_job(end, headway(run_dir) != before));
   return end.code;
+}
+
+bool is_done(const RunConfig& config) {
+  const auto result = read_result(run_directory(config));
+  return result && result->status == RunStatus::kDone && result->step >= config.run.steps;
 }
 
 }  // namespace
 
-int train_command(const RunArguments& arguments) {
+int train_command(const RunArguments& arguments, bool requeue) {
   const RunConfig config = load_run_config(arguments, Purpose::kTrain);
   if (!under_launcher()) {
+    if (requeue && is_done(config)) {
+      std::fprintf(stderr, "rollcall: run %s is done\n", config.run.name.c_str());
+      return 0;
+    }
     check_inputs(config);
-    return run_ranks(config, arguments);
+    return run_ranks(config, arguments, requeue);
   }
   return run_rank(config, [&](World& world, const StopSignal& stop) {
     return train_rank(config, world, stop);

@@ -68,8 +68,8 @@ std::string ReencodingCheck::compare(Ids tokens) {
   const std::string seen = tokenizer_.decode(tokens), rendered = tokenizer_.decode(again);
   if (seen == rendered) {
     const auto at = first_difference(tokens, Ids(again));
-    return "the text is the same, its tokens differ from token " + std::to_string(at) + " on: " +
-           around(tokenizer_.decode(tokens.subspan(at)), 0);
+    return "the text is the same, its tokens differ from token " + std::to_string(at) +
+           " on: " + around(tokenizer_.decode(tokens.subspan(at)), 0);
   }
   ++other_text_;
   const auto at = first_difference(seen, rendered);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "comms/rollout_link.h"
 #include "trainer/journal.h"
@@ -39,7 +40,7 @@ std::size_t Collector::recover(const JournalReader& reader, std::int64_t first_r
 
 std::vector<Collected> Collector::collect(std::span<const Assignment> assignments,
                                           const std::function<void(const Trajectory&)>& arrived,
-                                          const std::function<bool()>& waiting) {
+                                          const std::function<Collecting()>& waiting) {
   std::vector<Collected> results(assignments.size());
   std::map<Key, std::size_t> missing;
   for (std::size_t i = 0; i < assignments.size(); ++i) {
@@ -55,17 +56,22 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
       server_.submit(assignments[i]);
     }
   }
+  bool finishing = false;
   while (!missing.empty()) {
     for (Trajectory& t : server_.poll_for(std::chrono::milliseconds(50))) {
       const auto found = missing.find({t.assignment.group, t.assignment.member});
-      if (found == missing.end()) continue;  // of a step that was given up
+      if (found == missing.end()) continue;                           // of a step that was given up
+      if (finishing && t.fault == FaultReason::kCancelled) continue;  // lost with its worker
       const std::int64_t row = journal_.append(t);
       results[found->second] = {row, std::move(t), false};
       arrived(results[found->second].trajectory);
       missing.erase(found);
     }
-    if (!waiting()) return {};
+    const Collecting next = waiting();
+    if (next != Collecting::kOn && !std::exchange(finishing, true)) server_.withdraw();
+    if (next == Collecting::kLeave || (finishing && server_.in_flight() == 0)) return {};
   }
+  if (finishing) return {};
   if (!assignments.empty()) close(assignments.back());
   return results;
 }

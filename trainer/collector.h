@@ -24,6 +24,9 @@ struct Collected {
   bool recovered = false;  // from the journal of an earlier life, not sampled now
 };
 
+// What a collector shall do next: go on, finish what is in flight and start nothing, or leave.
+enum class Collecting { kOn, kFinish, kLeave };
+
 // Gets assignments done and journalled. What the journal already holds from before a crash is taken
 // from there instead of being sampled again. Single thread.
 class Collector {
@@ -36,12 +39,12 @@ class Collector {
   std::size_t recover(const JournalReader&, std::int64_t first_row, std::int64_t end_row);
 
   // Runs every assignment and returns the results in the order given, whatever the order of
-  // arrival. `arrived` is called with each, in that order; `waiting` several times a second: when
-  // it returns false collecting stops and the result is empty. Arrived trajectories are appended to
+  // arrival. `arrived` is called with each, in that order; `waiting` several times a second: once
+  // it has said something else than kOn the result is empty. Arrived trajectories are appended to
   // the journal, not committed.
   std::vector<Collected> collect(std::span<const Assignment> assignments,
                                  const std::function<void(const Trajectory&)>& arrived,
-                                 const std::function<bool()>& waiting);
+                                 const std::function<Collecting()>& waiting);
 
   // The journal row from which recover() finds everything that later collect()s may ask for.
   std::int64_t first_open_row() const { return first_open_row_; }

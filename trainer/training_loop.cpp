@@ -137,8 +137,21 @@ class TrainingLoop {
     });
   }
 
+  Collecting next_move() {
+    if (!stop_requested_()) return Collecting::kOn;
+    const auto now = Clock::now();
+    if (!stop_by_) {
+      stop_by_ = now + setup_.stop_grace;
+      log_info(fmt::format("asked to stop at step {}, with {} rollouts in flight", step_,
+                           server_.in_flight()));
+    }
+    return now < *stop_by_ ? Collecting::kFinish : Collecting::kLeave;
+  }
+
   // Collects while the progress line shows how far it is; empty if the run shall stop.
   std::vector<Collected> collect(std::span<const Assignment> plan, std::string_view what) {
+    stopping_ = stop_requested_();
+    if (stopping_) return {};
     const auto begin = Clock::now();
     Arrivals arrivals;
     const auto arrived = [&](const Trajectory& t) {
@@ -146,11 +159,13 @@ class TrainingLoop {
       note_arrival(t, fmt::format("step {}", step_), arrivals, progress_);
     };
     auto collected = collector_->collect(plan, arrived, [&] {
+      const Collecting next = next_move();
       progress_.show(fmt::format(
-          "step {}/{}  {} {}/{}  in flight {}  waiting for {}{}  {}", step_, setup_.run.steps, what,
+          "step {}/{}  {} {}/{}  in flight {}  {} {}{}  {}", step_, setup_.run.steps, what,
           arrivals.count(), plan.size(), server_.in_flight(),
+          next == Collecting::kOn ? "waiting for" : "stopping after",
           server_.in_flight() > 0 ? "rollouts" : "workers", arrivals.left_out(), last_line_));
-      return !stop_requested_();
+      return next;
     });
     stopping_ = collected.empty() && !plan.empty();
     seconds_collecting_ = seconds_since(begin);
@@ -295,6 +310,7 @@ class TrainingLoop {
   RunResult result_;
   std::int64_t step_ = 0, next_group_ = 0, saved_step_ = -1;
   bool stopping_ = false;
+  std::optional<Clock::time_point> stop_by_;  // once it was asked to
   double seconds_collecting_ = 0;
   Arrivals all_arrivals_;
   std::string last_line_;
@@ -329,7 +345,7 @@ Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, Rollou
   const auto collected = Collector(server, journal).collect(plan, arrived, [&] {
     progress.show(fmt::format("held-out {}/{}  in flight {}{}", arrivals.count(), plan.size(),
                               server.in_flight(), arrivals.left_out()));
-    return true;
+    return Collecting::kOn;
   });
   journal.commit();
   refuse_if_all_lost(collected, "the evaluation");

@@ -54,11 +54,12 @@ class Run:
         self.dir = pathlib.Path(settings["run"]["dir"]) / self.name
         self.file = folder / f"{self.name}.yaml"
         self.file.write_text(json.dumps(settings, indent=1))  # JSON is YAML too
+        self.variables = {}  # of the environment, besides the usual ones
         self.shared_files = set()  # under /dev/shm, seen in use, now and then while a process is waited for
 
     def start(self, *arguments, command="train"):
         command = [ROLLCALL, command, str(self.file), *arguments]
-        return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env=environment() | self.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self, process, seconds=60):
         """Waits for the process; the exit code and what it wrote to stderr."""
@@ -142,7 +143,7 @@ class Case(unittest.TestCase):
             "rollout": {"max_turns": 6, "max_tool_calls": 6, "max_new_tokens": 32, "context": 768},
             "batch": {"prompts": 4, "group_size": 4},
             "algorithm": {"learning_rate": 1e-3, "warmup_steps": 2},
-            "cluster": {"learners": 1, "workers": 1},
+            "cluster": {"learners": 1, "workers": 1, "stop_grace": "1s"},
             "checkpoint": {"every": 0, "keep": 9},
         }
         return merge(base, changes)

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comms/slurm_job.h"
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "comms/error.h"
+
+namespace rollcall {
+namespace {
+
+struct Answer {
+  bool ok = false;
+  std::string text;  // without spaces at its ends
+};
+
+std::string trimmed(const std::string& text) {
+  constexpr const char* kSpace = " \t\r\n";
+  const auto first = text.find_first_not_of(kSpace);
+  if (first == std::string::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+// Both streams of a command, which is ended if it takes longer: Slurm's wait long for a controller
+// that is down.
+Answer ask(int seconds, const std::string& command) {
+  const std::string bounded = "timeout " + std::to_string(seconds) + " " + command + " 2>&1";
+  FILE* output = ::popen(bounded.c_str(), "r");
+  if (output == nullptr) return {};
+  std::string text;
+  std::array<char, 512> part{};
+  while (const auto size = std::fread(part.data(), 1, part.size(), output))
+    text.append(part.data(), size);
+  const int status = ::pclose(output);
+  return {WIFEXITED(status) && WEXITSTATUS(status) == 0, trimmed(text)};
+}
+
+// Takes a number off the front of `text`.
+std::optional<std::int64_t> take_number(std::string_view& text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || value < 0 || value > 1'000'000'000) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return value;
+}
+
+bool take(std::string_view& text, char c) {
+  if (!text.starts_with(c)) return false;
+  text.remove_prefix(1);
+  return true;
+}
+
+}  // namespace
+
+std::optional<std::chrono::seconds> parse_slurm_duration(std::string_view text) {
+  auto number = take_number(text);
+  if (!number) return std::nullopt;
+  std::int64_t days = 0, sum = *number;
+  if (take(text, '-')) {
+    days = *number;
+    number = take_number(text);
+    if (!number) return std::nullopt;
+    sum = *number;
+  }
+  while (take(text, ':')) {
+    number = take_number(text);
+    if (!number) return std::nullopt;
+    sum = sum * 60 + *number;
+  }
+  if (!text.empty()) return std::nullopt;
+  return std::chrono::seconds(days * 86400 + sum);
+}
+
+std::optional<SlurmJob> SlurmJob::of_environment() {
+  const char* set = std::getenv("SLURM_JOB_ID");
+  const std::string id = set == nullptr ? "" : set;
+  const bool is_number =
+      !id.empty() && std::ranges::all_of(id, [](unsigned char c) { return std::isdigit(c) != 0; });
+  return is_number ? std::optional(SlurmJob(id)) : std::nullopt;
+}
+
+std::optional<std::chrono::seconds> SlurmJob::time_left() const {
+  const Answer answer = ask(15, "squeue --noheader --jobs=" + id_ + " --format=%L");
+  return answer.ok ? parse_slurm_duration(answer.text) : std::nullopt;
+}
+
+void SlurmJob::requeue() const {
+  const Answer answer = ask(60, "scontrol requeue " + id_);
+  if (answer.ok) return;
+  throw Error("Slurm does not put job " + id_ + " back into the queue: " + answer.text,
+              "submit it again: the run goes on where it stopped. `rollcall submit --chain` needs "
+              "no requeueing");
+}
+
+}  // namespace rollcall
