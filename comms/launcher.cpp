@@ -82,6 +82,7 @@ std::vector<std::string> mpirun_command(const LaunchSite& site, int ranks,
   if (!site.single_host) command.insert(command.end(), {"-x", kLifelineVariable});
   for (const std::string& name : site.variables) command.insert(command.end(), {"-x", name});
   if (!site.shared_memory_copies) set("btl_vader_single_copy_mechanism", "none");
+  if (!site.scratch.empty()) set("orte_tmpdir_base", site.scratch.c_str());
   command.insert(command.end(), {"-n", std::to_string(ranks), program});
   command.insert(command.end(), arguments.begin(), arguments.end());
   return command;

@@ -13,6 +13,7 @@ struct LaunchSite {
   bool single_host = true;                  // no allocation or host file names other hosts
   bool shared_memory_copies = true;         // a process may read another's memory (CMA)
   std::vector<std::string> variables = {};  // of the environment, to be taken to other hosts
+  std::string scratch = {};                 // where mpirun may keep files; empty: where it likes
 };
 
 // Looks at this process, its environment and the kernel.

@@ -20,6 +20,7 @@
 
 #include "comms/launcher.h"
 #include "comms/lifeline.h"
+#include "comms/scratch_folder.h"
 #include "comms/stop_clock.h"
 #include "comms/world.h"
 
@@ -277,7 +278,11 @@ JobEnd run_under_mpirun(int ranks, int essential, int argc, char** argv, const S
   const auto self = std::filesystem::read_symlink("/proc/self/exe", unreadable);
   const std::string program = unreadable ? argv[0] : self.string();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  return supervise(inspect_launch_site(), ranks, essential, program, arguments, clock);
+  LaunchSite site = inspect_launch_site();
+  // What a killed mpirun leaves behind is removed here; other hosts have no such folder.
+  const ScratchFolder scratch(std::filesystem::temp_directory_path());
+  if (site.single_host) site.scratch = scratch.path();
+  return supervise(site, ranks, essential, program, arguments, clock);
 }
 
 }  // namespace rollcall

@@ -11,6 +11,7 @@
 #include "comms/launcher.h"
 #include "comms/log.h"
 #include "comms/mpi_check.h"
+#include "comms/scratch_folder.h"
 
 namespace rollcall {
 namespace {
@@ -28,6 +29,17 @@ int rank_by_launcher() {
   return 0;
 }
 
+// Open MPI leaves its shared memory in /dev/shm if a rank is killed. The others have it mapped once
+// MPI_Init, which waits for all, has returned; so each rank keeps its own in a folder that it
+// removes then.
+void init_mpi(int* argc, char*** argv) {
+  const ScratchFolder shared("/dev/shm");
+  constexpr const char* kWhere = "OMPI_MCA_btl_vader_backing_directory";
+  if (!shared.path().empty()) ::setenv(kWhere, shared.path().c_str(), /*overwrite=*/0);
+  int provided = 0;
+  check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+}
+
 }  // namespace
 
 void check_mpi(int code, const char* call, std::source_location where) {
@@ -41,8 +53,7 @@ void check_mpi(int code, const char* call, std::source_location where) {
 }
 
 World::World(int* argc, char*** argv) : lifeline_(rank_by_launcher()) {
-  int provided = 0;
-  check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  init_mpi(argc, argv);
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");

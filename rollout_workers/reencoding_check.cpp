@@ -2,6 +2,7 @@
 #include "rollout_workers/reencoding_check.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "comms/error.h"
 
@@ -34,12 +35,18 @@ ordered_json call_of(const ToolCall& call) {
 
 }  // namespace
 
+struct ReencodingCheck::Conversation {
+  ordered_json messages, tools;
+};
+
 ReencodingCheck::ReencodingCheck(const Task& task, const ChatFormat& format,
                                  const Tokenizer& tokenizer)
     : format_(format),
       tokenizer_(tokenizer),
-      messages_(ordered_json::parse(task.messages)),
-      tools_(ordered_json::parse(task.tools)) {}
+      conversation_(std::make_unique<Conversation>(
+          Conversation{ordered_json::parse(task.messages), ordered_json::parse(task.tools)})) {}
+
+ReencodingCheck::~ReencodingCheck() = default;
 
 void ReencodingCheck::add_turn(std::string_view text, const ParsedTurn& turn) {
   std::string_view content = text.substr(0, turn.calls.empty() ? text.size() : turn.content_end);
@@ -47,18 +54,19 @@ void ReencodingCheck::add_turn(std::string_view text, const ParsedTurn& turn) {
   if (!turn.calls.empty() && content.ends_with('\n')) content.remove_suffix(1);
   ordered_json message{{"role", "assistant"}, {"content", content}};
   for (const auto& call : turn.calls) message["tool_calls"].push_back(call_of(call));
-  messages_.push_back(std::move(message));
+  conversation_->messages.push_back(std::move(message));
 }
 
 void ReencodingCheck::add_results(std::span<const std::string> outputs) {
-  for (const auto& output : outputs) messages_.push_back({{"role", "tool"}, {"content", output}});
+  for (const auto& output : outputs)
+    conversation_->messages.push_back({{"role", "tool"}, {"content", output}});
 }
 
 std::string ReencodingCheck::compare(Ids tokens) {
   ++compared_;
   std::vector<std::int32_t> again;
   try {
-    again = format_.render_prompt(messages_, tools_);
+    again = format_.render_prompt(conversation_->messages, conversation_->tools);
   } catch (const Error& error) {
     ++other_text_, ++other_tokens_;
     return std::string("the template refuses the conversation: ") + error.what();

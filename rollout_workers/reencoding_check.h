@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,6 +23,9 @@ class ReencodingCheck {
  public:
   // All of it outlives the check.
   ReencodingCheck(const Task&, const ChatFormat&, const Tokenizer&);
+  ~ReencodingCheck();
+  ReencodingCheck(const ReencodingCheck&) = delete;
+  ReencodingCheck& operator=(const ReencodingCheck&) = delete;
 
   // A turn of the policy's without its stop token, and what came of its calls.
   void add_turn(std::string_view text, const ParsedTurn&);
@@ -37,8 +40,8 @@ class ReencodingCheck {
  private:
   const ChatFormat& format_;
   const Tokenizer& tokenizer_;
-  nlohmann::ordered_json messages_;
-  nlohmann::ordered_json tools_;
+  struct Conversation;
+  std::unique_ptr<Conversation> conversation_;
   int compared_ = 0;
   int other_text_ = 0;
   int other_tokens_ = 0;

@@ -55,7 +55,7 @@ class Run:
         self.file = folder / f"{self.name}.yaml"
         self.file.write_text(json.dumps(settings, indent=1))  # JSON is YAML too
         self.variables = {}  # of the environment, besides the usual ones
-        self.shared_files = set()  # under /dev/shm, seen in use, now and then while a process is waited for
+        self.files = set()  # of shared memory and of the launcher, seen in use now and then while a process is waited for
 
     def start(self, *arguments, command="train"):
         command = [ROLLCALL, command, str(self.file), *arguments]
@@ -69,7 +69,7 @@ class Run:
                 _, errors = process.communicate(timeout=0.2)
                 return process.returncode, errors
             except subprocess.TimeoutExpired:
-                self.note_shared_files()
+                self.note_files()
             if time.monotonic() > deadline:
                 processes.kill_all(self.file)
                 _, errors = process.communicate(timeout=20)
@@ -84,8 +84,9 @@ class Run:
         output, errors = process.communicate(timeout=seconds)
         return process.returncode, output, errors
 
-    def note_shared_files(self):
-        self.shared_files |= processes.shared_files(self.file)
+    def note_files(self):
+        self.files |= {path for path in processes.shared_memory(self.file) if path.exists()}
+        self.files |= processes.scratch_folders(self.file)
 
     def signal(self, number, *ranks):
         found = processes.ranks(self.file)
@@ -183,7 +184,7 @@ class Case(unittest.TestCase):
         while processes.of_run(run.file) and time.monotonic() < deadline:
             time.sleep(0.02)
         self.assertEqual(processes.of_run(run.file), [], "processes are left over")
-        self.assertEqual([file for file in run.shared_files if file.exists()], [], "shared memory is left over")
+        self.assertEqual([path for path in run.files if path.exists()], [], "files are left over")
 
     def wait_for(self, condition, what, seconds=20):
         deadline = time.monotonic() + seconds

@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import time
 
@@ -40,20 +41,30 @@ def mpirun(run_file):
     return next(pid for pid in of_run(run_file) if b"mpirun" in _read(pid, "cmdline").split(b"\0")[0])
 
 
-def shared_files(run_file):
-    """Files under /dev/shm that the run has mapped."""
+def shared_memory(run_file):
+    """What the run has mapped of /dev/shm. \"(deleted)\" follows the name of what nobody has to remove."""
     files = set()
     for pid in of_run(run_file):
         for line in _read(pid, "maps").splitlines():
             path = line.partition(b"/dev/shm/")[2]
             if path:
                 files.add(pathlib.Path("/dev/shm") / os.fsdecode(path))
-    return {file for file in files if file.exists()}
+    return files
+
+
+def scratch_folders(run_file):
+    """Folders that the run's launcher keeps files in."""
+    folders = set()
+    for pid in of_run(run_file):
+        words = _read(pid, "cmdline").split(b"\0")
+        if b"orte_tmpdir_base" in words:
+            folders.add(pathlib.Path(os.fsdecode(words[words.index(b"orte_tmpdir_base") + 1])))
+    return folders
 
 
 def kill_all(run_file):
     """kill -9 for everything, and what such an end cannot clean up is cleaned up here."""
-    left_behind = shared_files(run_file)
+    folders = scratch_folders(run_file)
     deadline = time.monotonic() + 20
     while pids := of_run(run_file):
         for pid in pids:
@@ -64,5 +75,5 @@ def kill_all(run_file):
         if time.monotonic() > deadline:
             raise AssertionError(f"processes {pids} do not die")
         time.sleep(0.02)
-    for file in left_behind:
-        file.unlink(missing_ok=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -16,13 +16,14 @@ class Stop(Case):
         self.endpoints.hold_from(16 + 8)  # in the second step
         process = run.start()
         self.endpoints.wait_until_held()
-        run.note_shared_files()
+        run.note_files()
+        self.assertTrue(processes.shared_memory(run.file), "the ranks share none")
+        self.assertTrue(run.files, "the launcher has none")
         process.send_signal(signal.SIGTERM)
         code, errors = run.finish(process, seconds=20)  # endpoints that never answer do not keep it
         self.assertEqual(code, 3, errors)
         self.assertEqual(run.result()["status"], "stopped")
         self.assertEqual(run.result()["exit_code"], 3)
-        self.assertTrue(run.shared_files, "none were seen")
         self.assert_nothing_left(run)
         self.assertFalse((run.dir / "export").exists())
 
@@ -65,9 +66,6 @@ class Stop(Case):
         self.assertEqual(code, 3, errors)
         self.assertIn("mpirun was killed", errors)
         self.assertEqual((run.result()["status"], run.result()["exit_code"]), ("failed", 3))
-        for file in [file for file in run.shared_files if file.name.startswith("vader_segment.")]:
-            file.unlink(missing_ok=True)  # Open MPI's own, which only mpirun removes
-            run.shared_files.remove(file)
         self.assert_nothing_left(run)
         self.endpoints.release()
         code, errors = run.train()
@@ -161,7 +159,7 @@ class LearnerDeath(Case):
         self.endpoints.hold_from(16 + 8)
         process = run.start()
         self.endpoints.wait_until_held()
-        run.note_shared_files()
+        run.note_files()
         return run, process
 
     def check_death_of(self, rank):

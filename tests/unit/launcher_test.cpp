@@ -32,6 +32,13 @@ TEST(Launcher, LetsWorkersDieOnOneHost) {
             "self,vader|-n|3|/bin/rollcall|train|a b.yaml|");
 }
 
+TEST(Launcher, KeepsMpirunsFilesWhereTheyAreRemoved) {
+  LaunchSite site;
+  EXPECT_THAT(command(site), Not(HasSubstr("tmpdir")));
+  site.scratch = "/tmp/here";
+  EXPECT_THAT(command(site), HasSubstr("|--mca|orte_tmpdir_base|/tmp/here|"));
+}
+
 TEST(Launcher, AsksForRootOnlyAsRoot) {
   EXPECT_THAT(command({.root = true}), HasSubstr("|--allow-run-as-root|"));
   EXPECT_THAT(command({.root = false}), Not(HasSubstr("root")));
