@@ -83,7 +83,7 @@ class Llama3Writer {
   }
 
   void write_message(const ordered_json& message) {
-    if (message.contains("tool_calls")) {
+    if (message.contains("tool_calls") && !message["tool_calls"].is_null()) {
       write_header(out_, "assistant");
       out_.trusted(call_text(message, next_)).trusted(kEnd);
       out_.end_turn(next_);

@@ -127,6 +127,7 @@ json read_object(const fs::path& file) {
 
 const Family& family_of(const ConfigKeys& config) {
   const auto type = config.text("model_type", "");
+  if (type.empty()) config.fail("model_type", "is missing or empty");
   std::string known;
   for (const auto& family : kFamilies) {
     if (family.model_type == type) return family;
@@ -140,9 +141,10 @@ const Family& family_of(const ConfigKeys& config) {
 }
 
 void refuse_unsupported(const ConfigKeys& config) {
-  if (config.find("quantization_config") != nullptr) {
-    config.fail("quantization_config", "quantised weights cannot be trained",
-                "use the checkpoint in bfloat16 or float32");
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    if (config.find(key) != nullptr)
+      config.fail(key, "quantised weights cannot be trained",
+                  "use the checkpoint in bfloat16 or float32");
   }
   const auto activation = config.text("hidden_act", "silu");
   if (activation != "silu")

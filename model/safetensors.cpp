@@ -56,6 +56,13 @@ std::uint64_t header_length(std::span<const std::byte> file) {
   if (file.size() < kLengthBytes) {
     throw SafetensorsError("header_too_small", "the file is shorter than its 8-byte header length");
   }
+  constexpr std::string_view kPointer = "version https://git-lfs";
+  const auto* text = reinterpret_cast<const char*>(file.data());
+  if (std::string_view(text, file.size()).starts_with(kPointer)) {
+    throw SafetensorsError(
+        "header_too_large",
+        "this is a Git LFS pointer, not the weights: `git lfs pull` fetches them");
+  }
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < kLengthBytes; ++i) {
     length |= std::to_integer<std::uint64_t>(file[i]) << (8 * i);

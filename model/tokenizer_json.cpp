@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "comms/error.h"
+#include "comms/log.h"
 #include "model/unicode.h"
 
 namespace rollcall {
@@ -333,19 +334,33 @@ std::string read_bytes(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
-// transformers adds what tokenizer_config.json declares to the tokenizer: a token that only stands
-// there would be one token in other programs and several here.
-void check_declared_tokens(const TokenizerDefinition& tokenizer, const json& config) {
+// tokenizer.json alone says what a token is, here as in most servers. transformers adds what only
+// tokenizer_config.json declares: one token there, several here. Returns those.
+std::vector<std::string> unknown_declared_tokens(const TokenizerDefinition& tokenizer,
+                                                 const json& config) {
+  std::vector<std::string> unknown;
   for (const auto& [id, token] : member(config, "added_tokens_decoder").items()) {
     const json& content = member(token, "content");
     if (!content.is_string()) continue;
     const auto known = tokenizer.id_of(content.get_ref<const std::string&>());
-    if (known && std::to_string(*known) == id) continue;
+    if (!known) unknown.push_back(content.get<std::string>());
+    if (!known || std::to_string(*known) == id) continue;
     throw input_error("added_tokens_decoder declares '" + content.get<std::string>() +
-                          "' with id " + id + ", which tokenizer.json " +
-                          (known ? "gives id " + std::to_string(*known) : "does not know"),
+                          "' with id " + id + ", tokenizer.json gives it id " +
+                          std::to_string(*known),
                       "load both with transformers, save_pretrained() again, and use that");
   }
+  return unknown;
+}
+
+void warn_of(const std::vector<std::string>& unknown, const std::string& config_file) {
+  if (unknown.empty()) return;
+  std::string names;
+  for (const auto& name : unknown) names += (names.empty() ? "'" : ", '") + name + "'";
+  log_warning(config_file + ": added_tokens_decoder declares tokens that tokenizer.json does not " +
+              "know, and that are text here: " + names +
+              ". transformers would add them: if the model was trained with them, load both with "
+              "transformers, save_pretrained() again, and use that");
 }
 
 }  // namespace
@@ -377,7 +392,8 @@ TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file) {
   }
   if (!std::filesystem::exists(config_file)) return tokenizer;
   try {
-    check_declared_tokens(tokenizer, json::parse(read_bytes(config_file)));
+    warn_of(unknown_declared_tokens(tokenizer, json::parse(read_bytes(config_file))),
+            config_file.string());
   } catch (const json::exception& e) {
     throw input_error(config_file.string() + ": " + json_reason(e), "download it again");
   } catch (const Error& e) {

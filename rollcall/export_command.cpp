@@ -55,6 +55,8 @@ Source from_run(const ExportArguments& a) {
 }  // namespace
 
 int export_command(const ExportArguments& a) {
+  if (a.out.empty()) throw input_error("--out is empty", "name the folder to write");
+  if (a.max_shard_bytes < 0) throw input_error("--max-shard-bytes is below 0");
   const Source source = fs::exists(a.source / "checkpoints") ? from_run(a) : from_model(a);
   if (a.adapter_only) {
     if (!source.policy.adapter)

@@ -63,8 +63,7 @@ void add_export_command(CLI::App& app, Action& action) {
   exporter->add_option("--out", a.out, "directory to write")->required();
   exporter->add_option("--dtype", a.dtype, "float32 or bfloat16")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
-  exporter->add_option("--max-shard-bytes", a.max_shard_bytes, "split larger weights into shards")
-      ->check(CLI::NonNegativeNumber);
+  exporter->add_option("--max-shard-bytes", a.max_shard_bytes, "split larger weights into shards");
   exporter->add_option("--adapter", a.adapter, "of a model: a PEFT directory, with --merge");
   exporter->add_flag("--merge", a.merge, "make the adapter part of the weights");
   exporter->add_option("--step", a.step, "of a run: the checkpoint of this step, not the newest")
@@ -108,7 +107,10 @@ void add_model_commands(CLI::App& app, Action& action) {
       model->add_subcommand("logits", "logits, log-probabilities, entropies, gradients");
   command->add_option("DIR", logits.dir)->required();
   command->add_option("--adapter", logits.adapter, "PEFT directory of a LoRA adapter on DIR");
-  command->add_option("--ids", logits.ids, "1,2,3")->delimiter(',')->required();
+  command->add_option("--ids", logits.ids, "1,2,3")
+      ->delimiter(',')
+      ->required()
+      ->check([](const std::string& id) { return id.empty() ? "an id is missing" : ""; });
   command->add_option("--dtype", logits.dtype, "of the weights: float32 or bfloat16")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
   command->add_option("--temperature", logits.temperature);

@@ -12,6 +12,7 @@
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/file_lock.h"
 #include "model/model_spec.h"
 #include "model/weight_files.h"
 #include "trainer/export_files.h"
@@ -73,6 +74,8 @@ void check_target(const fs::path& source, const fs::path& target,
 // Lets `write` fill a folder that nobody else sees, then puts it where `target` is.
 void replace_with(const fs::path& target, const std::function<void(const fs::path&)>& write) {
   const auto partial = target.parent_path() / (".partial-" + target.filename().string());
+  const fs::path lock_file = partial.string() + ".lock";
+  const FileLock lock(lock_file, "export to " + target.string());
   try {
     fs::remove_all(partial);
     fs::create_directories(partial);
@@ -82,8 +85,10 @@ void replace_with(const fs::path& target, const std::function<void(const fs::pat
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(partial, ignored);
+    fs::remove(lock_file, ignored);
     throw;
   }
+  fs::remove(lock_file);
 }
 
 bool same_tensor(const SafetensorsEntry& entry, const at::Tensor& stored) {

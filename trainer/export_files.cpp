@@ -74,7 +74,9 @@ void copy_folder(const fs::path& source, const fs::path& target, bool top);
 void copy_item(const fs::directory_entry& item, const fs::path& target, bool top) {
   const auto name = item.path().filename().string();
   if (item.is_directory()) {
-    if (name.starts_with('.') || item.is_symlink()) return;  // a link may lead back here
+    if (name.starts_with('.')) return;
+    if (item.is_symlink())  // it may lead back here
+      return log_warning("not exported, because it is a link to a folder: " + item.path().string());
     copy_folder(item.path(), target / name, false);
   } else if (!item.is_regular_file()) {
     log_warning("not exported, because it is no regular file: " + item.path().string());
@@ -93,8 +95,12 @@ void copy_folder(const fs::path& source, const fs::path& target, bool top) {
 bool is_weight_file(const std::string& name) {
   constexpr auto kSuffixes =
       std::to_array<std::string_view>({".safetensors", ".safetensors.index.json", ".bin.index.json",
-                                       ".pth", ".gguf", ".h5", ".msgpack", ".onnx"});
-  return name.starts_with("pytorch_model") || name.starts_with("adapter_model") ||
+                                       ".pth", ".gguf", ".msgpack", ".onnx"});
+  constexpr auto kBinaries = std::to_array<std::string_view>({"pytorch_model", "adapter_model"});
+  const auto is_binary = [&](auto stem) {
+    return name.starts_with(stem) && name.ends_with(".bin");
+  };
+  return name == "tf_model.h5" || std::ranges::any_of(kBinaries, is_binary) ||
          std::ranges::any_of(kSuffixes, [&](auto suffix) { return name.ends_with(suffix); });
 }
 

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "comms/error.h"
+#include "comms/file_lock.h"
 #include "model/model_spec.h"
 #include "temp_folder.h"
 #include "trainer/export_files.h"
@@ -34,6 +35,9 @@ class Source {
     spit(path() / "tokenizer.json", std::string("{}\0\xff", 4));
     spit(path() / "additional_chat_templates/tools.jinja", "{{ x }}");
     spit(path() / "pytorch_model.bin", "stale");
+    spit(path() / "pytorch_model-00001-of-00002.bin", "stale");
+    spit(path() / "pytorch_model_card.md", "# The model");
+    spit(path() / "calibration.h5", "numbers");
     spit(path() / "original/consolidated.pth", "stale");
     spit(path() / ".git/objects/1", "history");
     fs::create_symlink(path() / "tokenizer.json", path() / "link.json");
@@ -91,11 +95,11 @@ TEST(ExportAdapter, WritesAPeftFolderOrNothing) {
 TEST(Export, WritesWeightsAndCopiesEveryOtherFile) {
   Source source("qwen3-tied");
   export_model(source.path(), source.source(), "float32", source.out());
-  EXPECT_THAT(
-      files_in(source.out()),
-      testing::UnorderedElementsAre("config.json", "generation_config.json", "tokenizer.json",
-                                    "tokenizer_config.json", "link.json",
-                                    "additional_chat_templates/tools.jinja", "model.safetensors"));
+  EXPECT_THAT(files_in(source.out()),
+              testing::UnorderedElementsAre(
+                  "config.json", "generation_config.json", "tokenizer.json",
+                  "tokenizer_config.json", "link.json", "pytorch_model_card.md", "calibration.h5",
+                  "additional_chat_templates/tools.jinja", "model.safetensors"));
   for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "link.json",
                            "additional_chat_templates/tools.jinja"}) {
     EXPECT_EQ(slurp(source.out() / name), slurp(source.path() / name)) << name;
@@ -140,6 +144,13 @@ TEST(Export, ReplacesAnEarlierExportAsAWhole) {
   EXPECT_FALSE(fs::exists(source.out() / "model.safetensors.index.json"));
   EXPECT_THAT(files_in(source.dir().path()),
               testing::Not(testing::Contains(testing::HasSubstr("partial"))));
+}
+
+TEST(Export, WaitsForNobodyWhoWritesThere) {
+  Source source("qwen3-tied");
+  const FileLock other(source.dir() / ".partial-out.lock", "another export");
+  EXPECT_THROW(export_model(source.path(), source.source(), "float32", source.out()), Error);
+  EXPECT_FALSE(fs::exists(source.out()));
 }
 
 TEST(Export, LeavesTheOldOneWhenItFails) {
