@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "comms/error.h"
+#include "comms/fault_injection.h"
 
 namespace rollcall {
 namespace {
@@ -37,9 +38,9 @@ std::string advice(int code) {
 }
 
 [[noreturn]] void fail(const char* verb, const fs::path& path, int code) {
-  throw Error(std::string("cannot ") + verb + " " + path.string() + ": " +
-                  std::generic_category().message(code),
-              advice(code));
+  throw StorageError(std::string("cannot ") + verb + " " + path.string() + ": " +
+                         std::generic_category().message(code),
+                     advice(code));
 }
 
 class Descriptor {
@@ -113,6 +114,7 @@ DurableFile::~DurableFile() {
 }
 
 void DurableFile::write(std::span<const std::byte> bytes) {
+  if (fault_point("write") == Fault::kFail) fail("write", target_, ENOSPC);
   while (!bytes.empty()) {
     const auto written = ::write(descriptor_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;

@@ -32,6 +32,13 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
+// A file could not be written, for a reason outside of this program: what was complete before is
+// intact, and a run can go on once the reason is gone.
+class StorageError : public Error {
+ public:
+  using Error::Error;
+};
+
 // What an exception of the JSON library says, without the name that the library gives it.
 std::string json_reason(const std::exception&);
 

@@ -25,7 +25,7 @@ FileLock::FileLock(const std::filesystem::path& file, const std::string& what) {
   if (errno == EWOULDBLOCK) {
     ::close(descriptor_);
     throw Error(what + ": another process is writing it",
-                "end the other run (or pick another run.name), then start again");
+                "end the other one, or name another folder, and start again", ExitCode::kStopped);
   }
   log_warning(what +
               ": this file system has no locks; make sure that no other run uses the folder");

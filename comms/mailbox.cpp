@@ -2,16 +2,20 @@
 #include "comms/mailbox.h"
 
 #include <mpi.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <climits>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "comms/fault_injection.h"
 #include "comms/mpi_check.h"
 #include "comms/world.h"
 
@@ -52,6 +56,27 @@ bool finished(MPI_Request& request) {
 bool overlaps(std::span<const std::byte> a, std::span<const std::byte> b) {
   const std::less<const std::byte*> before;
   return before(a.data(), b.data() + b.size()) && before(b.data(), a.data() + a.size());
+}
+
+constexpr std::size_t kChecksumBytes = sizeof(XXH64_hash_t);
+
+XXH64_hash_t checksum(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+
+// Chunks of weights are large, lent, and have a checksum of the whole.
+bool is_sealed(MessageKind kind) { return kind != MessageKind::kWeightsChunk; }
+
+void seal(std::string& bytes) {
+  const auto sum = checksum(bytes);
+  bytes.append(reinterpret_cast<const char*>(&sum), kChecksumBytes);
+}
+
+// Takes the checksum off. False if it is not that of the bytes.
+bool unseal(std::string& bytes) {
+  if (bytes.size() < kChecksumBytes) return false;
+  XXH64_hash_t sum = 0;
+  std::memcpy(&sum, bytes.data() + bytes.size() - kChecksumBytes, kChecksumBytes);
+  bytes.resize(bytes.size() - kChecksumBytes);
+  return checksum(bytes) == sum;
 }
 
 // MPI keeps the request and its memory for as long as the process lives.
@@ -107,7 +132,9 @@ struct Mailbox::Impl {
   void collect(Inbox& box) {
     for (auto& receive : box) receive->done = receive->done || finished(receive->request);
     while (!box.empty() && box.front()->done) {
-      arrived.push_back(std::move(box.front()->message));
+      Message& message = box.front()->message;
+      message.damaged = is_sealed(message.kind) && !unseal(message.bytes);
+      arrived.push_back(std::move(message));
       box.pop_front();
     }
   }
@@ -121,10 +148,12 @@ Mailbox::~Mailbox() {
 }
 
 void Mailbox::send(int to, MessageKind kind, std::string bytes) {
-  if (bytes.size() > INT_MAX) {
+  if (bytes.size() > INT_MAX - kChecksumBytes) {
     throw Error("a message of " + std::to_string(bytes.size()) + " bytes is too long for MPI",
                 "lower rollout.context or the size of tool outputs");
   }
+  seal(bytes);
+  if (fault_point("message") == Fault::kCorrupt) bytes[bytes.size() / 2] ^= 1;
   auto send = std::make_unique<Send>();
   send->kind = kind;
   send->owned = std::move(bytes);

@@ -17,6 +17,7 @@ struct Message {
   int from = 0;
   MessageKind kind{};
   std::string bytes;
+  bool damaged = false;  // its checksum does not match; never of what send_view() sent
 };
 
 // Point-to-point messages with any rank. Nothing here blocks, so a dead or hung peer costs only

@@ -7,6 +7,7 @@
 
 #include "comms/backoff.h"
 #include "comms/error.h"
+#include "comms/fault_injection.h"
 #include "comms/log.h"
 #include "comms/mailbox.h"
 #include "comms/process_watch.h"
@@ -129,6 +130,9 @@ struct RolloutClient::Impl {
   }
 
   void handle(const Message& message, Inbox& inbox) {
+    if (message.damaged)
+      throw Error("a message of the lead learner was damaged on its way",
+                  "see that the network of this host is sound");
     switch (message.kind) {
       case MessageKind::kWelcome:
         return on_welcome(decode_welcome(message.bytes));
@@ -215,6 +219,7 @@ RolloutClient::Inbox RolloutClient::poll() {
 
 void RolloutClient::deliver(const Trajectory& trajectory) {
   if (impl_->said_farewell) return;
+  fault_point("delivery");
   impl_->send(MessageKind::kDelivery, encode(trajectory));
 }
 

@@ -206,6 +206,7 @@ struct RolloutServer::Impl {
     worker->clock.heard(Clock::now());
     if (worker->state == LinkState::kLost) return handle_lost(*worker);
     if (!worker->alive()) return;
+    if (message.damaged) return lose(*worker, "a message of it was damaged on its way");
     std::optional<std::string> nonsense;
     try {
       handle_alive(*worker, message);

@@ -127,8 +127,7 @@ class Supervisor {
       request(is_deadline ? StopCause::kDeadline : StopCause::kPerson);
     } else if (Clock::now() - first_request_ > kSameRequest &&
                !(is_deadline && asked_ == StopCause::kDeadline)) {
-      const int stopped = static_cast<int>(ExitCode::kStopped);
-      if (!end_) end_ = JobEnd{stopped, "ended at once on a second request", true};
+      if (!end_) end_ = on_request("ended at once on a second request");
       end_job();
     }
   }
@@ -206,9 +205,14 @@ class Supervisor {
     if (kill_at_ && Clock::now() > *kill_at_) ::kill(mpirun_, SIGKILL);
   }
 
+  static JobEnd on_request(const std::string& what) {
+    show("rollcall: " + what + "\n  what to do: start again: a run resumes\n");
+    return {static_cast<int>(ExitCode::kStopped), what, true};
+  }
+
   JobEnd without_a_word(int status) const {
     if (asked_ != StopCause::kNone)
-      return {static_cast<int>(ExitCode::kStopped), "ended on request", true};
+      return on_request("ended on request, before its ranks were ready");
     const std::string what = "the ranks ended without a word: one was killed or crashed";
     show("rollcall: " + what +
          "\n  what to do: see the ranks' logs, then start again: a run resumes\n");

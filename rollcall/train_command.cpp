@@ -65,6 +65,9 @@ RunResult lead(const TrainSetup& setup, const ModelSpec& spec, Communicator& com
   try {
     return run_lead_learner(setup, spec, communicator, server,
                             [&] { return stop.stop_requested(); });
+  } catch (const StorageError& error) {
+    record_failure(setup.run_dir, ExitCode::kStopped, error.what());
+    throw Error(error.what(), error.what_to_do(), ExitCode::kStopped);
   } catch (const Error& error) {
     record_failure(setup.run_dir, error.exit_code(), error.what());
     throw;

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <system_error>
 
+#include "comms/fault_injection.h"
 #include "comms/log.h"
 #include "rollout_workers/event.h"
 #include "rollout_workers/grader.h"
@@ -62,6 +63,7 @@ asio::awaitable<void> Attempt::act() {
   while (!over()) {
     const Completion completion = co_await sample_turn(*session, delta);
     append_turn(completion);
+    fault_point("turn");
     read_turn(completion);
     if (!over()) check_budgets();
     if (over()) break;
@@ -240,6 +242,7 @@ asio::awaitable<void> Attempt::grade() {
     co_return;
   }
   trajectory_.grade = std::move(outcome.grade);
+  fault_point("graded");
   auto& sub_rewards = trajectory_.grade.sub_rewards;
   sub_rewards.insert(sub_rewards.end(), tool_sums_.begin(), tool_sums_.end());
   if (check_) std::ranges::copy(check_->shares(), std::back_inserter(sub_rewards));

@@ -6,6 +6,7 @@
 #include <asio/this_coro.hpp>
 #include <unordered_map>
 
+#include "comms/fault_injection.h"
 #include "rollout_workers/event.h"
 #include "rollout_workers/http_loop.h"
 
@@ -68,6 +69,11 @@ HttpClient::~HttpClient() {
 }
 
 asio::awaitable<HttpReply> HttpClient::post(HttpRequest request) {
+  if (fault_point("connect") == Fault::kFail) {
+    HttpReply refused;
+    refused.error = "connection refused (injected)";
+    co_return refused;
+  }
   const auto executor = co_await asio::this_coro::executor;
   Waiting waiting(executor);
   // Takes the request back when the coroutine is cancelled or destroyed before the reply is there.

@@ -9,6 +9,7 @@
 #include <exception>
 
 #include "comms/error.h"
+#include "comms/fault_injection.h"
 #include "comms/log.h"
 #include "comms/rollout_link.h"
 #include "model/chat_format.h"
@@ -86,6 +87,7 @@ class Worker {
 
   // From published memory straight into the engine: there is no copy between.
   void load_weights() {
+    fault_point("weights");
     if (setup_.loads_model) {
       load_model();
     } else {
@@ -118,6 +120,7 @@ class Worker {
                             std::to_string(tasks.size()) + " rows",
                         "every node must see the same dataset files");
     ++running_;
+    fault_point("rollout");
     asio::co_spawn(loop_, run_rollout(assignment, tasks[row], context_),
                    [this](std::exception_ptr failure, Trajectory trajectory) {
                      --running_;

@@ -13,6 +13,7 @@
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/fault_injection.h"
 #include "comms/log.h"
 #include "model/safetensors.h"
 #include "trainer/manifest.h"
@@ -131,6 +132,7 @@ void write_state(const fs::path& folder, const TrainState& state) {
        entry_of("second_moment", state.second_moment)},
       {});
   write_durably(folder / kStateFile, state_text(state));
+  fault_point("checkpoint");
   write_manifest(folder);
 }
 

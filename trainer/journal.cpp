@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "comms/error.h"
+#include "comms/fault_injection.h"
 #include "comms/file_lock.h"
 #include "comms/log.h"
 #include "trainer/journal_columns.h"
@@ -98,11 +99,14 @@ struct Journal::Impl {
   std::exception_ptr try_write(const std::vector<Trajectory>& batch,
                                const std::vector<UseRecord>& batch_uses, bool commit) {
     try {
+      if (fault_point("journal") == Fault::kFail) throw Error("journal: injected failure");
       JournalColumns columns;
       for (const Trajectory& trajectory : batch) append_row(columns, trajectory);
       if (!batch.empty() || !batch_uses.empty()) file.append(columns, batch_uses);
       if (commit) file.commit();
       return nullptr;
+    } catch (const Error& error) {
+      return std::make_exception_ptr(StorageError(error.what(), error.what_to_do()));
     } catch (...) {
       return std::current_exception();
     }

@@ -12,6 +12,7 @@
 #include "comms/communicator.h"
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/fault_injection.h"
 #include "comms/log.h"
 #include "comms/rollout_link.h"
 #include "model/published_weights.h"
@@ -133,6 +134,7 @@ class TrainingLoop {
 
   void publish() {
     server_.publish(step_, [this](std::span<std::byte> out) {
+      fault_point("publish");
       write_published(spec_, policy_dtype(setup_.dtype), updater_.policy().source(), out);
     });
   }
@@ -192,6 +194,7 @@ class TrainingLoop {
     const AlgorithmOptions& a = setup_.algorithm;
     const StepBatch batch = make_step_batch(
         collected, committed_rows, {.kind = advantage_kind(a.advantage), .k = a.passk_k}, step_);
+    fault_point("step");
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });

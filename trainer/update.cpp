@@ -7,6 +7,7 @@
 #include "comms/communicator.h"
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/fault_injection.h"
 #include "comms/wire.h"
 
 namespace rollcall {
@@ -90,6 +91,7 @@ StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
   if (!a.corrections.empty()) old_logprobs = learner_.logprobs(batches, between);
   StepLoss loss(a, batches, old_logprobs, communicator_);
   StepUpdate result;
+  fault_point("update");
   result.learner = learner_.update(
       batches,
       [&](std::size_t i, const TokenLogprobs& current) { return loss.share(i, current.logprobs); },

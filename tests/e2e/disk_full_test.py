@@ -40,7 +40,7 @@ class DiskFull(Case):
 
     def check(self, name, size, checkpoints):
         code, errors, after, mended = self.fill(name, size)
-        self.assertEqual(code, 1, errors)
+        self.assertEqual(code, 3, errors)
         self.assertIn("No space left on device", errors)
         self.assertIn("free ", errors)  # what to do
         self.assertEqual(sorted(p.name for p in (after / "checkpoints").glob("*")), checkpoints)
