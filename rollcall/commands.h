@@ -12,6 +12,7 @@ namespace rollcall {
 struct RunArguments {
   std::filesystem::path run_file;
   std::vector<std::string> overrides;  // a.b.c=value
+  bool requeue = false;                // train: puts its Slurm job back in the queue to go on
   int argc = 0;
   char** argv = nullptr;
 };

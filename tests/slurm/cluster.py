@@ -38,6 +38,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=500
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
@@ -149,6 +150,11 @@ class Cluster:
         run("ip", "link", "delete", f"to-{name}")
         os.kill(first, signal.SIGKILL)
         node.wait(20)
+
+    def shared_memory(self):
+        """What lies in the shared memory of all nodes."""
+        folders = [pathlib.Path(f"/proc/{first}/root/dev/shm") for _, first in self._nodes.values()]
+        return [str(path) for folder in folders for path in folder.iterdir()]
 
     def states(self):
         lines = run("sinfo", "-h", "-N", "-o", "%N %t").split("\n")
