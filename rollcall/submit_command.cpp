@@ -67,9 +67,13 @@ BatchJob job_of(const SubmitArguments& arguments, const RunConfig& config) {
   return job;
 }
 
-bool is_finished(const fs::path& run_dir, const RunConfig& config) {
+bool is_finished(const fs::path& run_dir, const RunConfig& config, std::ostream& remarks) {
   const auto result = read_result(run_dir);
-  return result && result->status == RunStatus::kDone && result->step >= config.run.steps;
+  if (!result || result->status != RunStatus::kDone) return false;
+  if (result->step >= config.run.steps) return true;
+  remarks << run_dir.string() << " is done at step " << result->step << " and goes on to step "
+          << config.run.steps << "\n";
+  return false;
 }
 
 // Leaves out what is done already, and says so.
@@ -81,7 +85,7 @@ void add_sweep(const SubmitArguments& arguments, BatchJob& job, std::ostream& re
     if (config.cluster.learners != job.learners || config.cluster.workers != job.workers)
       throw input_error("--sweep changes the number of ranks, but the jobs of an array are alike",
                         "submit runs of different sizes one by one");
-    if (is_finished(run_directory(config), config)) {
+    if (is_finished(run_directory(config), config, remarks)) {
       remarks << "left out, for it is done: " << run_directory(config).string() << "\n";
     } else {
       job.sweep.push_back(std::move(point));
@@ -140,8 +144,9 @@ int run_submit(const SubmitArguments& arguments, std::ostream& out, std::ostream
   const RunConfig config = config_of(arguments, {});
   BatchJob job = job_of(arguments, config);
   add_sweep(arguments, job, remarks);
-  const bool finished =
-      arguments.sweeps.empty() ? is_finished(run_directory(config), config) : job.sweep.empty();
+  const bool finished = arguments.sweeps.empty()
+                            ? is_finished(run_directory(config), config, remarks)
+                            : job.sweep.empty();
   if (finished)
     throw input_error("nothing to submit: " + run_directory(config).string() + " is done",
                       "more run.steps go on from its end, another run.name starts afresh");
