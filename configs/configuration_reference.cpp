@@ -27,7 +27,7 @@ constexpr std::string_view kSiteIntroduction =
     "environment variable "
     "`ROLLCALL_SITE`, else `~/.config/rollcall/site.yaml`, else the defaults here. A word is "
     "visible ASCII without "
-    "blanks, quotes, `$` and backslash. [slurm/README.md](../slurm/README.md) has examples.";
+    "blanks, quotes, `$`, `#` and backslash. [slurm/README.md](../slurm/README.md) has examples.";
 
 class ReferenceWriter {
  public:

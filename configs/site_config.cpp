@@ -27,7 +27,7 @@ std::optional<std::string> read_word(ReadContext& context, const YamlNode& node,
   } catch (const Error&) {
     context.problem(
         node, path,
-        "expected a word without blanks, quotes, $ and backslash, found " + cited(*text));
+        "expected a word without blanks, quotes, $, # and backslash, found " + cited(*text));
     return {};
   }
 }

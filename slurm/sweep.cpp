@@ -44,13 +44,13 @@ Sweep parse_sweep(const std::string& text) {
 
 void require_plain(std::string_view text, const std::string& what) {
   const auto is_plain = [](char c) {
-    return c > 0x20 && c < 0x7f && std::string_view("'\"`$\\").find(c) == std::string_view::npos;
+    return c > 0x20 && c < 0x7f && std::string_view("'\"`$\\#").find(c) == std::string_view::npos;
   };
   const auto bad = std::ranges::find_if_not(text, is_plain);
   if (bad == text.end()) return;
   const auto at = static_cast<std::size_t>(bad - text.begin());
   throw input_error(what + ": character " + std::to_string(at + 1) +
-                        " is a blank, a quote, $, a backslash, or none of ASCII's visible ones",
+                        " is a blank, a quote, $, #, a backslash, or none of ASCII's visible ones",
                     "a batch job cannot be told such a text safely: a setting like this belongs in "
                     "the run file, and a path like this needs another name");
 }

@@ -21,7 +21,8 @@ constexpr std::size_t kMostSweepPoints = 1000;  // Slurm's MaxArraySize is 1001 
 std::vector<SweepPoint> sweep_points(std::span<const std::string> sweeps);
 
 // Throws an input Error unless `text` may stand in a script and in an #SBATCH line, which have
-// different rules of quoting: visible ASCII without quotes, backslash and dollar. `what` names it.
+// different rules of quoting (`#` begins a comment there, even inside a word): visible ASCII
+// without quotes, backslash, dollar and hash. `what` names it.
 void require_plain(std::string_view text, const std::string& what);
 
 }  // namespace rollcall

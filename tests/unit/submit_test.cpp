@@ -96,7 +96,7 @@ TEST(BatchScript, OfAChainDoesNotRequeue) {
 TEST(BatchScript, RefusesWhatCannotBeQuotedSafely) {
   for (const std::string text :
        {"run.name=a b", "run.name=$(id)", "run.name=`id`", "run.name='x'", "run.name=\"x\"",
-        "run.name=a\nid", "run.name=a\\", "run.name=\xc3\xa4", "run.name=a\tb"}) {
+        "run.name=a\nid", "run.name=a\\", "run.name=\xc3\xa4", "run.name=a\tb", "run.name=a#b"}) {
     BatchJob job = ledger_job();
     job.overrides = {text};
     EXPECT_THAT(refusal([&] { batch_script(job, SiteOptions{}); }), HasSubstr("--set")) << text;
@@ -132,20 +132,20 @@ std::vector<std::string> words_bash_sees(std::string script, const std::string& 
 
 TEST(BatchScript, GivesEachWordToTheProgramAsItWas) {
   BatchJob job = ledger_job();
-  job.overrides = {"a=*", "b={1,2}", "c=~;#&|<>(!)", "d=[x]?"};
+  job.overrides = {"a=*", "b={1,2}", "c=~;&|<>(!)", "d=[x]?"};
   EXPECT_THAT(
       words_bash_sees(batch_script(job, site("environment: {ODD: \"it's $HOME `x` \\\\\"}")), ""),
       ElementsAre("train", "/data/ledger/run.yaml", "--set", "a=*", "--set", "b={1,2}", "--set",
-                  "c=~;#&|<>(!)", "--set", "d=[x]?", "--requeue", "it's $HOME `x` \\"));
+                  "c=~;&|<>(!)", "--set", "d=[x]?", "--requeue", "it's $HOME `x` \\"));
 }
 
 TEST(BatchScript, GivesEachIndexOfAnArrayItsOwnSettings) {
   BatchJob job = ledger_job();
-  job.sweep = sweep_points(std::vector<std::string>{"a=*,~", "b=;,#"});
+  job.sweep = sweep_points(std::vector<std::string>{"a=*,~", "b=;,&"});
   const std::string script = batch_script(job, SiteOptions{});
   EXPECT_THAT(words_bash_sees(script, "SLURM_ARRAY_TASK_ID=1"),
               ElementsAre("train", "/data/ledger/run.yaml", "--set=run.name=ledger-1", "--set=a=*",
-                          "--set=b=#", "--requeue", ""));
+                          "--set=b=&", "--requeue", ""));
   EXPECT_THAT(words_bash_sees(script, "SLURM_ARRAY_TASK_ID=2"),
               ElementsAre("train", "/data/ledger/run.yaml", "--set=run.name=ledger-2", "--set=a=~",
                           "--set=b=;", "--requeue", ""));
