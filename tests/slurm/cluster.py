@@ -42,7 +42,7 @@ DefMemPerCPU=500
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
-KillWait=2
+KillWait=5
 SlurmdTimeout=4
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 JobAcctGatherType=jobacct_gather/none
@@ -153,7 +153,7 @@ class Cluster:
 
     def shared_memory(self):
         """What lies in the shared memory of all nodes."""
-        folders = [pathlib.Path(f"/proc/{first}/root/dev/shm") for _, first in self._nodes.values()]
+        folders = [pathlib.Path("/proc", str(first), "root", "dev", "shm") for _, first in self._nodes.values()]
         return [str(path) for folder in folders for path in folder.iterdir()]
 
     def states(self):
