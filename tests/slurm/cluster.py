@@ -17,6 +17,7 @@ import time
 NODES = ("n1", "n2", "n3", "n4")
 CPUS = 8
 PROGRAMS = ("unshare", "ip", "munged", "slurmctld", "slurmd", "sbatch")
+NAMESPACES = ("unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 SKIPPED = 77
 _INSIDE = "ROLLCALL_SLURM_TEST_INSIDE"
 
@@ -81,13 +82,12 @@ def enter():
         return
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     reason = f"not installed: {', '.join(missing)}" if missing else "needs root" if os.geteuid() != 0 else ""
-    namespaces = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if not reason and subprocess.run([*namespaces, "true"], capture_output=True).returncode != 0:
+    if not reason and subprocess.run([*NAMESPACES, "true"], capture_output=True).returncode != 0:
         reason = "no namespaces may be made here"
     if reason:
         print(f"skipped: a real Slurm cluster: {reason}", file=sys.stderr)
         sys.exit(SKIPPED)
-    os.execvpe(namespaces[0], [*namespaces, sys.executable, *sys.argv], {**os.environ, _INSIDE: "yes"})
+    os.execvpe(NAMESPACES[0], [*NAMESPACES, sys.executable, *sys.argv], {**os.environ, _INSIDE: "yes"})
 
 
 class Cluster:
@@ -134,9 +134,8 @@ class Cluster:
         for made in (f"spool-{name}", f"tmp-{name}"):
             (self.folder / made).mkdir(exist_ok=True)
         script = NODE.format(name=name, address=self.address(name), folder=self.folder)
-        log = (self.folder / f"node-{name}.log").open("a")
-        node = subprocess.Popen(["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child",
-                                 "--mount-proc", "bash", "-c", script], stdout=log, stderr=log)
+        with (self.folder / f"node-{name}.log").open("a") as log:
+            node = subprocess.Popen([*NAMESPACES, "bash", "-c", script], stdout=log, stderr=log)
         children = pathlib.Path(f"/proc/{node.pid}/task/{node.pid}/children")
         self.wait_for(lambda: children.read_text().split(), f"{name} has a first process")
         first = int(children.read_text().split()[0])
