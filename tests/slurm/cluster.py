@@ -25,8 +25,8 @@ CONFIGURATION = """\
 ClusterName=rollcall
 SlurmctldHost=head(10.77.0.1)
 AuthType=auth/munge
-# A job that was requeued waits until its credentials have expired.
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+# A job that was requeued waits until its credentials have expired: 120 s, unless told 5 or more.
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
@@ -79,6 +79,7 @@ def run(*words, timeout=30, check=True):
 def enter():
     """Goes on inside the namespaces. Where that cannot be, says why and exits with the code for a skipped test."""
     if os.environ.get(_INSIDE):
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))  # the first process of a namespace ignores it by itself
         return
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     reason = f"not installed: {', '.join(missing)}" if missing else "needs root" if os.geteuid() != 0 else ""
