@@ -131,7 +131,8 @@ void explain(const BatchJob& job, const SiteOptions& site, const std::vector<std
   out << "  log:            tail -F " << log_of(job, ids.front()) << "\n";
   for (const fs::path& folder : run_folders(job))
     out << "  result:         " << (folder / "result.json").string() << "\n";
-  out << "  save and stop:  scancel --batch --signal=TERM " << ids.front() << "\n";
+  if (!job.chain)  // the next of a chain would begin
+    out << "  save and stop:  scancel --batch --signal=TERM " << ids.front() << "\n";
   out << "  stop at once:   scancel " << fmt::format("{}", fmt::join(ids, " "))
       << "   (resumable too: submit again)\n";
 }
