@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "configs/run_config.h"
 #include "configs/schema.h"
+#include "configs/site_config.h"
 
 namespace rollcall {
 namespace {
@@ -20,6 +21,13 @@ line and column; all errors are reported at once, before anything starts (exit c
 - Relative paths start at the folder of the run file, except `run.dir`, which starts at the current folder.
 - Anchors, aliases and tags of YAML are not used; a run file has at most 1 MiB.
 )";
+
+constexpr std::string_view kSiteIntroduction =
+    "What `rollcall submit` asks Slurm for: a YAML of its own, given by `--site FILE`, else by the "
+    "environment variable "
+    "`ROLLCALL_SITE`, else `~/.config/rollcall/site.yaml`, else the defaults here. A word is "
+    "visible ASCII without "
+    "blanks, quotes, `$`, `#` and backslash. [slurm/README.md](../slurm/README.md) has examples.";
 
 class ReferenceWriter {
  public:
@@ -62,6 +70,7 @@ std::string configuration_reference() {
   ReferenceWriter writer;
   const RunConfig defaults;
   visit_sections(defaults, writer);
+  writer.section("The site file", kSiteIntroduction, site_fields(), SiteOptions{});
   return writer.take();
 }
 

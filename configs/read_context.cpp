@@ -207,7 +207,7 @@ std::optional<bool> ReadContext::read_flag(const YamlNode& node, const std::stri
                           });
 }
 
-std::optional<std::string> ReadContext::raw_text(const YamlNode& node, const std::string& path) {
+std::optional<std::string> ReadContext::read_line(const YamlNode& node, const std::string& path) {
   if (node.kind != YamlNode::Kind::kScalar) {
     problem(node, path, "expected text, found " + found(node));
     return {};
@@ -225,7 +225,7 @@ std::optional<std::string> ReadContext::raw_text(const YamlNode& node, const std
 }
 
 std::optional<std::string> ReadContext::read_text(const YamlNode& node, const std::string& path) {
-  std::optional<std::string> text = raw_text(node, path);
+  std::optional<std::string> text = read_line(node, path);
   if (text && text->find("${") != std::string::npos) {
     problem(node, path, "${NAME} is replaced only in header values and paths");
     return {};
@@ -302,7 +302,7 @@ std::optional<ReadContext::Expanded> ReadContext::expand(const YamlNode& node,
 
 std::optional<std::string> ReadContext::read_path(const YamlNode& node, const std::string& path,
                                                   bool as_is) {
-  const std::optional<std::string> raw = raw_text(node, path);
+  const std::optional<std::string> raw = read_line(node, path);
   if (!raw) return {};
   const std::optional<Expanded> written = expand(node, path, *raw);
   if (!written) return {};

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "configs/problems.h"
 #include "configs/run_config.h"
@@ -43,6 +44,12 @@ class ReadContext {
                                                          const Range& milliseconds);
   std::optional<bool> read_flag(const YamlNode&, const std::string& path);
   std::optional<std::string> read_text(const YamlNode&, const std::string& path);
+  // Text in which "${" means nothing here.
+  std::optional<std::string> read_line(const YamlNode&, const std::string& path);
+  // Each entry by `read(node, its path)`.
+  template <typename Read>
+  std::optional<std::vector<std::string>> read_list(const YamlNode&, const std::string& path,
+                                                    Read read);
   std::optional<std::string> read_choice(const YamlNode&, const std::string& path,
                                          std::span<const std::string_view> names);
   // A list of some of `names`, at least one, none twice.
@@ -75,7 +82,6 @@ class ReadContext {
   template <typename T, typename Parse>
   std::optional<T> read_plain(const YamlNode&, const std::string& path, const std::string& expected,
                               Quotes, Parse parse);
-  std::optional<std::string> raw_text(const YamlNode&, const std::string& path);
   struct Expanded {
     std::string text;
     SecretList variables;  // in the order of their places
@@ -89,6 +95,23 @@ class ReadContext {
   std::map<std::string, Position> places_;
   std::set<std::string> failed_;
 };
+
+template <typename Read>
+std::optional<std::vector<std::string>> ReadContext::read_list(const YamlNode& node,
+                                                               const std::string& path, Read read) {
+  std::vector<std::string> values;
+  if (node.kind == YamlNode::Kind::kNull) return values;
+  if (node.kind != YamlNode::Kind::kSequence) {
+    problem(node, path, "expected a list, such as [one, two]");
+    return {};
+  }
+  for (const YamlNode& item : node.items) {
+    auto value = read(item, path + "." + std::to_string(values.size()));
+    if (!value) return {};
+    values.push_back(*std::move(value));
+  }
+  return values;
+}
 
 // Writes "${" so that it is read as these two characters.
 std::string escape_variables(std::string_view text);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "configs/run_config.h"
 
-#include <fstream>
 #include <system_error>
 
 #include "comms/error.h"
@@ -80,17 +79,6 @@ std::filesystem::path folder_of(const std::filesystem::path& file) {
   return absolute.lexically_normal().parent_path();
 }
 
-std::string read_text_file(const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::string text(kMaxYamlBytes + 1, '\0');  // one more than is allowed shows that it is too much
-  if (stream) stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!stream.eof() && !stream) {
-    throw input_error("cannot read the run file " + file.string(), "check its path");
-  }
-  text.resize(static_cast<std::size_t>(stream.gcount()));
-  return text;
-}
-
 }  // namespace
 
 RunConfig parse_run_config(const std::string& text, const std::filesystem::path& file,
@@ -114,7 +102,7 @@ RunConfig parse_run_config(const std::string& text, const std::filesystem::path&
 
 RunConfig read_run_config(const std::filesystem::path& file, std::span<const std::string> overrides,
                           const EnvironmentLookup& environment, Purpose purpose) {
-  return parse_run_config(read_text_file(file), file, overrides, environment, purpose);
+  return parse_run_config(read_yaml_file(file, "run file"), file, overrides, environment, purpose);
 }
 
 }  // namespace rollcall

@@ -6,10 +6,13 @@
 #include <yaml-cpp/parser.h>
 
 #include <exception>
+#include <fstream>
 #include <optional>
 #include <set>
 #include <sstream>
 #include <utility>
+
+#include "comms/error.h"
 
 namespace rollcall {
 namespace {
@@ -217,6 +220,17 @@ bool parse_yaml(std::string_view text, int override_number, Problems& problems, 
   }
   root = builder.take_root();
   return true;
+}
+
+std::string read_yaml_file(const std::filesystem::path& file, const std::string& what) {
+  std::ifstream stream(file, std::ios::binary);
+  std::string text(kMaxYamlBytes + 1, '\0');  // one more than is allowed shows that it is too much
+  if (stream) stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!stream.eof() && !stream) {
+    throw input_error("cannot read the " + what + " " + file.string(), "check its path");
+  }
+  text.resize(static_cast<std::size_t>(stream.gcount()));
+  return text;
 }
 
 }  // namespace rollcall

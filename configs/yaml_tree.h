@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,6 +38,10 @@ struct YamlEntry {
 // used). Returns whether the whole text was read. An `override_number` becomes the place of every
 // node.
 bool parse_yaml(std::string_view text, int override_number, Problems& problems, YamlNode& root);
+
+// The text of a file, at most one byte more than parse_yaml() takes. `what` names its kind. Throws
+// an input Error if it cannot be read.
+std::string read_yaml_file(const std::filesystem::path&, const std::string& what);
 
 constexpr std::size_t kMaxYamlBytes = 1 << 20;
 constexpr std::size_t kMaxYamlDepth = 32;

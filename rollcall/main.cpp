@@ -18,6 +18,7 @@
 #include "rollcall/inspect_command.h"
 #include "rollcall/model_text_commands.h"
 #include "rollcall/objective_command.h"
+#include "rollcall/submit_command.h"
 #include "rollcall/version.h"
 #include "trainer/report.h"
 
@@ -53,6 +54,24 @@ void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
   eval->callback([&] { action = [&] { return eval_command(run, checkpoint); }; });
   CLI::App* sft = add_run_command(app, "sft", "warm start from demonstrations", run);
   sft->callback([&] { action = [&] { return sft_command(run); }; });
+}
+
+void add_submit_command(CLI::App& app, RunArguments& run, Action& action) {
+  static SubmitArguments a;
+  CLI::App* submit = add_run_command(app, "submit", "submit a run to Slurm", run);
+  submit->add_option("--site", a.site,
+                     "the site file; else $ROLLCALL_SITE, ~/.config/rollcall/site.yaml");
+  submit->add_option("--sweep", a.sweeps, "one run for each value: KEY=VALUE,VALUE")
+      ->allow_extra_args(false);
+  submit->add_flag("--dry-run", a.dry_run, "print the batch script and submit nothing");
+  submit->add_option("--chain", a.chain, "submit N jobs that follow each other; none is requeued")
+      ->check(CLI::Range(1, 1000));
+  submit->callback([&] {
+    action = [&] {
+      a.run = run;
+      return run_submit(a, std::cout, std::cerr);
+    };
+  });
 }
 
 void add_export_command(CLI::App& app, Action& action) {
@@ -168,6 +187,7 @@ int run(int argc, char** argv) {
   arguments.argv = argv;
   Action action;
   add_training_commands(app, arguments, action);
+  add_submit_command(app, arguments, action);
   add_export_command(app, action);
   add_run_reading_commands(app, action);
   add_model_commands(app, action);

@@ -17,6 +17,8 @@ build_packages=(ca-certificates ccache cmake g++ git libasio-dev libcli11-dev li
   openmpi-bin python3 python3-venv)
 # shellcheck disable=SC2034
 test_packages=(libgmock-dev libgtest-dev python3-h5py)
+# shellcheck disable=SC2034
+slurm_packages=(iproute2 munge slurm-wlm)
 compiler_kb=900000  # memory that one compiler may take
 
 say() { printf '[%4d s] %s\n' "$SECONDS" "$*" >&2; }

@@ -50,7 +50,7 @@ class Endpoints(LedgerServer):
     """Serves in threads of the test. `raw_reply`, a status and a body, answers everything instead. `tool_fails` tells by the
     headers of a tool call whether it gets a 500. `grade` makes the reply to a grade request."""
 
-    def __init__(self, raw_reply=None):
+    def __init__(self, raw_reply=None, host="127.0.0.1"):
         self.raw_reply = raw_reply
         self.tool_fails = lambda headers: False
         self.grade = coin
@@ -59,7 +59,7 @@ class Endpoints(LedgerServer):
         self._hold_from = None
         self._held = threading.Event()
         self._released = threading.Event()
-        super().__init__(("127.0.0.1", 0))
+        super().__init__((host, 0))
         self.RequestHandlerClass = TestHandler
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
@@ -92,7 +92,7 @@ class Endpoints(LedgerServer):
             self._released.wait(120)
 
     def url(self, path):
-        return f"http://127.0.0.1:{self.server_port}{path}"
+        return f"http://{self.server_address[0]}:{self.server_port}{path}"
 
     def stop(self):
         self.release()

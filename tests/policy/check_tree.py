@@ -13,8 +13,9 @@ MAY_INCLUDE = {
     "model": {"comms"},
     "rollout_workers": {"comms", "model"},
     "trainer": {"comms", "model"},
-    "configs": {"comms", "model", "rollout_workers", "trainer"},
-    "rollcall": {"comms", "model", "rollout_workers", "trainer", "configs"},
+    "slurm": {"comms"},
+    "configs": {"comms", "model", "rollout_workers", "trainer", "slurm"},
+    "rollcall": {"comms", "model", "rollout_workers", "trainer", "slurm", "configs"},
 }
 FOREIGN = {  # header -> files it may appear in
     "mpi.h": r"comms/[a-z_]+\.cpp|comms/mpi_[a-z_]+\.h|tests/mpi/.*\.cpp",
@@ -90,6 +91,7 @@ def self_test():
         "rollout_workers/g.cpp": licence + "#include <curl/curl.h>\n",
         "comms/h.cpp": licence + "#include <nccl.h>\n",
         "model/i.cpp": "int x;\n",
+        "slurm/j.cpp": licence + '#include "configs/run_config.h"\n',
         "model/j.cpp": licence + "// see /ho" + "me/someone\n",
         "model/k.h": licence + "#include <nlohmann/json.hpp>\n",
         "model/l.cpp": licence + "#include <torch/torch.h>\n",
