@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "comms/error.h"
+#include "comms/json_depth.h"
 
 namespace rollcall {
 namespace {
@@ -26,7 +27,9 @@ std::size_t first_difference(const Range& a, const Range& b) {
 
 // The arguments as servers read them: parsed, unless they hold what has no value (1e400).
 ordered_json call_of(const ToolCall& call) {
-  ordered_json arguments = ordered_json::parse(call.arguments, nullptr, false);
+  ordered_json arguments = ordered_json::value_t::discarded;
+  if (!nests_too_deep(call.arguments))
+    arguments = ordered_json::parse(call.arguments, nullptr, false);
   if (arguments.is_discarded()) arguments = call.arguments;
   return {{"type", "function"},
           {"function", {{"name", call.name}, {"arguments", std::move(arguments)}}}};
@@ -68,8 +71,8 @@ std::string ReencodingCheck::compare(Ids tokens) {
   const std::string seen = tokenizer_.decode(tokens), rendered = tokenizer_.decode(again);
   if (seen == rendered) {
     const auto at = first_difference(tokens, Ids(again));
-    return "the text is the same, its tokens differ from token " + std::to_string(at) + " on: " +
-           around(tokenizer_.decode(tokens.subspan(at)), 0);
+    return "the text is the same, its tokens differ from token " + std::to_string(at) +
+           " on: " + around(tokenizer_.decode(tokens.subspan(at)), 0);
   }
   ++other_text_;
   const auto at = first_difference(seen, rendered);
