@@ -162,6 +162,10 @@ void read_result(Transfer& t, CURLcode code) {
   long status = 0;
   curl_easy_getinfo(t.easy.get(), CURLINFO_RESPONSE_CODE, &status);
   t.reply.status = static_cast<int>(status);
+  if (status == 0 && (code == CURLE_OK || t.reply.too_large)) {
+    t.reply.error = "the reply has no status";  // libcurl lets "HTTP/200 OK" pass
+    return;
+  }
   if (code == CURLE_OK || t.reply.too_large) return;
   t.reply.status = 0;
   t.reply.timed_out = code == CURLE_OPERATION_TIMEDOUT;

@@ -218,10 +218,10 @@ TEST_F(HttpClientTest, DoesNotFollowAnAddressThatOnlyLooksLikeTheOrigin) {
 
 TEST_F(HttpClientTest, GivesEveryReplyAStatusOrAnError) {
   for (const char* raw :
-       {"", "\r\n\r\n", "HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 099 X\r\n\r\n",
-        "HTTP/1.1 101 X\r\n\r\n", "HTTP/1.1 999 X\r\n\r\n", "HTTP/2 200\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "HTTP/1.1 100 X\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nno gzip"}) {
+       {"", "\r\n\r\n", "HTTP/200 OK\r\n\r\n{}", "HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 099 X\r\n\r\n", "HTTP/1.1 101 X\r\n\r\n", "HTTP/1.1 999 X\r\n\r\n",
+        "HTTP/2 200\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        "HTTP/1.1 100 X\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nno gzip"}) {
     LoopbackServer server(
         [&](const LoopbackRequest&) { return LoopbackReply{.body = raw, .way = Way::kRaw}; });
     const HttpReply reply = post(request(server.url("/")));
