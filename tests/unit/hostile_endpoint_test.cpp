@@ -212,7 +212,7 @@ TEST_F(HostileEndpointTest, ScoresThatAreNoneAreFaults) {
 }
 
 TEST_F(HostileEndpointTest, AConnectionKeptOpenBehindItsReplyHoldsNobodyUp) {
-  tools[0].max_retries = 1;  // it may be taken for one that can be used again
+  tools[0].max_retries = grading.max_retries = 1;  // it may be taken for one that can be used again
   const Trajectory t = attack_by_tool([](const LoopbackRequest& r) {
     const std::string body = tool_output(r, "result").body;
     return LoopbackReply{
