@@ -12,6 +12,7 @@ namespace rollcall {
 namespace {
 
 namespace fs = std::filesystem;
+using namespace std::string_literals;  // texts with NUL bytes
 
 std::string bytes_of(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
@@ -92,10 +93,9 @@ void http_client(Seeds seeds) {
       "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 429 X\r\nRetry-After: 1\r\nDate: Sun, 06 Nov 1994 "
       "08:49:37 GMT\r\n\r\n");
   seeds.add(
-      std::string("HTTP/1.1 200 OK\r\nContent-Encoding: "
-                  "gzip\r\n\r\n\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x4b\x04\x00\x43\xbe\xb7\xe8"
-                  "\x01\x00\x00\x00",
-                  66));
+      "HTTP/1.1 200 OK\r\nContent-Encoding: "
+      "gzip\r\n\r\n\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x4b\x04\x00\x43\xbe\xb7\xe8"
+      "\x01\x00\x00\x00"s);
 }
 
 void lifeline(Seeds seeds) {
@@ -112,7 +112,7 @@ void files(const fs::path& corpus, const fs::path& source) {
   const std::string example = bytes_of(source / "configs/example.yaml");
   run.add(example);
   run.add(bytes_of(source / "examples/ledger/run.yaml") +
-          std::string("\0batch.group_size=4\0tools.0.timeout=3s", 38));
+          "\0batch.group_size=4\0tools.0.timeout=3s"s);
   const auto peft = source / "tests/golden/adapters/qwen2-lora";
   adapter.add(0, bytes_of(peft / "adapter_config.json"));
   adapter.add(1, bytes_of(peft / "adapter_model.safetensors"));
@@ -120,8 +120,7 @@ void files(const fs::path& corpus, const fs::path& source) {
       R"({"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":{"name":"f","parameters":{}}}],"reference":1.5})");
   data.add(
       R"({"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]},{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","content":"x"},{"role":"assistant","content":"y"}]})");
-  for (const char kind : {1, 0, 4})
-    journal.add(kind, std::string("\xff\x00\x10\x00\x00\x01\xff", 7));
+  for (const char kind : {1, 0, 4}) journal.add(kind, "\xff\x00\x10\x00\x00\x01\xff"s);
 }
 
 }  // namespace
