@@ -58,8 +58,9 @@ class ByteReader {
   }
   template <typename T>
   T enumerator(T last) {
-    const auto value = number<std::underlying_type_t<T>>();
-    if (value > static_cast<std::underlying_type_t<T>>(last)) fail("an unknown enumerator");
+    using Number = std::make_unsigned_t<std::underlying_type_t<T>>;  // a negative one is too large
+    const auto value = number<Number>();
+    if (value > static_cast<Number>(last)) fail("an unknown enumerator");
     return static_cast<T>(value);
   }
   bool boolean() {

@@ -27,6 +27,7 @@ namespace rollcall {
 namespace {
 
 constexpr int kConnectMs = 3000;  // for each address
+constexpr int kEventsAtOnce = 256, kRounds = 64;
 constexpr std::size_t kLongestLine = std::size_t{64} << 10;
 constexpr int kSilentSeconds = 10, kProbeSeconds = 5, kProbes = 6;
 
@@ -171,12 +172,18 @@ void LifelineHub::watch(int descriptor) const {
 
 std::vector<LifelineHub::RankEnd> LifelineHub::poll() {
   std::vector<RankEnd> ends;
-  epoll_event event{};
-  while (::epoll_wait(epoll_, &event, 1, 0) == 1) {
-    if (event.data.fd == listener_) {
-      accept_all();
-    } else {
-      hear(event.data.fd, ends);
+  std::array<epoll_event, kEventsAtOnce> events;
+  // Whoever floods the port must not keep the parent here.
+  for (int round = 0; round < kRounds; ++round) {
+    const int count = ::epoll_wait(epoll_, events.data(), kEventsAtOnce, 0);
+    if (count <= 0) break;
+    for (int i = 0; i < count; ++i) {
+      const int socket = events[static_cast<std::size_t>(i)].data.fd;
+      if (socket == listener_) {
+        accept_some();
+      } else if (connections_.contains(socket)) {
+        hear(socket, ends);
+      }
     }
   }
   return ends;
@@ -186,14 +193,22 @@ bool LifelineHub::any_rank() const {
   return std::ranges::any_of(connections_, [](const auto& c) { return c.second.rank >= 0; });
 }
 
-void LifelineHub::accept_all() {
-  for (;;) {
+void LifelineHub::accept_some() {
+  for (int i = 0; i < kEventsAtOnce; ++i) {
     const int socket = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (socket < 0 && (errno == EMFILE || errno == ENFILE)) drop_strangers();
     if (socket < 0) return;
     if (!one_host_) probe_when_silent(socket);
     connections_[socket];
     watch(socket);
   }
+}
+
+void LifelineHub::drop_strangers() {
+  std::erase_if(connections_, [](const auto& entry) {
+    if (entry.second.rank < 0) ::close(entry.first);
+    return entry.second.rank < 0;
+  });
 }
 
 void LifelineHub::hear(int socket, std::vector<RankEnd>& ends) {

@@ -73,7 +73,9 @@ class LifelineHub {
   };
 
   void watch(int descriptor) const;
-  void accept_all();
+  void accept_some();
+  // Where descriptors run out, connections without a greeting make room.
+  void drop_strangers();
   void hear(int socket, std::vector<RankEnd>& ends);
   // False: the connection has ended.
   bool understand(Connection&, const std::string& line, std::vector<RankEnd>& ends) const;

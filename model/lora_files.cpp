@@ -7,6 +7,7 @@
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/json_depth.h"
 #include "model/lora.h"
 #include "model/safetensors.h"
 #include "model/stored_weights.h"
@@ -88,7 +89,9 @@ LoraOptions read_options(const fs::path& file, const json& config) {
 }
 
 json read_config(const fs::path& file) try {
-  const json config = json::parse(read_file(file));
+  const std::string text = read_file(file);
+  if (nests_too_deep(text)) damaged(file, "nests too deep");
+  const json config = json::parse(text);
   if (!config.is_object()) damaged(file, "is no JSON object");
   return config;
 } catch (const json::exception& error) {

@@ -9,6 +9,7 @@
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "comms/json_depth.h"
 #include "model/config_keys.h"
 
 namespace rollcall {
@@ -115,7 +116,9 @@ constexpr std::int64_t kMaxPositions = std::int64_t{1} << 40;
 json read_object(const fs::path& file) {
   json document;
   try {
-    document = json::parse(read_file(file));
+    const std::string text = read_file(file);
+    if (nests_too_deep(text)) throw input_error(file.string() + ": nests too deep");
+    document = json::parse(text);
   } catch (const json::exception& error) {
     throw input_error(file.string() + ": " + json_reason(error), "download the checkpoint again");
   } catch (const Error& error) {

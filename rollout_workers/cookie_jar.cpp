@@ -82,13 +82,18 @@ std::optional<CookieJar::Cookie> CookieJar::parse(const std::string& line, const
                std::from_chars(value.data(), value.data() + value.size(), seconds).ec ==
                    std::errc{}) {
       has_max_age = true;
-      cookie.expires = now + std::chrono::seconds(std::clamp<std::int64_t>(seconds, -1, 1LL << 31));
+      cookie.expires = std::chrono::floor<std::chrono::seconds>(now) +
+                       std::chrono::seconds(std::clamp<std::int64_t>(seconds, -1, 1LL << 31));
     } else if (const auto date = parse_http_date(value);
                name == "expires" && date && !has_max_age) {
       cookie.expires = *date;
     }
   }
   return cookie;
+}
+
+bool CookieJar::is_over(const Cookie& cookie, std::chrono::system_clock::time_point now) {
+  return cookie.expires && *cookie.expires <= std::chrono::floor<std::chrono::seconds>(now);
 }
 
 void CookieJar::put(Cookie cookie) {
@@ -109,7 +114,7 @@ void CookieJar::store(const std::string& url,
     if (name != "set-cookie") continue;
     if (auto cookie = parse(value, url, now)) put(std::move(*cookie));
   }
-  std::erase_if(cookies_, [now](const Cookie& c) { return c.expires && *c.expires <= now; });
+  std::erase_if(cookies_, [now](const Cookie& c) { return is_over(c, now); });
 }
 
 std::string CookieJar::header_for(const std::string& url,
@@ -118,7 +123,7 @@ std::string CookieJar::header_for(const std::string& url,
   std::string header;
   for (const auto& c : cookies_) {
     if (c.host != parts.host || !path_matches(parts.path, c.path)) continue;
-    if ((c.secure && parts.scheme != "https") || (c.expires && *c.expires <= now)) continue;
+    if ((c.secure && parts.scheme != "https") || is_over(c, now)) continue;
     header += (header.empty() ? "" : "; ") + c.name + "=" + c.value;
   }
   return header;

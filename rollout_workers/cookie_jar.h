@@ -24,8 +24,9 @@ class CookieJar {
   struct Cookie {
     std::string name, value, host, path;
     bool secure = false;
-    std::optional<std::chrono::system_clock::time_point> expires;
+    std::optional<std::chrono::sys_seconds> expires;  // in ns the year 9999 would overflow
   };
+  static bool is_over(const Cookie&, std::chrono::system_clock::time_point now);
   void put(Cookie);
   static std::optional<Cookie> parse(const std::string& line, const std::string& url,
                                      std::chrono::system_clock::time_point now);

@@ -7,6 +7,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "comms/json_depth.h"
+
 namespace rollcall {
 namespace {
 
@@ -129,6 +131,10 @@ void read_extras(const json& reply, Grade& grade) {
 
 GradeReply read_grade_reply(std::string_view body) {
   GradeReply result;
+  if (nests_too_deep(body)) {
+    result.error = "the reply nests too deep";
+    return result;
+  }
   const Parsed parsed = parse(body);
   const json& reply = parsed.value;
   if (!reply.is_object()) {

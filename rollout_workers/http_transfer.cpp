@@ -9,7 +9,6 @@
 #include <string_view>
 
 #include "comms/error.h"
-#include "rollout_workers/url.h"
 
 namespace rollcall {
 namespace {
@@ -127,14 +126,35 @@ void configure(Transfer& t) {
   if (!t.request.cookies.empty()) set(t, CURLOPT_COOKIE, t.request.cookies.c_str());
 }
 
+struct UrlDeleter {
+  void operator()(CURLU* url) const { curl_url_cleanup(url); }
+};
+
+std::string part_of(CURLU* url, CURLUPart part) {
+  char* text = nullptr;
+  if (curl_url_get(url, part, &text, CURLU_DEFAULT_PORT) != CURLUE_OK) return {};
+  const std::unique_ptr<char, decltype(&curl_free)> owner(text, &curl_free);
+  return lower(text);
+}
+
+// Scheme, host and port as libcurl reads them, since it is libcurl that will go there: of
+// "http://a\@b" others see the host a, libcurl b. Empty of what is no URL.
+std::string origin_for_curl(const char* text) {
+  const std::unique_ptr<CURLU, UrlDeleter> url(curl_url());
+  if (url == nullptr || curl_url_set(url.get(), CURLUPART_URL, text, 0) != CURLUE_OK) return {};
+  return part_of(url.get(), CURLUPART_SCHEME) + "://" + part_of(url.get(), CURLUPART_HOST) + ":" +
+         part_of(url.get(), CURLUPART_PORT);
+}
+
 // Where a 307/308 within the origin leads; nullopt for any other reply.
 std::optional<std::string> redirect_target(const Transfer& t) {
   if ((t.reply.status != 307 && t.reply.status != 308) || t.redirects == kMaxRedirects)
     return std::nullopt;
   char* target = nullptr;
   curl_easy_getinfo(t.easy.get(), CURLINFO_REDIRECT_URL, &target);
-  if (target == nullptr || split_url(target).origin() != split_url(t.request.url).origin())
-    return std::nullopt;
+  if (target == nullptr) return std::nullopt;
+  const std::string origin = origin_for_curl(target);
+  if (origin.empty() || origin != origin_for_curl(t.request.url.c_str())) return std::nullopt;
   return std::string(target);
 }
 
@@ -142,6 +162,10 @@ void read_result(Transfer& t, CURLcode code) {
   long status = 0;
   curl_easy_getinfo(t.easy.get(), CURLINFO_RESPONSE_CODE, &status);
   t.reply.status = static_cast<int>(status);
+  if (status == 0 && (code == CURLE_OK || t.reply.too_large)) {
+    t.reply.error = "the reply has no status";  // libcurl lets "HTTP/200 OK" pass
+    return;
+  }
   if (code == CURLE_OK || t.reply.too_large) return;
   t.reply.status = 0;
   t.reply.timed_out = code == CURLE_OPERATION_TIMEDOUT;

@@ -128,9 +128,13 @@ void Redactor::add(const SecretList& secrets) {
 std::string Redactor::operator()(std::string text) const {
   static constexpr std::string_view kMark = "[redacted]";
   for (const auto& secret : secrets_) {
-    for (auto at = text.find(secret); at != std::string::npos;
-         at = text.find(secret, at + kMark.size()))
-      text.replace(at, secret.size(), kMark);
+    std::string rest;  // built anew: a text full of secrets would be moved once for each
+    std::size_t from = 0;
+    for (auto at = text.find(secret); at != std::string::npos; at = text.find(secret, from)) {
+      rest.append(text, from, at - from).append(kMark);
+      from = at + secret.size();
+    }
+    if (from > 0) text = rest.append(text, from);
   }
   return text;
 }

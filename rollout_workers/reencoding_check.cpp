@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "comms/error.h"
+#include "comms/json_depth.h"
 
 namespace rollcall {
 namespace {
@@ -27,7 +28,9 @@ std::size_t first_difference(const Range& a, const Range& b) {
 
 // The arguments as servers read them: parsed, unless they hold what has no value (1e400).
 ordered_json call_of(const ToolCall& call) {
-  ordered_json arguments = ordered_json::parse(call.arguments, nullptr, false);
+  ordered_json arguments = ordered_json::value_t::discarded;
+  if (!nests_too_deep(call.arguments))
+    arguments = ordered_json::parse(call.arguments, nullptr, false);
   if (arguments.is_discarded()) arguments = call.arguments;
   return {{"type", "function"},
           {"function", {{"name", call.name}, {"arguments", std::move(arguments)}}}};

@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "comms/json_depth.h"
+
 namespace rollcall {
 namespace {
 
@@ -38,6 +40,7 @@ void read_metrics(const json& reply, ToolReply& result) {
 }  // namespace
 
 std::optional<ToolReply> read_tool_reply(std::string_view body, std::string_view call_id) {
+  if (nests_too_deep(body)) return std::nullopt;
   const json reply = json::parse(body, nullptr, false);
   if (!reply.is_object() || !reply.contains("output")) return std::nullopt;
   if (const auto id = reply.find("call_id");

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "comms/json_depth.h"
+
 namespace rollcall {
 namespace {
 
@@ -90,6 +92,7 @@ ordered_json usage(const Trajectory& t) {
 }
 
 ordered_json output_json(const std::string& text) {
+  if (nests_too_deep(text)) return {};
   ordered_json parsed = ordered_json::parse(text, nullptr, false);
   return parsed.is_structured() ? parsed : ordered_json();
 }

@@ -14,6 +14,7 @@
 #include "comms/durable_file.h"
 #include "comms/error.h"
 #include "comms/fault_injection.h"
+#include "comms/json_depth.h"
 #include "comms/log.h"
 #include "model/safetensors.h"
 #include "trainer/manifest.h"
@@ -142,7 +143,9 @@ void write_state(const fs::path& folder, const TrainState& state) {
 }
 
 TrainState read_scalars(const fs::path& file) try {
-  const auto document = json::parse(read_file(file));
+  const std::string text = read_file(file);
+  if (nests_too_deep(text)) refuse(file, "nests too deep");
+  const auto document = json::parse(text);
   if (document.at("format") != kFormat) {
     refuse(file, "format " + document.at("format").dump() + " is not the one this version reads");
   }

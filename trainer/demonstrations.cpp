@@ -6,6 +6,7 @@
 #include <string>
 
 #include "comms/error.h"
+#include "comms/json_depth.h"
 #include "model/chat_format.h"
 #include "model/chat_messages.h"
 
@@ -35,6 +36,7 @@ std::vector<std::string> take_tool_results(const ordered_json& messages, std::si
 
 Demonstration render_demonstration(std::string_view row, const ChatFormat& format) {
   try {
+    if (nests_too_deep(row)) throw input_error("the row nests too deep");
     const ordered_json json = ordered_json::parse(row);
     const ordered_json messages = plain_messages(json.at("messages"));
     const ordered_json tools = json.value("tools", ordered_json::array());

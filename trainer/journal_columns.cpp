@@ -230,6 +230,11 @@ std::uint64_t checksum_of(const JournalColumns& columns) {
 }
 
 Trajectory trajectory_of(const RowRecord& row) {
+  if (row.split > static_cast<std::uint8_t>(Split::kValid) ||
+      row.end > static_cast<std::uint8_t>(EndReason::kInfraExhausted) ||
+      row.fault > static_cast<std::uint8_t>(FaultReason::kCancelled)) {
+    throw Error("journal: a row holds an unknown split, end or fault");
+  }
   Trajectory t;
   t.assignment = {.step = row.step,
                   .group = row.group,

@@ -64,7 +64,7 @@ void append_row(JournalColumns&, const Trajectory&);
 // behavior_logprobs, token_version, events, texts and event_texts with the ends of both.
 std::uint64_t checksum_of(const JournalColumns& columns);
 
-// The scalars of a row, without arrays, texts and events.
+// The scalars of a row, without arrays, texts and events. Throws Error for an unknown enumerator.
 Trajectory trajectory_of(const RowRecord&);
 // The only row in `columns`. Throws Error if the ends do not fit the texts or a stored JSON is
 // unreadable; does not look at the checksum. Token arrays may be empty.

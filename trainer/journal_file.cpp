@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "comms/error.h"
 
@@ -45,6 +46,21 @@ void create_arrays(const Hdf5File& file) {
   Hdf5Array::create(file, "tool_texts", uint8_element(), 0, kByteChunk);
   create_offsets(file, "tool_text_offsets");
   Hdf5Array::create(file, "uses", use_element(), 0, kRecordChunk);
+}
+
+// The ends of `pieces` consecutive ranges, counted from `begin`, where the first one starts.
+struct Ranges {
+  std::int64_t begin = 0;
+  std::vector<std::int64_t> ends;
+};
+Ranges ranges_of(const Hdf5Array& offsets, std::int64_t at, std::int64_t pieces) {
+  Ranges found{0, offsets.read<std::int64_t>(at, pieces + 1)};
+  found.begin = found.ends.front();
+  if (found.begin < 0 || !std::ranges::is_sorted(found.ends))
+    throw Error("journal: the offsets of a row are damaged", kDamagedJournal);
+  found.ends.erase(found.ends.begin());
+  for (std::int64_t& end : found.ends) end -= found.begin;
+  return found;
 }
 
 // Makes a rename in `folder` survive a power cut. Not every file system allows it: no error.
@@ -127,7 +143,9 @@ void JournalFile::check_counts() {
                     " bytes of at least " + std::to_string(counts_.committed_bytes),
                 kDamagedJournal);
   }
+  const auto bytes_a_row = static_cast<std::int64_t>(sizeof(RowRecord));
   if (counts_.rows < 0 || counts_.uses < 0 || counts_.rows > rows_.length() ||
+      counts_.uses > uses_.length() || counts_.rows > file_.size_bytes() / bytes_a_row ||
       counts_.committed_rows < 0 || counts_.committed_rows > rows_.length() ||
       counts_.committed_uses < 0 || counts_.committed_uses > uses_.length()) {
     throw Error(named(file_.path()) + ": its counts do not fit its tables", kDamagedJournal);
@@ -136,10 +154,17 @@ void JournalFile::check_counts() {
 
 void JournalFile::find_ends() {
   const std::int64_t rows = counts_.rows;
-  ends_.tokens = offsets_.read<std::int64_t>(rows, 1)[0];
-  ends_.events = event_offsets_.read<std::int64_t>(rows, 1)[0];
-  ends_.texts = text_offsets_.read<std::int64_t>(rows * kTextsPerRow, 1)[0];
-  ends_.event_texts = event_text_offsets_.read<std::int64_t>(ends_.events * kTextsPerEvent, 1)[0];
+  // Where the valid part of `array` ends: what is appended there must neither tear a hole nor stand
+  // before the beginning.
+  const auto end_of = [this](const Hdf5Array& offsets, std::int64_t at, const Hdf5Array& array) {
+    const std::int64_t end = offsets.read<std::int64_t>(at, 1)[0];
+    if (end >= 0 && end <= array.length()) return end;
+    throw Error(named(file_.path()) + ": its offsets do not fit its arrays", kDamagedJournal);
+  };
+  ends_.tokens = end_of(offsets_, rows, tokens_);
+  ends_.events = end_of(event_offsets_, rows, events_);
+  ends_.texts = end_of(text_offsets_, rows * kTextsPerRow, texts_);
+  ends_.event_texts = end_of(event_text_offsets_, ends_.events * kTextsPerEvent, event_texts_);
   if (rows > 0) read(rows - 1, true);
 }
 
@@ -197,7 +222,9 @@ void JournalFile::refresh() {
   counts_array_.refresh();
   const JournalCounts seen = counts_;
   read_counts();
-  if (counts_.rows != seen.rows || counts_.uses != seen.uses) refresh_arrays();
+  if (counts_.rows == seen.rows && counts_.uses == seen.uses) return;
+  refresh_arrays();
+  check_counts();
 }
 
 void JournalFile::refresh_arrays() {
@@ -223,22 +250,17 @@ RowRecord JournalFile::row(std::int64_t row) const {
 
 std::int64_t JournalFile::token_count(std::int64_t row) const {
   check_row(row);
-  const auto ends = offsets_.read<std::int64_t>(row, 2);
-  return ends[1] - ends[0];
+  return ranges_of(offsets_, row, 1).ends[0];
 }
 
 JournalColumns JournalFile::read(std::int64_t row, bool tokens) const {
   JournalColumns out;
   out.rows.push_back(this->row(row));
-  // Reads `pieces` consecutive ranges' ends and returns where the first begins; ends become
-  // relative.
   const auto ends_of = [](const Hdf5Array& offsets, std::int64_t at, std::int64_t pieces,
                           std::vector<std::int64_t>& ends) {
-    ends = offsets.read<std::int64_t>(at, pieces + 1);
-    const std::int64_t begin = ends.front();
-    ends.erase(ends.begin());
-    for (std::int64_t& end : ends) end -= begin;
-    return begin;
+    Ranges found = ranges_of(offsets, at, pieces);
+    ends = std::move(found.ends);
+    return found.begin;
   };
   const auto text = [](const Hdf5Array& bytes, std::int64_t begin, std::int64_t size) {
     const auto read = bytes.read<char>(begin, size);

@@ -118,6 +118,20 @@ Hdf5Id text_type(const std::string& text) {
   return type;
 }
 
+int descriptor_of(hid_t file, const std::string& what) {
+  void* handle = nullptr;
+  check(H5Fget_vfd_handle(file, H5P_DEFAULT, &handle), what);
+  return *static_cast<int*>(handle);
+}
+
+std::int64_t bytes_of(hid_t file, const std::string& what) {
+  struct stat status {};
+  if (::fstat(descriptor_of(file, what), &status) != 0) {
+    throw Error(what + ": " + std::strerror(errno), kAdvice);
+  }
+  return status.st_size;
+}
+
 }  // namespace
 
 Hdf5Id::~Hdf5Id() {
@@ -246,7 +260,13 @@ std::string Hdf5File::text(const std::string& name) const {
   if (H5Tget_class(type.get()) != H5T_STRING || H5Tis_variable_str(type.get()) != 0) {
     throw Error(what + ": not a text of fixed length", kDamagedJournal);
   }
-  std::string text(H5Tget_size(type.get()), '\0');
+  const Hdf5Id space(check_read(H5Aget_space(attribute.get()), what));
+  const std::size_t size = H5Tget_size(type.get());
+  if (H5Sget_simple_extent_npoints(space.get()) != 1 ||
+      size > static_cast<std::size_t>(size_bytes())) {
+    throw Error(what + ": not one text", kDamagedJournal);
+  }
+  std::string text(size, '\0');
   check_read(H5Aread(attribute.get(), type.get(), text.data()), what);
   text.erase(std::find(text.begin(), text.end(), '\0'), text.end());
   return text;
@@ -274,11 +294,7 @@ void Hdf5File::flush() {
   check(H5Fflush(id(), H5F_SCOPE_LOCAL), about_file(path_) + ": cannot write");
 }
 
-int Hdf5File::descriptor() const {
-  void* handle = nullptr;
-  check(H5Fget_vfd_handle(id(), H5P_DEFAULT, &handle), about_file(path_));
-  return *static_cast<int*>(handle);
-}
+int Hdf5File::descriptor() const { return descriptor_of(id(), about_file(path_)); }
 
 void Hdf5File::sync() {
   const Hdf5Silence silence;
@@ -289,11 +305,7 @@ void Hdf5File::sync() {
 
 std::int64_t Hdf5File::size_bytes() const {
   const Hdf5Silence silence;
-  struct stat status {};
-  if (::fstat(descriptor(), &status) != 0) {
-    throw Error(about_file(path_) + ": " + std::strerror(errno), kAdvice);
-  }
-  return status.st_size;
+  return bytes_of(id(), about_file(path_));
 }
 
 void Hdf5Array::create(const Hdf5File& file, const std::string& name, const Hdf5Element& element,
@@ -351,11 +363,19 @@ void Hdf5Array::write(std::int64_t at, const void* values, std::int64_t count) {
         what_ + ": cannot write");
 }
 
+// Nothing is compressed: a damaged length must not make us allocate more than the file can hold.
+std::int64_t Hdf5Array::most_elements() const {
+  const Hdf5Silence silence;
+  const Hdf5Id file(check_read(H5Iget_file_id(dataset_.get()), what_));
+  const auto element = static_cast<std::int64_t>(H5Tget_size(type_.get()));
+  return bytes_of(file.get(), what_) / std::max<std::int64_t>(element, 1);
+}
+
 void Hdf5Array::check_range(std::int64_t at, std::int64_t count) const {
   const std::int64_t size = length();
-  if (at < 0 || count < 0 || at > size || count > size - at) {
-    throw Error(what_ + ": elements " + std::to_string(at) + " to " + std::to_string(at + count) +
-                    " are not there: the file is damaged",
+  if (at < 0 || count < 0 || at > size || count > size - at || count > most_elements()) {
+    throw Error(what_ + ": " + std::to_string(count) + " elements from " + std::to_string(at) +
+                    " on are not there: the file is damaged",
                 kDamagedJournal);
   }
 }

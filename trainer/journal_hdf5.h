@@ -124,6 +124,7 @@ class Hdf5Array {
   }
 
  private:
+  std::int64_t most_elements() const;
   void check_range(std::int64_t at, std::int64_t count) const;
   Hdf5Id selection(std::int64_t at, std::int64_t count) const;
 

@@ -49,7 +49,8 @@ std::optional<std::string> file_problem(const fs::path& path, const json& expect
     return name + " has " + std::to_string(size) + " bytes instead of " +
            expected.at("size").dump();
   }
-  if (check == ManifestCheck::kContents && file_hash(path) != expected.at("xxh3")) {
+  if (check == ManifestCheck::kContents &&
+      file_hash(path) != expected.at("xxh3").get<std::string>()) {
     return name + " is damaged: its hash differs from the manifest's";
   }
   return std::nullopt;

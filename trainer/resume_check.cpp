@@ -142,7 +142,7 @@ RunChanges run_changes(const std::string& began, const std::string& now,
   return changes;
 }
 
-bool check_resume(const ResumePoint& at, const std::string& about) {
+bool check_resume(const ResumePoint& at, const std::string& about) try {
   check_journal(at);
   if (!fs::exists(at.journal)) return false;
   const JournalReader journal(at.journal);
@@ -157,6 +157,10 @@ bool check_resume(const ResumePoint& at, const std::string& about) {
   if (!changes.accepted.empty())
     log_info("changed since the run began: " + list_of(changes.accepted, "; "));
   return changes.other_updates;
+} catch (const json::exception& error) {
+  throw input_error(
+      at.journal.string() + ": what it says about its run cannot be read: " + json_reason(error),
+      "put a whole copy of the journal back, or move the run's folder away to start over");
 }
 
 std::int64_t end_of_step(const JournalReader& journal, std::int64_t first_row, std::int64_t step) {

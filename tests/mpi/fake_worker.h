@@ -11,6 +11,12 @@
 
 namespace rollcall {
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr int kSlowness = 4;  // what a sanitizer costs
+#else
+inline constexpr int kSlowness = 1;
+#endif
+
 // Timeouts small enough for a test, large enough for a busy machine.
 inline ClusterOptions test_options(const World& world, const std::string& weights_via = "auto") {
   ClusterOptions options;
@@ -18,7 +24,7 @@ inline ClusterOptions test_options(const World& world, const std::string& weight
   options.workers = world.size() - 1;
   options.rollouts_per_worker = 8;
   options.heartbeat_every = std::chrono::milliseconds(50);
-  options.worker_timeout = std::chrono::milliseconds(1500);
+  options.worker_timeout = kSlowness * std::chrono::milliseconds(1500);
   options.learner_timeout = std::chrono::minutes(1);
   options.weights_via = weights_via;
   return options;

@@ -15,6 +15,7 @@
 
 #include "comms/error.h"
 #include "temp_folder.h"
+#include "trainer/manifest.h"
 
 namespace rollcall {
 namespace {
@@ -159,6 +160,32 @@ TEST(Checkpoint, SkipsFilesCutShortOrChangedAtAnyByte) {
       EXPECT_THROW(load_checkpoint(folder), Error) << name << " changed at " << at;
     }
     spit(folder / name, whole);
+  }
+}
+
+// The state's contents may be anybody's where the manifest agrees with them.
+TEST(Checkpoint, RefusesAStateThatNestsTooDeep) {
+  const TempFolder dir;
+  const auto folder = save_checkpoint(dir.path(), state_at(2, 4), 3);
+  spit(folder / "state.json",
+       "{\"format\":" + std::string(200000, '[') + std::string(200000, ']') + "}");
+  fs::remove(folder / "MANIFEST.json");
+  write_manifest(folder);
+  EXPECT_THROW(load_checkpoint(folder), Error);
+}
+
+TEST(Checkpoint, BelievesAManifestChangedAtAnyByteOrRefusesIt) {
+  const TempFolder dir;
+  const auto folder = save_checkpoint(dir.path(), state_at(2, 4), 3);
+  const auto whole = slurp(folder / "MANIFEST.json");
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    for (const char flip : {'\x01', '\x10', '\x80'}) {
+      auto changed = whole;
+      changed[at] ^= flip;
+      spit(folder / "MANIFEST.json", changed);
+      if (manifest_problem(folder, ManifestCheck::kContents)) continue;
+      expect_same(load_checkpoint(folder), state_at(2, 4));
+    }
   }
 }
 

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace rollcall {
 namespace {
 
@@ -89,6 +91,27 @@ TEST(GradeReply, ErrorObjectWinsOverScore) {
   EXPECT_TRUE(read_grade_reply(R"({"error":{"message":"x"}})").retryable);
   EXPECT_THAT(read_grade_reply(R"({"error":"text"})").error, HasSubstr("text"));
   EXPECT_DOUBLE_EQ(graded(R"({"score":1,"error":null})").score, 1);
+}
+
+TEST(GradeReply, RefusesDeepNestingInsteadOfOverflowingTheStack) {
+  const std::string deep = std::string(100000, '[') + std::string(100000, ']');
+  for (const std::string& body : {"{\"error\":" + deep + "}", "{\"score\":1,\"x\":" + deep + "}"}) {
+    const GradeReply reply = read_grade_reply(body);
+    EXPECT_THAT(reply.error, HasSubstr("nests too deep"));
+    EXPECT_TRUE(reply.retryable);
+  }
+}
+
+TEST(GradeReply, TakesNoGuessFromAReplyCutShortOrChangedAtAnyByte) {
+  const std::string whole =
+      R"({"score":0.5,"sub_rewards":{"a":1},"gates":{"g":true},"flags":["f"],"mask_sample":false})";
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    EXPECT_NE(read_grade_reply(whole.substr(0, at)).error, "") << at;
+    std::string changed = whole;
+    changed[at] ^= 0x10;
+    const GradeReply reply = read_grade_reply(changed);
+    EXPECT_TRUE(!reply.error.empty() || reply.masked || std::isfinite(reply.grade.score)) << at;
+  }
 }
 
 TEST(GradeReply, MaskNeedsNoScore) {

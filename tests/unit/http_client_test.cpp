@@ -197,6 +197,38 @@ TEST_F(HttpClientTest, DoesNotFollowOtherRedirectsNorOtherOrigins) {
   EXPECT_TRUE(other.requests().empty());
 }
 
+// What one reader of URLs takes for the host, another takes for a password.
+TEST_F(HttpClientTest, DoesNotFollowAnAddressThatOnlyLooksLikeTheOrigin) {
+  LoopbackServer other([](const LoopbackRequest&) { return LoopbackReply{}; });
+  for (const char* between : {"\\@", "@", "#@", "%40", "\t@", "?@", ":x@"}) {
+    LoopbackServer* self = nullptr;
+    LoopbackServer server([&](const LoopbackRequest& r) {
+      if (r.path != "/a") return LoopbackReply{.status = 204};
+      return LoopbackReply{
+          .status = 307,
+          .headers = {{"Location", self->url("") + between + other.url("/b").substr(7)}}};
+    });
+    self = &server;
+    auto r = request(server.url("/a"));
+    r.headers = {{"Authorization", "Bearer abc"}};
+    post(r);
+    EXPECT_TRUE(other.requests().empty()) << between;
+  }
+}
+
+TEST_F(HttpClientTest, GivesEveryReplyAStatusOrAnError) {
+  for (const char* raw :
+       {"", "\r\n\r\n", "HTTP/200 OK\r\n\r\n{}", "HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 099 X\r\n\r\n", "HTTP/1.1 101 X\r\n\r\n", "HTTP/1.1 999 X\r\n\r\n",
+        "HTTP/2 200\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        "HTTP/1.1 100 X\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nno gzip"}) {
+    LoopbackServer server(
+        [&](const LoopbackRequest&) { return LoopbackReply{.body = raw, .way = Way::kRaw}; });
+    const HttpReply reply = post(request(server.url("/")));
+    EXPECT_EQ(reply.status == 0, !reply.error.empty()) << raw;
+  }
+}
+
 TEST_F(HttpClientTest, RefusesHeadersThatSmuggle) {
   LoopbackServer server([](const LoopbackRequest&) { return LoopbackReply{}; });
   auto r = request(server.url("/"));

@@ -317,5 +317,98 @@ TEST_F(JournalTest, NoticesADamagedRow) {
   }
 }
 
+// Changed at places all over what the file holds: every row is refused, or read as it was written.
+TEST_F(JournalTest, ReadsNoRowWrongInAFileChangedAnywhere) {
+  {
+    Journal journal(file(), kAbout);
+    append_rows(journal, 0, 4);
+    journal.append_uses(std::vector{UpdateUse{.row = 1}});
+  }
+  const std::string whole = bytes_of(file());
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < whole.size(); ++i)
+    if (whole[i] != 0) places.push_back(i);
+  const std::filesystem::path changed = folder() / "changed.h5";
+  std::mt19937_64 random(5);
+  for (int round = 0; round < 200; ++round) {
+    std::string bytes = whole;
+    const std::size_t place = places[random() % places.size()];
+    bytes[place] ^= static_cast<char>(1 + random() % 255);
+    if (round % 4 == 0) bytes.replace(place, 8, 8, static_cast<char>(random()));
+    bytes.resize(whole.size());
+    write_bytes(changed, bytes);
+    read_all(changed);
+    open_for_writing(changed);
+  }
+}
+
+// A table changed as no writer would do it, checksums of HDF5's own intact.
+class DamagedTable : public JournalTest {
+ protected:
+  DamagedTable() {
+    Journal journal(file(), kAbout);
+    append_rows(journal, 0, 3);
+  }
+  void write(const char* table, const Hdf5Element& element, std::int64_t at, const void* value) {
+    const Hdf5File raw(file(), Hdf5Access::kWrite);
+    Hdf5Array(raw, table, element).write(at, value, 1);
+  }
+};
+
+TEST_F(DamagedTable, OfOffsetsIsRefused) {
+  for (const char* table : {"offsets", "tool_event_offsets", "text_offsets", "tool_text_offsets"}) {
+    for (const std::int64_t value :
+         {std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max(),
+          std::int64_t{-1}, std::int64_t{1} << 40}) {
+      std::int64_t before = 0;
+      {
+        const Hdf5File raw(file(), Hdf5Access::kRead);
+        Hdf5Array(raw, table, int64_element()).read(2, &before, 1);
+      }
+      write(table, int64_element(), 2, &value);
+      EXPECT_NE(read_all(file()), "") << table << " " << value;
+      open_for_writing(file());
+      write(table, int64_element(), 2, &before);
+    }
+  }
+  EXPECT_EQ(read_all(file()), "");
+}
+
+TEST_F(DamagedTable, OfCountsIsRefused) {
+  for (std::int64_t at = 0; at < 5; ++at) {
+    const std::int64_t huge = std::int64_t{1} << 60;
+    std::int64_t before = 0;
+    {
+      const Hdf5File raw(file(), Hdf5Access::kRead);
+      Hdf5Array(raw, "counts", int64_element()).read(at, &before, 1);
+    }
+    write("counts", int64_element(), at, &huge);
+    EXPECT_NE(read_all(file()), "") << at;
+    EXPECT_NE(open_for_writing(file()), "") << at;
+    write("counts", int64_element(), at, &before);
+  }
+}
+
+TEST_F(DamagedTable, OfRowsIsRefusedWhereItNamesNoFault) {
+  RowRecord row;
+  row.fault = 200;
+  write("rows", row_element(), 1, &row);
+  const JournalReader reader(file());
+  EXPECT_THROW(reader.read_row(1), Error);
+  EXPECT_EQ(difference(reader.read(2), sample_trajectory(2)), "");
+}
+
+// A length of 2^40 elements is no reason to allocate them.
+TEST_F(DamagedTable, ThatIsLongerThanItsFileIsRefused) {
+  const std::int64_t end = std::int64_t{1} << 40;
+  {
+    const Hdf5File raw(file(), Hdf5Access::kWrite);
+    const std::uint8_t byte = 0;
+    Hdf5Array(raw, "texts", uint8_element()).write(end - 1, &byte, 1);
+  }
+  write("text_offsets", int64_element(), 12, &end);
+  EXPECT_THAT(read_all(file()), HasSubstr("row 1 of 3 is damaged"));
+}
+
 }  // namespace
 }  // namespace rollcall

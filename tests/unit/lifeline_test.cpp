@@ -2,8 +2,11 @@
 #include "comms/lifeline.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,6 +85,54 @@ TEST(Lifeline, AdmitsOnlyWhoKnowsTheToken) {
   { Lifeline stranger(0); }
   ::unsetenv(kLifelineVariable);
   EXPECT_FALSE(wait_for_end(hub, 200));
+}
+
+// Connects `count` times to where the address says, and stays.
+pid_t flood(const std::string& address, int count) {
+  const pid_t child = ::fork();
+  if (child != 0) return child;
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  to.sin_port =
+      htons(static_cast<std::uint16_t>(std::atoi(address.c_str() + address.find(':') + 1)));
+  for (int i = 0; i < count; ++i) {
+    const int made = ::socket(AF_INET, SOCK_STREAM, 0);
+    ::connect(made, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+  }
+  ::pause();
+  ::_exit(0);
+}
+
+TEST(Lifeline, IsNotHeldUpByAFloodOfStrangers) {
+  LifelineHub hub(true);
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  const pid_t strangers = flood(hub.address(), 200);
+  rlimit few = before;
+  few.rlim_cur = 40;
+  ::setrlimit(RLIMIT_NOFILE, &few);
+  ::alarm(60);  // what is tested is that poll() returns
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_TRUE(hub.poll().empty());
+    ::usleep(5000);
+  }
+  ::setenv(kLifelineVariable, hub.address().c_str(), 1);
+  const pid_t rank = ::fork();
+  if (rank == 0) {
+    Lifeline line(3);
+    line.say_left(4);
+    ::_exit(0);
+  }
+  const auto end = wait_for_end(hub);
+  ::alarm(0);
+  ::unsetenv(kLifelineVariable);
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  ::kill(strangers, SIGKILL);
+  ::waitpid(strangers, nullptr, 0);
+  ::waitpid(rank, nullptr, 0);
+  ASSERT_TRUE(end);
+  EXPECT_EQ(end->rank, 3);
 }
 
 TEST(Lifeline, IsNothingWithoutAParent) {

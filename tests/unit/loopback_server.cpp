@@ -193,6 +193,9 @@ bool LoopbackServer::answer(int fd, const LoopbackReply& reply) {
       return false;
     case LoopbackReply::Way::kRaw:
       send_all(fd, reply.body);
+      while (!reply.again.empty() && send_all(fd, reply.again))
+        std::this_thread::sleep_for(reply.pause);
+      while (reply.hold && receive_more(fd, rest)) rest.clear();
       return false;
   }
   return false;

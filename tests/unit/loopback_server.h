@@ -32,7 +32,7 @@ struct LoopbackReply {
     kTruncate,  // promise the whole body, send half, close
     kStall,     // never answer
     kDrip,      // a byte every few milliseconds, without end
-    kRaw,       // send `body` as it is, not even HTTP, and close
+    kRaw,       // send `body` as it is, not even HTTP, then `again` without end, and close
   };
   int status = 200;
   std::string body = {};
@@ -40,6 +40,10 @@ struct LoopbackReply {
   std::chrono::milliseconds delay{0};
   std::size_t once_seen = 0;  // answer when the server has seen that many requests, or after 10 s
   Way way = Way::kWhole;
+  // Of kRaw:
+  std::string again = {};
+  std::chrono::milliseconds pause{0};  // behind each `again`
+  bool hold = false;                   // leave closing to the client
 };
 
 // An HTTP/1.1 server on 127.0.0.1 that answers as told; keep-alive, one thread a connection.

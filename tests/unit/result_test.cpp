@@ -88,6 +88,20 @@ TEST(Result, IsNothingInAFileCutShortAtEveryByteOrOfOtherContents) {
   }
 }
 
+TEST(Result, IsReadOrNothingInAFileChangedAtEveryByte) {
+  const TempFolder folder;
+  const std::filesystem::path file = folder.path() / "result.json";
+  write_result(folder.path(), sample_result());
+  std::ifstream in(file);
+  const std::string whole(std::istreambuf_iterator<char>(in), {});
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    std::string changed = whole;
+    changed[at] ^= 0x10;
+    std::ofstream(file) << changed;
+    EXPECT_NO_THROW(read_result(folder.path())) << at;
+  }
+}
+
 TEST(Result, SaysWhyItCannotWrite) {
   EXPECT_THROW(write_result("/nonexistent", RunResult{}), Error);
 }

@@ -38,6 +38,15 @@ RunChanges changes(const std::string& now, bool open_rows = true) {
   return run_changes(about(kConfig), about(now), std::nullopt, open_rows);
 }
 
+TEST(CheckResume, RefusesAJournalThatSaysNonsenseAboutItsRun) {
+  const TempFolder folder;
+  const auto file = folder.path() / "journal.h5";
+  { Journal(file, R"({"config":7,"inputs":[1]})").append(sample_trajectory(0)); }
+  ResumePoint at;
+  at.journal = file;
+  EXPECT_THROW(check_resume(at, about(kConfig)), Error);
+}
+
 TEST(RunChanges, AreNoneBetweenTheSame) {
   EXPECT_THAT(changes(kConfig).refused, IsEmpty());
   EXPECT_THAT(changes(kConfig).accepted, IsEmpty());

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <set>
 
 #include "rollout_workers/cookie_jar.h"
@@ -10,6 +11,7 @@
 #include "rollout_workers/redact.h"
 #include "rollout_workers/retry_delay.h"
 #include "rollout_workers/tool_reply.h"
+#include "rollout_workers/transcript.h"
 #include "rollout_workers/url.h"
 #include "rollout_workers/utf8.h"
 
@@ -105,6 +107,16 @@ TEST(Redactor, LetsThroughWhatIsTooShort) {
   EXPECT_EQ(variables_too_short(secrets), std::vector<std::string>{"A"});
 }
 
+TEST(Redactor, IsQuickWithATextFullOfSecrets) {
+  std::string text;
+  while (text.size() < 4 << 20) text += "secret";
+  const auto start = std::chrono::steady_clock::now();
+  const std::string clean = redacted({{"A", "secret"}}, text);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, seconds(5));  // moved each time: minutes
+  EXPECT_EQ(clean.find("secret"), std::string::npos);
+  EXPECT_EQ(clean.size() % 10, 0U);
+}
+
 TEST(Redactor, CutsALineOnlyAfterwards) {
   Redactor redact;
   redact.add({{"A", "tok_12345"}});
@@ -152,6 +164,12 @@ TEST(CookieJar, HonoursPathSecureAndExpiry) {
   EXPECT_EQ(jar.header_for("http://a/deep", kNow + seconds(11)), "p=1");
   jar.store("https://a/", set_cookie("s=; Expires=Sun, 06 Nov 1994 08:49:37 GMT"), kNow);
   EXPECT_EQ(jar.header_for("https://a/", kNow), "m=1");
+}
+
+TEST(CookieJar, KeepsWhatIsToExpireInTheYear9999) {
+  CookieJar jar;
+  jar.store("http://a/", set_cookie("s=1; Expires=Fri, 31 Dec 9999 23:59:59 GMT"), kNow);
+  EXPECT_EQ(jar.header_for("http://a/", kNow), "s=1");
 }
 
 TEST(CookieJar, DropsMalformedAndKeepsABound) {
@@ -220,6 +238,24 @@ TEST(ToolReply, RefusesWhatIsNotTheProtocol) {
   const std::string whole = R"({"call_id":"call_1","output":"text"})";
   for (std::size_t cut = 0; cut < whole.size(); ++cut)
     EXPECT_FALSE(read_tool_reply(std::string_view(whole).substr(0, cut), "call_1"));
+}
+
+std::string nested(std::size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); }
+
+TEST(ToolReply, RefusesDeepNestingInsteadOfOverflowingTheStack) {
+  EXPECT_FALSE(read_tool_reply(R"({"output":"x","metrics":)" + nested(100000) + "}", "c"));
+  EXPECT_TRUE(read_tool_reply(R"({"output":"x","metrics":)" + nested(100) + "}", "c"));
+  EXPECT_TRUE(read_tool_reply(R"({"output":"\"[)" + std::string(1000, '[') + "\"}", "c"));
+}
+
+TEST(Transcript, LeavesOutWhatThePolicyNestedTooDeep) {
+  Trajectory t;
+  Task task;
+  task.item = "{}";
+  t.final_text = nested(100000);
+  EXPECT_THAT(grade_request_body(t, {}, task), testing::HasSubstr(R"("output_json":null)"));
+  t.final_text = nested(2);
+  EXPECT_THAT(grade_request_body(t, {}, task), testing::HasSubstr(R"("output_json":[[]])"));
 }
 
 TEST(ToolReply, BuildsErrorTexts) {

@@ -116,6 +116,17 @@ TEST_F(ReadTasks, RefusesARowCutShortAtEveryByte) {
   }
 }
 
+TEST_F(ReadTasks, RefusesOrReadsARowChangedAtEveryByte) {
+  const std::string row(kRow);
+  for (std::size_t at = 0; at < row.size(); ++at) {
+    for (const char flip : {'\x01', '\x10', '\x20', '\x80'}) {
+      std::string changed = row;
+      changed[at] ^= flip;
+      EXPECT_NE(complaint(changed), "") << at;  // an Error of the input, or none
+    }
+  }
+}
+
 TEST_F(ReadTasks, RefusesBadMessages) {
   EXPECT_THAT(complaint("{}"), HasSubstr("no 'messages'"));
   EXPECT_THAT(messages_complaint("[]"), HasSubstr("at least one message"));

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "comms/error.h"
+#include "comms/link_messages.h"
 
 namespace rollcall {
 namespace {
@@ -192,6 +193,47 @@ TEST(Wire, MutatedRecordsGiveAnErrorOrARecord) {
   }
   EXPECT_GT(accepted, 0);
   EXPECT_LT(accepted, 50000);
+}
+
+// Cut at every byte a record is refused; changed at every byte it is refused or read.
+template <typename Decode>
+void cut_and_change(const std::string& whole, const Decode& decode) {
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    EXPECT_THROW(decode(std::string_view(whole).substr(0, at)), Error) << at;
+    for (const char flip : {'\x01', '\x10', '\x80', '\xFF'}) {
+      std::string changed = whole;
+      changed[at] ^= flip;
+      try {
+        decode(changed);
+      } catch (const Error&) {
+      }
+    }
+  }
+  EXPECT_THROW(decode(whole + '\0'), Error);
+}
+
+TEST(LinkMessages, AreRefusedWhereTheyAreCutShort) {
+  const Welcome welcome{.parameter_bytes = 64,
+                        .reader = 1,
+                        .readers = 2,
+                        .process = 3,
+                        .shared_memory = true,
+                        .address = {"/x", 9}};
+  EXPECT_EQ(decode_welcome(encode(welcome)).address.path, "/x");
+  cut_and_change(encode(Hello{"host/boot", 17}), decode_hello);
+  cut_and_change(encode(welcome), decode_welcome);
+  cut_and_change(encode(WeightsBegin{3, 4}), decode_weights_begin);
+  cut_and_change(encode(Failure{ExitCode::kBadInput, "what", "to do"}), decode_failure);
+  cut_and_change(encode_version(8), decode_version);
+}
+
+TEST(LinkMessages, RefuseAnUnknownExitCode) {
+  std::string bytes = encode(Failure{ExitCode::kNoEndpoint, "", ""});
+  EXPECT_EQ(decode_failure(bytes).code, ExitCode::kNoEndpoint);
+  ++bytes[0];
+  EXPECT_THROW(decode_failure(bytes), Error);
+  bytes.replace(0, 4, "\xFF\xFF\xFF\xFF");
+  EXPECT_THROW(decode_failure(bytes), Error) << "a negative one";
 }
 
 TEST(Names, CoverEveryEnumerator) {
