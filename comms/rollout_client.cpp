@@ -158,6 +158,19 @@ struct RolloutClient::Impl {
     mailbox.forget(kLead);
   }
 
+  // A worker that has something to tell is never silent for long, but its news may be old.
+  void beat(Clock::time_point now) {
+    const bool silent = now - last_sent >= options.heartbeat_every;
+    if ((!silent && now - last_beat < options.heartbeat_every) || mailbox.sending()) return;
+    last_beat = now;
+    const auto endpoints = status ? status() : std::vector<EndpointStatus>();
+    if (!endpoints.empty()) {
+      send(MessageKind::kHeartbeat, encode(endpoints));
+    } else if (silent) {
+      send(MessageKind::kHeartbeat);
+    }
+  }
+
   void pump(Inbox& inbox) {
     for (int i = 0; i < kMessagesPerPump; ++i) {
       const std::optional<Message> message = mailbox.receive();
@@ -167,9 +180,7 @@ struct RolloutClient::Impl {
     }
     const auto now = Clock::now();
     watch_lead(now);
-    if (!leaving && now - last_sent >= options.heartbeat_every && !mailbox.sending()) {
-      send(MessageKind::kHeartbeat);
-    }
+    if (!leaving) beat(now);
     mailbox.push();
     inbox.leave = leaving;
   }
@@ -181,7 +192,8 @@ struct RolloutClient::Impl {
   MessageWeights messages;
   ProcessWatch lead;
   SilenceClock lead_clock;
-  Clock::time_point last_sent;
+  std::function<std::vector<EndpointStatus>()> status;
+  Clock::time_point last_sent, last_beat;
   bool leaving = false;
   bool said_farewell = false;
 };
@@ -216,6 +228,10 @@ RolloutClient::Inbox RolloutClient::poll() {
 void RolloutClient::deliver(const Trajectory& trajectory) {
   if (impl_->said_farewell) return;
   impl_->send(MessageKind::kDelivery, encode(trajectory));
+}
+
+void RolloutClient::report(std::function<std::vector<EndpointStatus>()> status) {
+  impl_->status = std::move(status);
 }
 
 bool RolloutClient::idle() const { return !impl_->mailbox.sending(); }

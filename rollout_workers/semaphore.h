@@ -31,6 +31,10 @@ class Semaphore {
 
   asio::awaitable<Permit> acquire();
 
+  // From now on another number of permits. Those that are out stay out.
+  void resize(int permits);
+  std::size_t waiting() const;  // coroutines that stand in the queue
+
  private:
   struct Waiter;
 

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rollout_workers/circuit_breaker.h"
+
+#include <algorithm>
+
+namespace rollcall {
+namespace {
+
+constexpr int kMostDoublings = 20;
+
+}  // namespace
+
+void CircuitBreaker::move_to(State state) {
+  state_ = state;
+  ++period_;
+  if (state != State::kClosed) return;
+  in_a_row_ = probes_failed_ = 0;
+  suspects_.clear();
+}
+
+void CircuitBreaker::hold(const Failure& failure, Time now) {
+  move_to(State::kOpen);
+  const Wait nominal =
+      std::min(options_.longest_wait,
+               options_.first_wait * (1 << std::min(probes_failed_, kMostDoublings)));
+  const auto own = std::chrono::duration_cast<Wait>(nominal * (0.5 + 0.5 * failure.chance));
+  probe_at_ = now + std::max(own, failure.asked);
+}
+
+std::optional<CircuitBreaker::Pass> CircuitBreaker::admit(Time now) {
+  if (state_ == State::kClosed) return Pass{period_, false};
+  if (state_ == State::kHalfOpen || now < probe_at_) return std::nullopt;
+  move_to(State::kHalfOpen);
+  return Pass{period_, true};
+}
+
+void CircuitBreaker::succeeded(Pass pass) {
+  if (!current(pass)) return;
+  if (state_ == State::kHalfOpen) return move_to(State::kClosed);
+  in_a_row_ = 0;
+  suspects_.clear();
+}
+
+void CircuitBreaker::failed(Pass pass, const Failure& failure, Time now) {
+  if (!current(pass)) return;
+  if (state_ == State::kHalfOpen) {
+    ++probes_failed_;
+    return hold(failure, now);
+  }
+  if (!failure.suspect.empty() && !suspects_.insert(failure.suspect).second) return;
+  if (++in_a_row_ < options_.failures) return;
+  opened_at_ = now;
+  ++openings_;
+  hold(failure, now);
+}
+
+void CircuitBreaker::abandoned(Pass pass) {
+  if (current(pass) && state_ == State::kHalfOpen) move_to(State::kOpen);
+}
+
+CircuitBreaker::Time CircuitBreaker::next_admission() const {
+  if (state_ == State::kClosed) return Time::min();
+  return state_ == State::kHalfOpen ? Time::max() : probe_at_;
+}
+
+}  // namespace rollcall
