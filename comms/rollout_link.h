@@ -22,9 +22,9 @@ class World;
 struct WorkerStatus {
   int rank = 0;
   bool alive = true;
-  int in_flight = 0;                      // assignments it holds
-  std::int64_t weights_version = -1;      // last version it confirmed
-  std::chrono::milliseconds silence{0};   // since its last message
+  int in_flight = 0;                        // assignments it holds
+  std::int64_t weights_version = -1;        // last version it confirmed
+  std::chrono::milliseconds silence{0};     // since its last message
   std::vector<EndpointStatus> endpoints{};  // as its last heartbeat told
 };
 

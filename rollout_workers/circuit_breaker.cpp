@@ -20,9 +20,8 @@ void CircuitBreaker::move_to(State state) {
 
 void CircuitBreaker::hold(const Failure& failure, Time now) {
   move_to(State::kOpen);
-  const Wait nominal =
-      std::min(options_.longest_wait,
-               options_.first_wait * (1 << std::min(probes_failed_, kMostDoublings)));
+  const Wait nominal = std::min(
+      options_.longest_wait, options_.first_wait * (1 << std::min(probes_failed_, kMostDoublings)));
   const auto own = std::chrono::duration_cast<Wait>(nominal * (0.5 + 0.5 * failure.chance));
   probe_at_ = now + std::max(own, failure.asked);
 }

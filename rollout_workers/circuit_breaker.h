@@ -51,7 +51,7 @@ class CircuitBreaker {
   bool open() const { return state_ != State::kClosed; }
   // When admit() will say yes without another's doing: never while a probe is out.
   Time next_admission() const;
-  Time opened_at() const { return opened_at_; }  // after the last success; only while open()
+  Time opened_at() const { return opened_at_; }        // after the last success; only while open()
   std::int64_t openings() const { return openings_; }  // leaving kClosed, ever
 
  private:

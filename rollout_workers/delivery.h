@@ -53,7 +53,7 @@ struct Delivery {
 
 // Sends until `judge` accepts, its budget is used up, or there is no hope. Every try has the same
 // body and Idempotency-Key, and waits for its turn. The deadline for waits is the request's timeout
-// after the first send, without the time in which the endpoint was stopped (endpoint.h). A try of
+// after the first send, without the time it waited for its turns (endpoint.h). A try of
 // which nothing was sent costs no retry, nor does one that failed while the endpoint was stopped
 // for others' failures. Throws Error (kNoEndpoint) when the endpoint is given up.
 asio::awaitable<Delivery> deliver(Environment::Impl&, Endpoint&, Trace&, Parcel,

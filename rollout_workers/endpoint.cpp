@@ -105,13 +105,13 @@ void Endpoint::State::record(TryOutcome outcome, CircuitBreaker::Pass pass,
   if (pass.probe) wake_all();
 }
 
-// A refusal halves the limit, an answer adds one. What was sent before the last cut was sent under
-// another limit and cuts no further.
+// A refusal leaves half of what is in flight as the limit, an answer adds one. What was sent before
+// the last cut was sent under another limit and cuts no further.
 void Endpoint::State::adapt(TryOutcome outcome, Clock::time_point sent) {
   if (outcome == TryOutcome::kAnswered && limit < options.max_concurrency) {
     places.resize(++limit);
   } else if (outcome == TryOutcome::kBusy && sent >= last_cut) {
-    limit = std::max(1, limit / 2);
+    limit = std::max(1, std::min(limit, places.taken()) / 2);
     places.resize(limit);
     last_cut = Clock::now();
   }

@@ -61,6 +61,8 @@ void Semaphore::resize(int permits) {
   state_->grant();
 }
 
+int Semaphore::taken() const { return state_->permits - state_->free; }
+
 std::size_t Semaphore::waiting() const { return state_->queue.size(); }
 
 Semaphore::Permit::Permit(std::shared_ptr<State> from) : from_(std::move(from)) {}

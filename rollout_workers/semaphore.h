@@ -33,6 +33,7 @@ class Semaphore {
 
   // From now on another number of permits. Those that are out stay out.
   void resize(int permits);
+  int taken() const;            // permits that are out
   std::size_t waiting() const;  // coroutines that stand in the queue
 
  private:

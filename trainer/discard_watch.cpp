@@ -38,14 +38,13 @@ std::map<std::int64_t, GroupRewards> group_rewards(std::span<const Collected> st
 }  // namespace
 
 void refuse_if_many_lost(std::span<const Collected> step, double limit, std::int64_t number) {
-  const auto lost = std::count_if(step.begin(), step.end(), [](const Collected& c) {
-    return infrastructure_failed(c.trajectory.fault);
-  });
+  const auto is_lost = [](const Collected& c) {
+    return infrastructure_failed(c.trajectory.fault) && !c.recovered;
+  };
+  const auto lost = std::count_if(step.begin(), step.end(), is_lost);
   const double share = static_cast<double>(lost) / static_cast<double>(step.size());
   if (limit == 0 || step.empty() || share <= limit) return;
-  const auto first = std::find_if(step.begin(), step.end(), [](const Collected& c) {
-    return infrastructure_failed(c.trajectory.fault);
-  });
+  const auto first = std::find_if(step.begin(), step.end(), is_lost);
   throw Error(
       fmt::format("step {}: faults left out {} of {} rollouts, more than alarms.discard_share "
                   "({:.4g}) allows; the first: {} ({}). The step was not applied",

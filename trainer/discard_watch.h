@@ -10,7 +10,8 @@
 
 namespace rollcall {
 
-// Throws Error (kAlarm) if faults left out more than `limit` of the step's rollouts; 0: never.
+// Throws Error (kAlarm) if faults left out more than `limit` of the step's rollouts; 0: never. What
+// an earlier life of the run has accepted does not count again.
 void refuse_if_many_lost(std::span<const Collected>, double limit, std::int64_t step);
 
 // Whether what faults leave out is a random part of the tasks. Groups that lost a rollout to a

@@ -41,11 +41,10 @@ std::vector<std::string> EndpointWatch::look(std::span<const WorkerStatus> worke
 }
 
 std::string EndpointWatch::waiting() const {
-  const auto worst =
-      std::max_element(now_.begin(), now_.end(), [](const auto& a, const auto& b) {
-        return std::pair(a.second.workers > 0, a.second.down_s) <
-               std::pair(b.second.workers > 0, b.second.down_s);
-      });
+  const auto worst = std::max_element(now_.begin(), now_.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.second.workers > 0, a.second.down_s) <
+           std::pair(b.second.workers > 0, b.second.down_s);
+  });
   if (worst == now_.end() || worst->second.workers == 0) return {};
   const Total& t = worst->second;
   return fmt::format("waiting for {} at {} ({}) since {:.0f} s; {} worker{}, {} calls held",

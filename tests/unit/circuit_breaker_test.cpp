@@ -26,7 +26,8 @@ class CircuitBreakerTest : public testing::Test {
     ASSERT_EQ(breaker.state(), State::kOpen);
   }
 
-  CircuitBreaker breaker{{.failures = 3, .first_wait = milliseconds(100), .longest_wait = milliseconds(500)}};
+  CircuitBreaker breaker{
+      {.failures = 3, .first_wait = milliseconds(100), .longest_wait = milliseconds(500)}};
 };
 
 TEST_F(CircuitBreakerTest, OpensAfterFailuresInARow) {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A tool server or grader that is down costs time, never a rollout.
+#include "rollout_workers/endpoint.h"
+
 #include <gtest/gtest.h>
 
 #include <asio/bind_cancellation_slot.hpp>
@@ -8,7 +10,6 @@
 #include <atomic>
 
 #include "rollout_fixture.h"
-#include "rollout_workers/endpoint.h"
 
 namespace rollcall {
 namespace {
@@ -83,7 +84,8 @@ TEST_F(EndpointTest, GarbageForAWhileCostsItsProbesAtMost) {
 
 TEST_F(EndpointTest, OneRolloutThatAlwaysFailsStopsNobody) {
   grader = [](const LoopbackRequest& r) {
-    return r.header("x-rft-rollout-id").ends_with("_3") ? answer(500) : answer(200, R"({"score":1})");
+    return r.header("x-rft-rollout-id").ends_with("_3") ? answer(500)
+                                                        : answer(200, R"({"score":1})");
   };
   grading.max_retries = 8;
   int lost = 0;
@@ -145,7 +147,8 @@ TEST(EndpointLimit, HalvesOnARefusalAndGrowsByOneOnAnAnswer) {
 
 TEST(EndpointTurn, IsCancellableWhileTheEndpointIsStopped) {
   asio::io_context loop;
-  Endpoint endpoint({.name = "e", .address = "a", .probes = {milliseconds(60000), milliseconds(60000)}});
+  Endpoint endpoint(
+      {.name = "e", .address = "a", .probes = {milliseconds(60000), milliseconds(60000)}});
   int ended = 0;
   asio::cancellation_signal stop;
   const auto use = [&]() -> asio::awaitable<void> {
@@ -155,7 +158,8 @@ TEST(EndpointTurn, IsCancellableWhileTheEndpointIsStopped) {
       turn.end(TryOutcome::kUnreachable, "r", {}, "refused");
     }
   };
-  asio::co_spawn(loop, use, asio::bind_cancellation_slot(stop.slot(), [&](std::exception_ptr thrown) {
+  asio::co_spawn(loop, use,
+                 asio::bind_cancellation_slot(stop.slot(), [&](std::exception_ptr thrown) {
                    ++ended;
                    EXPECT_TRUE(thrown);
                  }));

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "comms/error.h"
+#include "comms/link_messages.h"
 
 namespace rollcall {
 namespace {
@@ -192,6 +193,25 @@ TEST(Wire, MutatedRecordsGiveAnErrorOrARecord) {
   }
   EXPECT_GT(accepted, 0);
   EXPECT_LT(accepted, 50000);
+}
+
+TEST(EndpointList, ComesBackAndIsRefusedWhenCutShort) {
+  std::vector<EndpointStatus> all(2);
+  all[0] = {.name = "grader",
+            .address = "http://g",
+            .waiting = true,
+            .held = 48,
+            .down_s = 42.5,
+            .error = "refused",
+            .waited_s = 99,
+            .openings = 3,
+            .retries = 1'000'000'000'000};
+  const std::string bytes = encode(all);
+  EXPECT_EQ(decode_endpoints(bytes), all);
+  EXPECT_EQ(decode_endpoints(encode(std::vector<EndpointStatus>())).size(), 0U);
+  for (std::size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_THROW(decode_endpoints(bytes.substr(0, size)), Error) << size;
+  EXPECT_THROW(decode_endpoints(bytes + "x"), Error);
 }
 
 TEST(Names, CoverEveryEnumerator) {
