@@ -7,15 +7,24 @@ namespace rollcall {
 namespace {
 
 constexpr int kMostDoublings = 20;
+constexpr std::size_t kMostCulprits = 4096;
 
 }  // namespace
 
 void CircuitBreaker::move_to(State state) {
   state_ = state;
   ++period_;
-  if (state != State::kClosed) return;
-  in_a_row_ = probes_failed_ = 0;
+  if (state == State::kClosed) probes_failed_ = 0;
+}
+
+// Who failed shortly before an answer to another has only itself to blame.
+void CircuitBreaker::forgive(const std::string& rollout) {
+  suspects_.erase(rollout);
+  if (culprits_.size() > kMostCulprits) culprits_.clear();  // most have long ended
+  culprits_.merge(suspects_);
   suspects_.clear();
+  in_a_row_ = 0;
+  blameless_ = false;
 }
 
 void CircuitBreaker::hold(const Failure& failure, Time now) {
@@ -33,11 +42,13 @@ std::optional<CircuitBreaker::Pass> CircuitBreaker::admit(Time now) {
   return Pass{period_, true};
 }
 
-void CircuitBreaker::succeeded(Pass pass) {
+void CircuitBreaker::succeeded(Pass pass, const std::string& rollout) {
   if (!current(pass)) return;
-  if (state_ == State::kHalfOpen) return move_to(State::kClosed);
-  in_a_row_ = 0;
-  suspects_.clear();
+  if (state_ == State::kHalfOpen) {
+    suspects_.clear();  // an outage was to blame
+    move_to(State::kClosed);
+  }
+  forgive(rollout);
 }
 
 void CircuitBreaker::failed(Pass pass, const Failure& failure, Time now) {
@@ -46,8 +57,11 @@ void CircuitBreaker::failed(Pass pass, const Failure& failure, Time now) {
     ++probes_failed_;
     return hold(failure, now);
   }
-  if (!failure.suspect.empty() && !suspects_.insert(failure.suspect).second) return;
+  if (culprits_.contains(failure.suspect)) return;
+  if (failure.suspect.empty()) blameless_ = true;
+  if (!failure.suspect.empty()) suspects_.insert(failure.suspect);
   if (++in_a_row_ < options_.failures) return;
+  if (!blameless_ && suspects_.size() < kFewestSuspects) return;
   opened_at_ = now;
   ++openings_;
   hold(failure, now);

@@ -32,17 +32,20 @@ class CircuitBreaker {
   };
 
   struct Failure {
-    // Whose try it was, if its request may be to blame: one rollout counts once then, since it may
-    // fail again and again where others would not. Empty: nothing of the request was read.
+    // Whose try it was, if its request may be to blame. Such failures open it only if they are of
+    // kFewestSuspects rollouts, and those of a rollout never that failed before while another
+    // succeeded. Empty: nothing of the request was read.
     std::string suspect{};
     Wait asked{0};      // what the endpoint asked for: the next probe is not sent before
     double chance = 1;  // in [0, 1]: the wait is its nominal length or down to half of it
   };
 
+  static constexpr std::size_t kFewestSuspects = 3;
+
   explicit CircuitBreaker(Options options) : options_(options) {}
 
   std::optional<Pass> admit(Time now);
-  void succeeded(Pass);
+  void succeeded(Pass, const std::string& rollout = {});
   void failed(Pass, const Failure&, Time now);
   void abandoned(Pass);  // nothing was learnt: another probe may go at once
 
@@ -56,14 +59,17 @@ class CircuitBreaker {
 
  private:
   void move_to(State);
+  void forgive(const std::string& rollout);
   void hold(const Failure&, Time now);
 
   Options options_;
   State state_ = State::kClosed;
   std::int64_t period_ = 0;
-  int in_a_row_ = 0;  // failures, of suspects the first only
+  int in_a_row_ = 0;        // failures
+  bool blameless_ = false;  // some of them
   int probes_failed_ = 0;
-  std::set<std::string> suspects_;
+  std::set<std::string> suspects_;  // of those failures
+  std::set<std::string> culprits_;  // suspects who failed while another succeeded
   Time probe_at_{}, opened_at_{};
   std::int64_t openings_ = 0;
 };

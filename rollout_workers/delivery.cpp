@@ -34,7 +34,8 @@ std::string describe_redirect(const HttpReply& reply, const Redactor& redact) {
 // What one request may still cost: retries for faults, and time for waits.
 class Patience {
  public:
-  Patience(milliseconds timeout, int retries) : timeout_(timeout), retries_(retries) {}
+  Patience(milliseconds timeout, int retries)
+      : timeout_(timeout), budget_(retries), retries_(retries) {}
 
   // At the first send. Later ones may have been kept waiting for what is not the request's doing.
   void begin(Clock::time_point now, Clock::duration kept) {
@@ -45,6 +46,8 @@ class Patience {
       *deadline_ += kept;
     }
   }
+  // The endpoint was stopped: what it cost before may have been the outage's beginning.
+  void refund() { retries_ = budget_; }
   Clock::time_point start() const { return start_; }
 
   // Whether it may be sent again; a fault that is not `harmless` costs a retry.
@@ -65,7 +68,7 @@ class Patience {
 
  private:
   milliseconds timeout_;
-  int retries_;
+  int budget_, retries_;
   bool waits_ = false;  // the last reply was a wait, free until the deadline
   Clock::time_point start_{};
   std::optional<Clock::time_point> deadline_;
@@ -74,9 +77,11 @@ class Patience {
 asio::awaitable<std::optional<Endpoint::Turn>> take_turn(
     Endpoint& endpoint, Patience& patience, std::optional<Clock::time_point>& met_stopped) {
   const auto asked = Clock::now();
+  const bool met_before = met_stopped.has_value();
   std::optional<Endpoint::Turn> turn(co_await endpoint.turn(met_stopped));
   const auto now = Clock::now();
   patience.begin(now, now - asked);
+  if (met_stopped && !met_before) patience.refund();
   co_return turn;
 }
 

@@ -42,7 +42,8 @@ struct Endpoint::State {
   struct Held;
 
   asio::awaitable<void> hold(Clock::time_point came);
-  void record(TryOutcome, CircuitBreaker::Pass, const CircuitBreaker::Failure&);
+  void record(TryOutcome, const std::string& rollout, CircuitBreaker::Pass,
+              const CircuitBreaker::Failure&);
   void adapt(TryOutcome, Clock::time_point sent);
   void wake_all();
   void note_change(bool was_open) const;
@@ -93,11 +94,11 @@ asio::awaitable<void> Endpoint::State::hold(Clock::time_point came) {
     throw std::system_error(asio::error::make_error_code(asio::error::operation_aborted));
 }
 
-void Endpoint::State::record(TryOutcome outcome, CircuitBreaker::Pass pass,
-                             const CircuitBreaker::Failure& failure) {
+void Endpoint::State::record(TryOutcome outcome, const std::string& rollout,
+                             CircuitBreaker::Pass pass, const CircuitBreaker::Failure& failure) {
   const bool was_open = breaker.open();
   if (outcome == TryOutcome::kAnswered) {
-    breaker.succeeded(pass);
+    breaker.succeeded(pass, rollout);
   } else {
     breaker.failed(pass, failure, Clock::now());
   }
@@ -205,7 +206,7 @@ bool Endpoint::Turn::end(TryOutcome outcome, const std::string& rollout,
   if (outcome != TryOutcome::kAnswered) s.error = error;
   const bool blameless = outcome == TryOutcome::kUnreachable || outcome == TryOutcome::kBusy;
   s.adapt(outcome, sent_);
-  s.record(outcome, pass_,
+  s.record(outcome, rollout, pass_,
            {.suspect = blameless ? std::string() : rollout,
             .asked = std::min(asked, std::max(s.options.longest_ask, s.options.probes.cap)),
             .chance = std::uniform_real_distribution<>()(s.random)});

@@ -30,7 +30,7 @@ class ToolFaults(Case):
 
     def test_a_rollout_that_cannot_be_helped_is_left_out(self):
         self.endpoints.tool_fails = chosen
-        run = self.make_run("left_out")
+        run = self.make_run("left_out", rollout={"max_attempts": 1})
         code, errors = run.train()
         self.assertEqual(code, 0, errors)
         self.assertGreater(sum(line["faults"] for line in run.metrics()), 0)

@@ -82,11 +82,22 @@ TEST_F(CircuitBreakerTest, WaitsAtLeastAsLongAsItWasAsked) {
   EXPECT_EQ(breaker.next_admission(), at(7000));
 }
 
-TEST_F(CircuitBreakerTest, ARolloutThatFailsAloneDoesNotOpenIt) {
+TEST_F(CircuitBreakerTest, RolloutsThatFailAloneDoNotOpenIt) {
   for (int i = 0; i < 100; ++i) fail(i, {.suspect = "a"});
   EXPECT_EQ(breaker.state(), State::kClosed);
   fail(100, {.suspect = "b"});
   fail(101, {.suspect = "c"});
+  EXPECT_EQ(breaker.state(), State::kOpen);
+}
+
+TEST_F(CircuitBreakerTest, WhoFailsWhileAnotherSucceedsIsNoWitness) {
+  for (const char* who : {"a", "b"}) fail(0, {.suspect = who});
+  breaker.succeeded(admitted(1), "b");  // its own retry
+  breaker.succeeded(admitted(1), "z");
+  for (int i = 0; i < 10; ++i)
+    for (const char* who : {"a", "c", "d"}) fail(2, {.suspect = who});
+  EXPECT_EQ(breaker.state(), State::kClosed);  // a is known to fail alone: two suspects are left
+  fail(3, {.suspect = "b"});
   EXPECT_EQ(breaker.state(), State::kOpen);
 }
 

@@ -35,8 +35,7 @@ TEST(EndpointWatch, SaysWhatTheRunWaitsFor) {
   EndpointWatch watch;
   EXPECT_EQ(watch.waiting(), "");
   std::vector<WorkerStatus> workers{worker(1, grader(true, 41.6, 20)),
-                                    worker(2, grader(true, 30, 28)),
-                                    worker(3, grader(false, 0, 0)),
+                                    worker(2, grader(true, 30, 28)), worker(3, grader(false, 0, 0)),
                                     worker(4, grader(true, 99, 7))};
   workers[3].alive = false;
   EXPECT_THAT(watch.look(workers),
@@ -52,7 +51,8 @@ TEST(EndpointWatch, SaysWhatTheRunWaitsFor) {
 
 TEST(EndpointWatch, CountsWhatCameSinceTheLastStep) {
   EndpointWatch watch;
-  EndpointStatus tool{.name = "tool get", .address = "http://t/"};
+  EndpointStatus tool;
+  tool.name = "tool get";
   tool.waited_s = 2.5;
   tool.openings = 1;
   tool.retries = 7;
@@ -85,7 +85,8 @@ std::vector<Collected> step_of(int groups, const std::function<double(int)>& rew
 }
 
 TEST(DiscardShare, StopsTheStepAboveItsLimit) {
-  const auto half = step_of(4, [](int) { return 1.0; }, [](int g) { return g < 2; });  // 2 of 8
+  const auto half = step_of(
+      4, [](int) { return 1.0; }, [](int g) { return g < 2; });  // 2 of 8
   EXPECT_NO_THROW(refuse_if_many_lost(half, 0.25, 3));
   EXPECT_NO_THROW(refuse_if_many_lost(half, 0, 3));
   EXPECT_NO_THROW(refuse_if_many_lost({}, 0.25, 3));
@@ -114,7 +115,8 @@ TEST(DiscardWatch, ComparesGroupsThatLostRolloutsWithTheOthers) {
 
 TEST(DiscardWatch, SaysNothingOfFewGroups) {
   DiscardWatch watch;
-  watch.add(step_of(19, [](int g) { return g; }, [](int g) { return g < 9; }));
+  watch.add(step_of(
+      19, [](int g) { return g; }, [](int g) { return g < 9; }));
   EXPECT_FALSE(watch.finding());
   EXPECT_THAT(watch.metrics(), IsEmpty());
 }
@@ -122,8 +124,10 @@ TEST(DiscardWatch, SaysNothingOfFewGroups) {
 // A policy that improves while a server was bad early on is no correlation.
 TEST(DiscardWatch, DoesNotMistakeProgressForChoice) {
   DiscardWatch watch;
-  watch.add(step_of(20, [](int g) { return 0.01 * (g % 2); }, [](int g) { return g < 16; }));
-  watch.add(step_of(20, [](int g) { return 1 + 0.01 * (g % 2); }, [](int) { return false; }));
+  watch.add(step_of(
+      20, [](int g) { return 0.01 * (g % 2); }, [](int g) { return g < 16; }));
+  watch.add(step_of(
+      20, [](int g) { return 1 + 0.01 * (g % 2); }, [](int) { return false; }));
   ASSERT_TRUE(watch.finding());
   EXPECT_NEAR(watch.finding()->gap, 0, 1e-12);
 }
