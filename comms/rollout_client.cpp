@@ -24,6 +24,7 @@ using Clock = SilenceClock::Clock;
 constexpr int kLead = 0;
 constexpr int kMessagesPerPump = 64;
 constexpr std::chrono::seconds kFarewellPatience{1};
+constexpr std::chrono::milliseconds kStatusInterval{50};  // at least, between deliveries
 
 // Weights that come by messages: one version complete, one perhaps under way.
 class MessageWeights {
@@ -162,13 +163,16 @@ struct RolloutClient::Impl {
   void beat(Clock::time_point now) {
     const bool silent = now - last_sent >= options.heartbeat_every;
     if ((!silent && now - last_beat < options.heartbeat_every) || mailbox.sending()) return;
+    if (!tell_status(now) && silent) send(MessageKind::kHeartbeat);
+  }
+
+  // False if there is nothing to tell.
+  bool tell_status(Clock::time_point now) {
     last_beat = now;
     const auto endpoints = status ? status() : std::vector<EndpointStatus>();
-    if (!endpoints.empty()) {
-      send(MessageKind::kHeartbeat, encode(endpoints));
-    } else if (silent) {
-      send(MessageKind::kHeartbeat);
-    }
+    if (endpoints.empty()) return false;
+    send(MessageKind::kHeartbeat, encode(endpoints));
+    return true;
   }
 
   void pump(Inbox& inbox) {
@@ -227,6 +231,9 @@ RolloutClient::Inbox RolloutClient::poll() {
 
 void RolloutClient::deliver(const Trajectory& trajectory) {
   if (impl_->said_farewell) return;
+  // A step may end with this one: what it met on the way belongs to the step.
+  const auto now = Clock::now();
+  if (now - impl_->last_beat >= kStatusInterval) impl_->tell_status(now);
   impl_->send(MessageKind::kDelivery, encode(trajectory));
 }
 

@@ -43,11 +43,11 @@ std::optional<CircuitBreaker::Pass> CircuitBreaker::admit(Time now) {
 }
 
 void CircuitBreaker::succeeded(Pass pass, const std::string& rollout) {
-  if (!current(pass)) return;
-  if (state_ == State::kHalfOpen) {
-    suspects_.clear();  // an outage was to blame
-    move_to(State::kClosed);
-  }
+  // Sent with those that opened it: so it was they, and no outage.
+  const bool acquits = open() && !blameless_ && !pass.probe;
+  if (!current(pass) && !acquits) return;
+  if (state_ == State::kHalfOpen && pass.probe) suspects_.clear();  // an outage was to blame
+  if (open()) move_to(State::kClosed);
   forgive(rollout);
 }
 

@@ -25,7 +25,8 @@ class CircuitBreaker {
   };
   enum class State { kClosed, kOpen, kHalfOpen };
 
-  // The right to send one try. What became of it is news only in the period it was given in.
+  // The right to send one try. What became of it is news only in the period it was given in; but a
+  // late success speaks against suspects.
   struct Pass {
     std::int64_t period = 0;
     bool probe = false;

@@ -103,7 +103,7 @@ void Endpoint::State::record(TryOutcome outcome, const std::string& rollout,
     breaker.failed(pass, failure, Clock::now());
   }
   note_change(was_open);
-  if (pass.probe) wake_all();
+  if (pass.probe || breaker.open() != was_open) wake_all();
 }
 
 // A refusal leaves half of what is in flight as the limit, an answer adds one. What was sent before

@@ -114,6 +114,17 @@ TEST_F(CircuitBreakerTest, NewsOfAnEarlierPeriodIsNone) {
   EXPECT_EQ(breaker.state(), State::kClosed);
 }
 
+// All were sent at once; failures come back sooner than answers.
+TEST_F(CircuitBreakerTest, ALateSuccessTurnsSuspectsIntoCulprits) {
+  const auto pass = admitted(0);
+  for (const char* who : {"a", "b", "c"}) breaker.failed(pass, {.suspect = who}, at(1));
+  EXPECT_EQ(breaker.state(), State::kOpen);
+  breaker.succeeded(pass, "d");
+  EXPECT_EQ(breaker.state(), State::kClosed);
+  for (int i = 0; i < 10; ++i) fail(2, {.suspect = "a"});
+  EXPECT_EQ(breaker.state(), State::kClosed);
+}
+
 TEST_F(CircuitBreakerTest, AnAbandonedProbeMakesRoomForAnother) {
   open_at(0);
   breaker.abandoned(admitted(100));
