@@ -83,6 +83,42 @@ Failure decode_failure(std::string_view bytes) {
   return value;
 }
 
+std::string encode(const std::vector<EndpointStatus>& all) {
+  ByteWriter out;
+  out.number(static_cast<std::uint64_t>(all.size()));
+  for (const EndpointStatus& one : all) {
+    out.text(one.name);
+    out.text(one.address);
+    out.boolean(one.waiting);
+    out.number(one.held);
+    out.number(one.down_s);
+    out.text(one.error);
+    out.number(one.waited_s);
+    out.number(one.openings);
+    out.number(one.retries);
+  }
+  return out.take();
+}
+
+std::vector<EndpointStatus> decode_endpoints(std::string_view bytes) {
+  constexpr std::size_t kSmallest = 61;  // bytes of one whose texts are empty
+  ByteReader in(bytes, "endpoints");
+  std::vector<EndpointStatus> all(in.count(kSmallest));
+  for (EndpointStatus& one : all) {
+    one.name = in.text();
+    one.address = in.text();
+    one.waiting = in.boolean();
+    one.held = in.number<std::int32_t>();
+    one.down_s = in.number<double>();
+    one.error = in.text();
+    one.waited_s = in.number<double>();
+    one.openings = in.number<std::int64_t>();
+    one.retries = in.number<std::int64_t>();
+  }
+  in.finish();
+  return all;
+}
+
 std::string encode_version(std::int64_t version) {
   ByteWriter out;
   out.number(version);

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "comms/endpoint_status.h"
 #include "comms/error.h"
 #include "comms/weight_store.h"
 
@@ -26,7 +28,7 @@ enum class MessageKind : int {
   kWeightsChunk,
   kLeave,
   // both ways
-  kHeartbeat = 201,
+  kHeartbeat = 201,  // a worker's may hold its EndpointStatus list
 };
 
 struct Hello {
@@ -60,12 +62,14 @@ std::string encode(const Hello&);
 std::string encode(const Welcome&);
 std::string encode(const WeightsBegin&);
 std::string encode(const Failure&);
+std::string encode(const std::vector<EndpointStatus>&);
 std::string encode_version(std::int64_t version);
 // Throw Error on anything else than what was encoded.
 Hello decode_hello(std::string_view bytes);
 Welcome decode_welcome(std::string_view bytes);
 WeightsBegin decode_weights_begin(std::string_view bytes);
 Failure decode_failure(std::string_view bytes);
+std::vector<EndpointStatus> decode_endpoints(std::string_view bytes);
 std::int64_t decode_version(std::string_view bytes);
 
 // This system's identity for Hello::host.

@@ -25,6 +25,7 @@ using Clock = SilenceClock::Clock;
 constexpr int kLead = 0;
 constexpr int kMessagesPerPump = 64;
 constexpr std::chrono::seconds kFarewellPatience{1};
+constexpr std::chrono::milliseconds kStatusInterval{50};  // at least, between deliveries
 
 // Weights that come by messages: one version complete, one perhaps under way.
 class MessageWeights {
@@ -162,6 +163,22 @@ struct RolloutClient::Impl {
     mailbox.forget(kLead);
   }
 
+  // A worker that has something to tell is never silent for long, but its news may be old.
+  void beat(Clock::time_point now) {
+    const bool silent = now - last_sent >= options.heartbeat_every;
+    if ((!silent && now - last_beat < options.heartbeat_every) || mailbox.sending()) return;
+    if (!tell_status(now) && silent) send(MessageKind::kHeartbeat);
+  }
+
+  // False if there is nothing to tell.
+  bool tell_status(Clock::time_point now) {
+    last_beat = now;
+    const auto endpoints = status ? status() : std::vector<EndpointStatus>();
+    if (endpoints.empty()) return false;
+    send(MessageKind::kHeartbeat, encode(endpoints));
+    return true;
+  }
+
   void pump(Inbox& inbox) {
     for (int i = 0; i < kMessagesPerPump; ++i) {
       const std::optional<Message> message = mailbox.receive();
@@ -171,9 +188,7 @@ struct RolloutClient::Impl {
     }
     const auto now = Clock::now();
     watch_lead(now);
-    if (!leaving && now - last_sent >= options.heartbeat_every && !mailbox.sending()) {
-      send(MessageKind::kHeartbeat);
-    }
+    if (!leaving) beat(now);
     mailbox.push();
     inbox.leave = leaving;
   }
@@ -185,7 +200,8 @@ struct RolloutClient::Impl {
   MessageWeights messages;
   ProcessWatch lead;
   SilenceClock lead_clock;
-  Clock::time_point last_sent;
+  std::function<std::vector<EndpointStatus>()> status;
+  Clock::time_point last_sent, last_beat;
   bool leaving = false;
   bool said_farewell = false;
 };
@@ -220,7 +236,14 @@ RolloutClient::Inbox RolloutClient::poll() {
 void RolloutClient::deliver(const Trajectory& trajectory) {
   if (impl_->said_farewell) return;
   fault_point("delivery");
+  // A step may end with this one: what it met on the way belongs to the step.
+  const auto now = Clock::now();
+  if (now - impl_->last_beat >= kStatusInterval) impl_->tell_status(now);
   impl_->send(MessageKind::kDelivery, encode(trajectory));
+}
+
+void RolloutClient::report(std::function<std::vector<EndpointStatus>()> status) {
+  impl_->status = std::move(status);
 }
 
 bool RolloutClient::idle() const { return !impl_->mailbox.sending(); }

@@ -3,11 +3,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "comms/cluster_options.h"
+#include "comms/endpoint_status.h"
 #include "comms/trajectory.h"
 #include "comms/weight_store.h"
 
@@ -20,9 +22,10 @@ class World;
 struct WorkerStatus {
   int rank = 0;
   bool alive = true;
-  int in_flight = 0;                     // assignments it holds
-  std::int64_t weights_version = -1;     // last version it confirmed
-  std::chrono::milliseconds silence{0};  // since its last message
+  int in_flight = 0;                        // assignments it holds
+  std::int64_t weights_version = -1;        // last version it confirmed
+  std::chrono::milliseconds silence{0};     // since its last message
+  std::vector<EndpointStatus> endpoints{};  // as its last heartbeat told
 };
 
 // The lead learner's end of all worker links: point-to-point, nonblocking, credit-limited (a worker
@@ -45,7 +48,8 @@ class RolloutServer {
   // Never blocks. An assignment of a worker that died or fell silent is queued again with
   // attempt+1; after `kMaxWorkerLosses` such losses a Trajectory with FaultReason::kWorkerLost is
   // returned. Duplicate or stale deliveries are dropped. Throws Error (kStopped) when no worker is
-  // left, and a worker's error of bad input (kBadInput), which every worker would have.
+  // left, a worker's error of bad input (kBadInput), which every worker would have, and of an
+  // endpoint that it gave up (kNoEndpoint) if every other worker waits for one too.
   std::vector<Trajectory> poll();
   // As poll(), but waits up to `wait` for something to arrive, sleeping between probes.
   std::vector<Trajectory> poll_for(std::chrono::milliseconds wait);
@@ -88,6 +92,8 @@ class RolloutClient {
   Inbox poll();
   void deliver(const Trajectory&);  // queued; progress in poll()
   bool idle() const;                // nothing waits to be sent
+  // From now on heartbeats tell what `status` returns.
+  void report(std::function<std::vector<EndpointStatus>()> status);
 
   // The newest published version (-1: none yet).
   std::int64_t newest_version() const;

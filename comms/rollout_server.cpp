@@ -48,7 +48,9 @@ struct Worker {
   bool shares_memory = false;
   bool told_to_leave = false;
   std::int64_t weights_version = -1;
+  std::vector<EndpointStatus> endpoints{};
 
+  bool waits() const { return std::ranges::any_of(endpoints, &EndpointStatus::waiting); }
   bool alive() const { return state != LinkState::kLeft && state != LinkState::kLost; }
 };
 
@@ -168,6 +170,11 @@ struct RolloutServer::Impl {
     const std::string who = "worker " + std::to_string(worker.rank) + ": ";
     if (failure.code == ExitCode::kBadInput)
       throw input_error(who + failure.what, failure.what_to_do);
+    const bool everywhere = std::ranges::none_of(workers, [&](const Worker& other) {
+      return &other != &worker && other.alive() && !other.waits();
+    });
+    if (failure.code == ExitCode::kNoEndpoint && everywhere)
+      throw Error(failure.what, failure.what_to_do, failure.code);
     last_failure = "; the last that failed was " + who + failure.what;
     lose(worker, "it failed: " + failure.what);
   }
@@ -183,6 +190,9 @@ struct RolloutServer::Impl {
         return;
       case MessageKind::kDelivery:
         return on_delivery(worker, message.bytes);
+      case MessageKind::kHeartbeat:
+        if (!message.bytes.empty()) worker.endpoints = decode_endpoints(message.bytes);
+        return;
       case MessageKind::kFarewell:
         return on_farewell(worker);
       case MessageKind::kFailure:
@@ -211,7 +221,8 @@ struct RolloutServer::Impl {
     try {
       handle_alive(*worker, message);
     } catch (const Error& error) {
-      if (error.exit_code() == ExitCode::kBadInput) throw;
+      if (error.exit_code() == ExitCode::kBadInput || error.exit_code() == ExitCode::kNoEndpoint)
+        throw;
       nonsense = error.what();
     }
     if (nonsense) lose(*worker, *nonsense);
@@ -371,7 +382,8 @@ std::vector<WorkerStatus> RolloutServer::workers() const {
                         .alive = worker.alive(),
                         .in_flight = impl_->dispatcher.in_flight(worker.rank),
                         .weights_version = worker.weights_version,
-                        .silence = worker.clock.silence(now)});
+                        .silence = worker.clock.silence(now),
+                        .endpoints = worker.endpoints});
   }
   return statuses;
 }

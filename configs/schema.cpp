@@ -178,6 +178,9 @@ std::vector<Field<ToolOptions>> tool_fields() {
               "Calls of this tool in flight from one worker."),
       number("rate_limit", &O::rate_limit, {0, 1e6},
              "Requests per second to this tool from one worker, retries included; 0: no limit."),
+      duration("give_up_after", &O::give_up_after, {1, 365 * kDay},
+               "How long the run waits for a server that stopped answering, before it ends with "
+               "exit code 5."),
       enumeration("retry", &O::retry, {"always", "keyed", "never"},
                   "When a call may be sent twice: `keyed` only if the server honours "
                   "`Idempotency-Key`."),
@@ -199,6 +202,7 @@ std::vector<Field<GraderOptions>> grader_fields() {
               "Requests in flight from one worker."),
       number("rate_limit", &O::rate_limit, {0, 1e6},
              "Requests per second from one worker, retries included; 0: no limit."),
+      duration("give_up_after", &O::give_up_after, {1, 365 * kDay}, "As of a tool."),
       number("gate_value", &O::gate_value, kAny, "Reward when any gate of the reply is false."),
       flags_field(),
       number("pass_threshold", &O::pass_threshold, kAny,
@@ -242,7 +246,13 @@ std::vector<Field<AlarmOptions>> alarm_fields() {
   return {
       number("logprob_gap", &O::logprob_gap, kFromZero,
              "Mean difference in nats between the log-probabilities of sampler and learner, over "
-             "the sampled tokens of a step. The step is not applied."),
+             "the sampled tokens of a step. The step is not applied. 0: off."),
+      number("discard_share", &O::discard_share, {0, 1},
+             "Share of a step's rollouts that faults may leave out. With more the step is not "
+             "applied: what is left may be the easy tasks. 0: off."),
+      number("discard_reward_z", &O::discard_reward_z, kFromZero,
+             "Warns, and goes on, when groups that lost rollouts to faults have other rewards than "
+             "groups that did not, by so many standard errors. 0: off."),
   };
 }
 

@@ -49,7 +49,8 @@ void visit_sections(Config& config, Visitor& visitor) {
                   "How rewards become an update. The profile, and within it the loss, set the "
                   "defaults; every other key overrides them.",
                   algorithm_fields(), config.algorithm);
-  visitor.section("alarms", "What ends a run (exit code 4) before it spends more; 0: never.",
+  visitor.section("alarms",
+                  "What ends a run (exit code 4) before it spends more, or is worth a warning.",
                   alarm_fields(), config.alarms);
   visitor.section("policy", "Where tokens are sampled and how old the policy may be.",
                   policy_fields(), config.policy);

@@ -6,9 +6,9 @@
 #include <string>
 #include <utility>
 
+#include "rollout_workers/endpoint.h"
 #include "rollout_workers/environment.h"
 #include "rollout_workers/http_client.h"
-#include "rollout_workers/rate_limit.h"
 #include "rollout_workers/redact.h"
 #include "rollout_workers/trace.h"
 
@@ -32,12 +32,13 @@ struct Judgement {
 // run.
 Judgement judge_status(const HttpReply&, bool resent, const Redactor&);
 
-// "tool get at http://host:80/path", for faults.
-std::string named_endpoint(const std::string& name, const std::string& url, const Redactor&);
+// What a try that was judged so says about its endpoint.
+TryOutcome outcome_of(const HttpReply&, Verdict);
 
 struct Parcel {
   HttpRequest request;  // without the trace's headers and cookies
   std::string idempotency_key;
+  std::string rollout;  // whose request it is
   int max_retries = 3;
   bool may_repeat = true;  // false: a fault is final (waits are still served)
 };
@@ -52,8 +53,10 @@ struct Delivery {
 
 // Sends until `judge` accepts, its budget is used up, or there is no hope. Every try has the same
 // body and Idempotency-Key, and waits for its turn. The deadline for waits is the request's timeout
-// after the first send.
-asio::awaitable<Delivery> deliver(Environment::Impl&, RateLimit&, Trace&, Parcel,
+// after the first send, without the time it waited for its turns (endpoint.h). A try of
+// which nothing was sent costs no retry, nor does one that failed while the endpoint was stopped
+// for others' failures. Throws Error (kNoEndpoint) when the endpoint is given up.
+asio::awaitable<Delivery> deliver(Environment::Impl&, Endpoint&, Trace&, Parcel,
                                   std::function<Judgement(const HttpReply&, bool resent)> judge);
 
 }  // namespace rollcall

@@ -3,21 +3,48 @@
 
 #include <algorithm>
 
+#include "rollout_workers/url.h"
+
 namespace rollcall {
+
+namespace {
+
+Redactor redactor_of(const std::vector<ToolOptions>& tools, const GraderOptions& grader) {
+  Redactor redact;
+  for (const auto& tool : tools) redact.add(tool.secrets);
+  redact.add(grader.secrets);
+  return redact;
+}
+
+template <class Options>
+Endpoint::Options endpoint_options(const std::string& name, const Options& options,
+                                   const Redactor& redact, const BackoffOptions& backoff) {
+  const UrlParts parts = split_url(options.url);  // a query may be private
+  return {.name = name,
+          .address = redact.line(parts.origin() + parts.path, 200),
+          .max_concurrency = options.max_concurrency,
+          .rate_limit = options.rate_limit,
+          .give_up_after = options.give_up_after,
+          .longest_ask = options.timeout,
+          .probes = {2 * backoff.base, backoff.cap}};
+}
+
+}  // namespace
+
+ToolEndpoint::ToolEndpoint(ToolOptions options_in, const Redactor& redact,
+                           const BackoffOptions& backoff)
+    : options(std::move(options_in)),
+      endpoint(endpoint_options("tool " + options.name, options, redact, backoff)) {}
 
 Environment::Impl::Impl(HttpClient& http_in, std::vector<ToolOptions> tools_in,
                         GraderOptions grader_in, std::string job_id_in, BackoffOptions backoff_in)
     : http(http_in),
+      redact(redactor_of(tools_in, grader_in)),
       grader(std::move(grader_in)),
-      grader_places(grader.max_concurrency),
-      grader_rate(grader.rate_limit),
+      grader_endpoint(endpoint_options("grader", grader, redact, backoff_in)),
       job_id(std::move(job_id_in)),
       backoff(backoff_in) {
-  for (auto& tool : tools_in) {
-    redact.add(tool.secrets);
-    tools.emplace_back(std::move(tool));
-  }
-  redact.add(grader.secrets);
+  for (auto& tool : tools_in) tools.emplace_back(std::move(tool), redact, backoff_in);
 }
 
 ToolEndpoint* Environment::Impl::find_tool(std::string_view name) {
@@ -33,5 +60,18 @@ Environment::Environment(HttpClient& http, std::vector<ToolOptions> tools, Grade
                                    backoff)) {}
 
 Environment::~Environment() = default;
+
+bool Environment::congested() const {
+  return impl_->grader_endpoint.congested() ||
+         std::any_of(impl_->tools.begin(), impl_->tools.end(),
+                     [](const ToolEndpoint& tool) { return tool.endpoint.congested(); });
+}
+
+std::vector<EndpointStatus> Environment::endpoints() const {
+  std::vector<EndpointStatus> all{impl_->grader_endpoint.status()};
+  for (const auto& tool : impl_->tools) all.push_back(tool.endpoint.status());
+  std::erase_if(all, [](const EndpointStatus& s) { return s.openings == 0 && s.retries == 0; });
+  return all;
+}
 
 }  // namespace rollcall

@@ -5,21 +5,17 @@
 #include <string>
 #include <string_view>
 
-#include "rollout_workers/rate_limit.h"
+#include "rollout_workers/endpoint.h"
 #include "rollout_workers/redact.h"
 #include "rollout_workers/retry_delay.h"
 #include "rollout_workers/rollout.h"
-#include "rollout_workers/semaphore.h"
 
 namespace rollcall {
 
-// A tool's endpoint as all rollouts of this worker share it.
 struct ToolEndpoint {
-  explicit ToolEndpoint(ToolOptions options_in)
-      : options(std::move(options_in)), places(options.max_concurrency), rate(options.rate_limit) {}
+  ToolEndpoint(ToolOptions options_in, const Redactor&, const BackoffOptions&);
   ToolOptions options;
-  Semaphore places;
-  RateLimit rate;
+  Endpoint endpoint;
   bool replays = false;  // has shown that it honours Idempotency-Key
 };
 
@@ -30,13 +26,12 @@ struct Environment::Impl {
   ToolEndpoint* find_tool(std::string_view name);
 
   HttpClient& http;
+  Redactor redact;
   std::deque<ToolEndpoint> tools;
   GraderOptions grader;
-  Semaphore grader_places;
-  RateLimit grader_rate;
+  Endpoint grader_endpoint;
   std::string job_id;
   RetryDelay backoff;
-  Redactor redact;
 };
 
 }  // namespace rollcall

@@ -36,6 +36,7 @@ Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string
   parcel.request.body = std::move(body);
   parcel.request.timeout = options.timeout;
   parcel.idempotency_key = trace.id + ":grade";
+  parcel.rollout = trace.rollout;
   parcel.max_retries = options.max_retries;
   return parcel;
 }
@@ -44,7 +45,6 @@ Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string
 
 asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trace& trace,
                                             std::string body) {
-  const Semaphore::Permit place = co_await environment.grader_places.acquire();
   GradeReply parsed;
   Parcel parcel = make_parcel(environment.grader, trace, std::move(body));
   const Redactor& redact = environment.redact;
@@ -52,10 +52,10 @@ asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trac
     return judge_reply(reply, resent, redact, parsed);
   };
   const Delivery delivery =
-      co_await deliver(environment, environment.grader_rate, trace, std::move(parcel), judge);
+      co_await deliver(environment, environment.grader_endpoint, trace, std::move(parcel), judge);
   GradeOutcome outcome;
   if (!delivery.fault.empty()) {
-    outcome.fault = named_endpoint("grader", environment.grader.url, redact) + " after " +
+    outcome.fault = environment.grader_endpoint.label() + " after " +
                     std::to_string(delivery.retries) + " retries: " + delivery.fault;
     co_return outcome;
   }

@@ -26,6 +26,7 @@ struct HttpReply {
   int status = 0;     // 0: no reply (see error)
   std::string error;  // of the connection, timeout or transfer; empty if status != 0
   bool timed_out = false;
+  bool unsent = false;     // no reply, and nothing of the request ever left: nobody acted on it
   bool too_large = false;  // the reply passed max_reply_bytes and was cut off
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case

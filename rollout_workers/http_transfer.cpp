@@ -16,6 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMaxRedirects = 3;
+constexpr long kConnectMilliseconds = 10000;  // a host that drops packets is noticed this soon
 constexpr std::size_t kMaxHeaderBytes = 256 << 10;
 
 std::string lower(std::string_view text) {
@@ -111,6 +112,7 @@ void configure(Transfer& t) {
   set(t, CURLOPT_PROTOCOLS_STR, "http,https");
   set(t, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
   set(t, CURLOPT_NOSIGNAL, 1L);
+  set(t, CURLOPT_CONNECTTIMEOUT_MS, kConnectMilliseconds);
   set(t, CURLOPT_FOLLOWLOCATION, 0L);
   set(t, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
   set(t, CURLOPT_USERAGENT, "rollcall");
@@ -158,6 +160,13 @@ std::optional<std::string> redirect_target(const Transfer& t) {
   return std::string(target);
 }
 
+bool unsent(const Transfer& t, CURLcode code) {
+  long sent = 1;  // bytes of request lines and headers
+  curl_easy_getinfo(t.easy.get(), CURLINFO_REQUEST_SIZE, &sent);
+  return sent == 0 && (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
+                       code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_OPERATION_TIMEDOUT);
+}
+
 void read_result(Transfer& t, CURLcode code) {
   long status = 0;
   curl_easy_getinfo(t.easy.get(), CURLINFO_RESPONSE_CODE, &status);
@@ -169,6 +178,7 @@ void read_result(Transfer& t, CURLcode code) {
   if (code == CURLE_OK || t.reply.too_large) return;
   t.reply.status = 0;
   t.reply.timed_out = code == CURLE_OPERATION_TIMEDOUT;
+  t.reply.unsent = unsent(t, code);
   t.reply.error = t.error[0] != '\0' ? t.error.data() : curl_easy_strerror(code);
   if (code == CURLE_SEND_FAIL_REWIND) t.reply.error = "the server closed the connection unanswered";
   if (t.header_bytes > kMaxHeaderBytes) t.reply.error = "the reply's headers are too large";

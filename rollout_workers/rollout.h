@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "comms/endpoint_status.h"
 #include "comms/task.h"
 #include "comms/trajectory.h"
 #include "model/chat_format.h"
@@ -28,6 +29,11 @@ class Environment {
   ~Environment();
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;
+
+  // Whether new rollouts had better wait: an endpoint is stopped, or has more calls than it takes.
+  bool congested() const;
+  // Of the endpoints that ever needed a retry or were stopped.
+  std::vector<EndpointStatus> endpoints() const;
 
   struct Impl;
   Impl& impl() { return *impl_; }

@@ -36,6 +36,7 @@ struct ToolOptions {
   int max_concurrency = 256;  // calls of this tool in flight per worker
   double rate_limit = 0;      // requests per second per worker, retries included; 0: no limit
   RetryPolicy retry = RetryPolicy::kAlways;
+  std::chrono::milliseconds give_up_after{1800000};  // without a success; then the run ends
   bool send_item = true;  // false keeps references in the row from a tool server
 };
 
@@ -55,8 +56,9 @@ struct GraderOptions {
   std::chrono::milliseconds timeout{600000};
   int max_retries = 3;
   int max_concurrency = 256;
-  double rate_limit = 0;    // as of a tool
-  double gate_value = 0.0;  // reward when any gate is false
+  double rate_limit = 0;                             // as of a tool
+  std::chrono::milliseconds give_up_after{1800000};  // as of a tool
+  double gate_value = 0.0;                           // reward when any gate is false
   std::vector<FlagAction> flags{{"hacking", "zero", -1.0}};
   double pass_threshold = 1.0;  // a score that passes, if no gate and no flag speaks against it
 };

@@ -9,10 +9,12 @@
 namespace rollcall {
 
 struct Semaphore::State {
-  int free = 0;
+  int permits = 0;
+  int free = 0;  // below 0: more are out than there are permits
   std::deque<Waiter*> queue;
 
   void release();
+  void grant();
 };
 
 // Stands in the queue until it is granted a place; leaves no trace if it is given up before that.
@@ -37,16 +39,31 @@ struct Semaphore::Waiter {
 };
 
 void Semaphore::State::release() {
-  if (queue.empty()) {
-    ++free;
-    return;
-  }
-  Waiter* first = queue.front();
-  queue.pop_front();
-  first->granted.set();
+  ++free;
+  grant();
 }
 
-Semaphore::Semaphore(int permits) : state_(std::make_shared<State>()) { state_->free = permits; }
+void Semaphore::State::grant() {
+  while (free > 0 && !queue.empty()) {
+    Waiter* first = queue.front();
+    queue.pop_front();
+    --free;
+    first->granted.set();
+  }
+}
+
+Semaphore::Semaphore(int permits) : state_(std::make_shared<State>()) {
+  state_->permits = state_->free = permits;
+}
+
+void Semaphore::resize(int permits) {
+  state_->free += permits - std::exchange(state_->permits, permits);
+  state_->grant();
+}
+
+int Semaphore::taken() const { return state_->permits - state_->free; }
+
+std::size_t Semaphore::waiting() const { return state_->queue.size(); }
 
 Semaphore::Permit::Permit(std::shared_ptr<State> from) : from_(std::move(from)) {}
 

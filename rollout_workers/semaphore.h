@@ -31,6 +31,11 @@ class Semaphore {
 
   asio::awaitable<Permit> acquire();
 
+  // From now on another number of permits. Those that are out stay out.
+  void resize(int permits);
+  int taken() const;            // permits that are out
+  std::size_t waiting() const;  // coroutines that stand in the queue
+
  private:
   struct Waiter;
 

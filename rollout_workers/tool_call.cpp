@@ -31,6 +31,7 @@ Parcel make_parcel(const ToolEndpoint& tool, const Trace& trace, const Task& tas
   parcel.request.timeout = options.timeout;
   parcel.request.max_reply_bytes = options.max_output_bytes + kEnvelopeBytes;
   parcel.idempotency_key = trace.id + ":" + call.call_id;
+  parcel.rollout = trace.rollout;
   parcel.max_retries = options.max_retries;
   parcel.may_repeat = options.retry == RetryPolicy::kAlways ||
                       (options.retry == RetryPolicy::kKeyed && tool.replays);
@@ -87,21 +88,20 @@ std::string tool_request_body(const ToolEvent& call, std::string_view trace_id,
 
 asio::awaitable<void> call_tool(Environment::Impl& environment, ToolEndpoint& tool, Trace& trace,
                                 const Task& task, ToolOutcome& outcome) {
-  const Semaphore::Permit place = co_await tool.places.acquire();
   std::optional<ToolReply> parsed;
   Parcel parcel = make_parcel(tool, trace, task, outcome.event);
   const Redactor& redact = environment.redact;
   const auto judge = [&](const HttpReply& reply, bool resent) {
     return judge_reply(reply, resent, outcome.event.call_id, redact, parsed);
   };
-  Delivery delivery = co_await deliver(environment, tool.rate, trace, std::move(parcel), judge);
+  Delivery delivery = co_await deliver(environment, tool.endpoint, trace, std::move(parcel), judge);
   tool.replays = tool.replays || replayed(delivery.reply);
   outcome.event.status = delivery.reply.status;
   outcome.event.retries = delivery.retries;
   outcome.event.latency_s = delivery.latency_s;
   if (!delivery.fault.empty()) {
-    outcome.fault = named_endpoint("tool " + outcome.event.name, tool.options.url, redact) +
-                    " after " + std::to_string(delivery.retries) + " retries: " + delivery.fault;
+    outcome.fault = tool.endpoint.label() + " after " + std::to_string(delivery.retries) +
+                    " retries: " + delivery.fault;
     outcome.misconfigured = delivery.misconfigured;
     co_return;
   }

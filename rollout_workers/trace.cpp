@@ -7,8 +7,9 @@ namespace rollcall {
 
 Trace::Trace(const Assignment& a, const std::string& job_id)
     : id(make_trace_id()),
+      rollout(rollout_id(a)),
       headers{{"X-Rft-Job-Id", job_id},
-              {"X-Rft-Rollout-Id", rollout_id(a)},
+              {"X-Rft-Rollout-Id", rollout},
               {"X-Rft-Attempt", std::to_string(a.attempt)},
               {"X-Rft-Trace-Id", id},
               {"X-Rft-Step", std::to_string(a.step)},

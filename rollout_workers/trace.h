@@ -14,7 +14,8 @@ struct Trace {
   Trace(const Assignment&, const std::string& job_id);
 
   std::string id;
-  HeaderList headers;  // X-Rft-*, on every request
+  std::string rollout;  // the same for every attempt
+  HeaderList headers;   // X-Rft-*, on every request
   CookieJar cookies;
   int calls = 0;  // minted so far
 };

@@ -38,7 +38,12 @@ class Worker {
         engine_(spec_, {setup.rollout.context, setup.max_batch, setup.dtype}),
         policy_(engine_),
         http_(loop_.get_executor()),
-        environment_(http_, setup.tools, setup.grader, setup.job_id) {}
+        environment_(http_, setup.tools, setup.grader, setup.job_id) {
+    client_.report([this] { return environment_.endpoints(); });
+  }
+  ~Worker() { client_.report({}); }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
 
   void run() {
     for (;;) {
@@ -61,9 +66,9 @@ class Worker {
   }
 
   // Starts what may run with the policy at hand; a newer policy is loaded once nothing runs on the
-  // old.
+  // old. While an endpoint cannot take more, one rollout at a time: it may not even need that one.
   void start_waiting() {
-    while (!waiting_.empty()) {
+    while (!waiting_.empty() && (running_ == 0 || !environment_.congested())) {
       const Assignment next = waiting_.front();
       if (next.version != engine_.version()) {
         if (running_ > 0 || client_.newest_version() < next.version) return;

@@ -41,6 +41,12 @@ inline constexpr const char* kClipLowFraction = "clip_low_fraction";
 inline constexpr const char* kTokensRejected = "tokens_rejected";
 inline constexpr const char* kSkippedUpdates = "skipped_updates";
 inline constexpr const char* kEntropyMean = "entropy_mean";
+inline constexpr const char* kDiscardRewardGap = "discard_reward_gap";
+inline constexpr const char* kDiscardRewardZ = "discard_reward_z";
+// A dot and the endpoint's name follow: "endpoint_retries.tool.get".
+inline constexpr const char* kEndpointSecondsWaited = "endpoint_seconds_waited";
+inline constexpr const char* kEndpointOpenings = "endpoint_openings";
+inline constexpr const char* kEndpointRetries = "endpoint_retries";
 inline constexpr const char* kEvalPassAt1 = "eval_pass_at_1";
 inline constexpr const char* kEvalTasks = "eval_tasks";
 inline constexpr const char* kEvalGradedTasks = "eval_graded_tasks";

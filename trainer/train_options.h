@@ -62,8 +62,10 @@ struct AlgorithmOptions {
   bool activation_checkpointing = false;  // compute layers again in the backward pass
 };
 
-struct AlarmOptions {         // alarms: each ends the run with exit code 4; 0: off
-  double logprob_gap = 0.05;  // nats, mean over a step's sampled tokens
+struct AlarmOptions {           // alarms: 0: off
+  double logprob_gap = 0.05;    // nats, mean over a step's sampled tokens; exit code 4
+  double discard_share = 0.5;   // of a step's rollouts, lost to faults; exit code 4
+  double discard_reward_z = 4;  // standard errors, see DiscardWatch; a warning
 };
 
 struct CheckpointOptions {        // checkpoint:

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "comms/communicator.h"
 #include "comms/durable_file.h"
@@ -20,6 +22,8 @@
 #include "trainer/arrivals.h"
 #include "trainer/checkpoint.h"
 #include "trainer/collector.h"
+#include "trainer/discard_watch.h"
+#include "trainer/endpoint_watch.h"
 #include "trainer/evaluation.h"
 #include "trainer/export.h"
 #include "trainer/journal.h"
@@ -46,6 +50,17 @@ void note_arrival(const Trajectory& t, const std::string& where, Arrivals& arriv
   progress.clear();
   log_warning(
       fmt::format("{}: a rollout is left out: {}: {}", where, to_string(t.fault), t.fault_detail));
+}
+
+// What the run waits for where it is an endpoint, as a clause for the progress line; tells the log
+// of what changed.
+std::string watch_endpoints(EndpointWatch& watch, const RolloutServer& server, Progress& progress) {
+  for (const std::string& news : watch.look(server.workers())) {
+    progress.clear();
+    log_warning(news);
+  }
+  const std::string waiting = watch.waiting();
+  return waiting.empty() ? waiting : "  " + waiting;
 }
 
 class TrainingLoop {
@@ -162,11 +177,13 @@ class TrainingLoop {
     };
     auto collected = collector_->collect(plan, arrived, [&] {
       const Collecting next = next_move();
-      progress_.show(fmt::format(
-          "step {}/{}  {} {}/{}  in flight {}  {} {}{}  {}", step_, setup_.run.steps, what,
-          arrivals.count(), plan.size(), server_.in_flight(),
-          next == Collecting::kOn ? "waiting for" : "stopping after",
-          server_.in_flight() > 0 ? "rollouts" : "workers", arrivals.left_out(), last_line_));
+      std::string waiting = watch_endpoints(endpoints_, server_, progress_);
+      if (waiting.empty())
+        waiting = server_.in_flight() > 0 ? "  waiting for rollouts" : "  waiting for workers";
+      progress_.show(fmt::format("step {}/{}  {} {}/{}  in flight {}{}{}{}  {}", step_,
+                                 setup_.run.steps, what, arrivals.count(), plan.size(),
+                                 server_.in_flight(), next == Collecting::kOn ? "" : "  stopping",
+                                 waiting, arrivals.left_out(), last_line_));
       return next;
     });
     stopping_ = collected.empty() && !plan.empty();
@@ -190,6 +207,7 @@ class TrainingLoop {
     const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);
     refuse_if_all_lost(collected, "the step");
+    refuse_if_many_lost(collected, setup_.alarms.discard_share, step_);
 
     const AlgorithmOptions& a = setup_.algorithm;
     const StepBatch batch = make_step_batch(
@@ -207,9 +225,29 @@ class TrainingLoop {
     publish();
     record.seconds_publish = seconds_since(mark);
     record.seconds_step = seconds_since(begin);
-    metrics_->append(step_, step_metrics(record, batch.signal, collected));
+    watch_discards(collected);
+    MetricList metrics = step_metrics(record, batch.signal, collected);
+    for (const MetricList& more : {discards_.metrics(), endpoints_.take_metrics()})
+      metrics.insert(metrics.end(), more.begin(), more.end());
+    metrics_->append(step_, metrics);
     last_line_ = step_line(record, batch.signal, collected);
     tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
+  }
+
+  // Warns when faults begin to look as if they chose their tasks.
+  void watch_discards(std::span<const Collected> collected) {
+    discards_.add(collected);
+    const auto found = discards_.finding();
+    const double limit = setup_.alarms.discard_reward_z;
+    const bool suspicious = found && limit > 0 && std::abs(found->z) > limit;
+    if (suspicious && !std::exchange(suspicious_, suspicious)) {
+      progress_.clear();
+      log_warning(fmt::format(
+          "faults do not strike at random: the {} groups that lost rollouts earn {:+.3f} more than "
+          "the {} that did not (z = {:.1f}, alarms.discard_reward_z); see which tools fault",
+          found->groups_with_losses, found->gap, found->groups_without, found->z));
+    }
+    suspicious_ = suspicious;
   }
 
   // Between micro-batches: heartbeats and the like. Nothing is in flight then, so nothing may
@@ -316,6 +354,9 @@ class TrainingLoop {
   std::optional<Clock::time_point> stop_by_;  // once it was asked to
   double seconds_collecting_ = 0;
   Arrivals all_arrivals_;
+  EndpointWatch endpoints_;
+  DiscardWatch discards_;
+  bool suspicious_ = false;
   std::string last_line_;
 };
 
@@ -345,9 +386,11 @@ Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, Rollou
   const auto arrived = [&](const Trajectory& t) {
     note_arrival(t, "held-out", arrivals, progress);
   };
+  EndpointWatch endpoints;
   const auto collected = Collector(server, journal).collect(plan, arrived, [&] {
-    progress.show(fmt::format("held-out {}/{}  in flight {}{}", arrivals.count(), plan.size(),
-                              server.in_flight(), arrivals.left_out()));
+    const std::string waiting = watch_endpoints(endpoints, server, progress);
+    progress.show(fmt::format("held-out {}/{}  in flight {}{}{}", arrivals.count(), plan.size(),
+                              server.in_flight(), waiting, arrivals.left_out()));
     return Collecting::kOn;
   });
   journal.commit();

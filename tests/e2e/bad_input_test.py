@@ -194,6 +194,7 @@ class BadInput(Case):
         for name, reply in {"http500": (500, b"sorry"), "garbage": (200, b"<html>"), "wordy": (200, b'{"score": "A"}')}.items():
             with self.subTest(name):
                 self.endpoints = self.serve(reply)
+                self.patience = "2s"
                 run = self.make_run(name)
                 self.assert_refused(run, NO_ENDPOINT, "tool find_customer at http://", reply[1].decode(), "start again")
                 self.assertEqual(run.result()["status"], "failed")
@@ -203,6 +204,7 @@ class BadInput(Case):
     def test_a_run_goes_on_once_its_endpoints_work(self):
         good, self.endpoints = self.endpoints, self.serve((500, b"sorry"))
         broken = self.endpoints.url("")
+        self.patience = "2s"
         run = self.make_run("mended")
         self.assert_refused(run, NO_ENDPOINT)
         run.file.write_text(run.file.read_text().replace(broken, good.url("")))

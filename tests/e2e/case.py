@@ -121,6 +121,7 @@ class Run:
 
 class Case(unittest.TestCase):
     _undisturbed = {}
+    patience = "60s"  # that runs have with an endpoint
 
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="rollcall-e2e-"))
@@ -139,8 +140,8 @@ class Case(unittest.TestCase):
             "run": {"name": name, "dir": str(self.folder / "runs"), "seed": 1, "steps": 3},
             "model": {"path": str(LEDGER / "model")},
             "data": {"train": str(self.folder / "data" / "train.jsonl")},
-            "tools": [{"name": tool, "url": call, "timeout": "60s", "max_retries": 1} for tool in TOOLS],
-            "grader": {"url": grade, "timeout": "60s", "max_retries": 1},
+            "tools": [{"name": tool, "url": call, "timeout": "60s", "max_retries": 1, "give_up_after": self.patience} for tool in TOOLS],
+            "grader": {"url": grade, "timeout": "60s", "max_retries": 1, "give_up_after": self.patience},
             "rollout": {"max_turns": 6, "max_tool_calls": 6, "max_new_tokens": 32, "context": 768},
             "batch": {"prompts": 4, "group_size": 4},
             "algorithm": {"learning_rate": 1e-3, "warmup_steps": 2},

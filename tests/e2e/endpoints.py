@@ -6,10 +6,13 @@ model can do, and the same conversation always gets the same grade. A test may h
 freezes a run in the middle of a step for as long as the test wants.
 """
 
+import contextlib
 import hashlib
 import json
+import socket
 import sys
 import threading
+import time
 
 from places import LEDGER
 
@@ -24,9 +27,30 @@ def coin(request):
 
 
 class TestHandler(Handler):
+    def setup(self):
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self):
+        self.server.connections.discard(self.connection)
+        super().finish()
+
     def do_POST(self):
         body = self._read_body()
         self.server.count(self.path)
+        if self.path == "/grade" and self.server.room is not None:
+            return self._grade_if_there_is_room(body)
+        self._answer(body)
+
+    def _grade_if_there_is_room(self, body):
+        if self.server.room.acquire(blocking=False):
+            time.sleep(0.05)
+            self.server.room.release()
+            return self._answer(body)
+        self.server.refused += 1
+        self._send(429, b"{}", {"Retry-After": "1"})
+
+    def _answer(self, body):
         if self.path == "/grade":
             self.server.wait_if_held()
         if self.server.raw_reply is not None:
@@ -36,33 +60,65 @@ class TestHandler(Handler):
         elif self.server.tool_fails(self.headers):
             self._reply(500, {"error": "made to fail"})
         else:
-            self._reply(*self.server.sessions.answer(self.path, body, None))
+            self._reply(*self.server.sessions.answer(self.path, body, self.headers["Idempotency-Key"]))
 
-    def _send(self, status, body):
+    def _send(self, status, body, headers={}):
         self.send_response_only(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
 
 class Endpoints(LedgerServer):
     """Serves in threads of the test. `raw_reply`, a status and a body, answers everything instead. `tool_fails` tells by the
-    headers of a tool call whether it gets a 500. `grade` makes the reply to a grade request."""
+    headers of a tool call whether it gets a 500. `grade` makes the reply to a grade request. Of those, `room`, a semaphore,
+    lets so many in at once, for 50 ms each, and the others are `refused` with a 429."""
 
     def __init__(self, raw_reply=None, host="127.0.0.1"):
         self.raw_reply = raw_reply
         self.tool_fails = lambda headers: False
         self.grade = coin
         self.requests = {"/call": 0, "/grade": 0}
+        self.connections = set()
+        self.room = None
+        self.refused = 0
         self._lock = threading.Lock()
         self._hold_from = None
         self._held = threading.Event()
         self._released = threading.Event()
         super().__init__((host, 0))
         self.RequestHandlerClass = TestHandler
+        self._serve()
+
+    def _serve(self):
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
+
+    def go_down(self):
+        """Refuses connections and cuts those there are; what it remembers it keeps, as a server with a database does."""
+        self.shutdown()
+        self.server_close()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def come_up(self):
+        """On the same port."""
+        self.socket = socket.socket(self.address_family, self.socket_type)
+        self.server_bind()
+        self.server_activate()
+        self._serve()
+
+    def wait_for_grades(self, number, seconds=60):
+        """Until the run has asked for so many grades in all."""
+        deadline = time.monotonic() + seconds
+        while self.requests["/grade"] < number:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"after {seconds} s the run has asked for {self.requests['/grade']} grades")
+            time.sleep(0.005)
 
     def count(self, path):
         with self._lock:

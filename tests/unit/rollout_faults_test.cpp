@@ -6,6 +6,7 @@
 #include <atomic>
 #include <set>
 
+#include "comms/error.h"
 #include "comms/log.h"
 #include "rollout_fixture.h"
 #include "temp_folder.h"
@@ -267,12 +268,21 @@ TEST_F(RolloutFaultsTest, ServerDyingMidBodyIsAFault) {
   expect_tool_fault(run());
 }
 
-TEST_F(RolloutFaultsTest, DeadServerIsAFault) {
+// Nothing was sent, so it is nobody's fault and may be sent again, whatever `retry` says.
+TEST_F(RolloutFaultsTest, DeadServerIsWaitedForUntilItIsGivenUp) {
   {
     tools[0].url =
         LoopbackServer([](const LoopbackRequest&) { return LoopbackReply{}; }).url("/call");
   }
-  expect_tool_fault(run());
+  tools[0].retry = RetryPolicy::kNever;
+  tools[0].give_up_after = milliseconds(50);
+  try {
+    run();
+    FAIL() << "it ends";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kNoEndpoint);
+    EXPECT_THAT(error.what(), HasSubstr("tool get at " + tools[0].url + " has failed for "));
+  }
 }
 
 TEST_F(RolloutFaultsTest, NeverIsSentOnce) {

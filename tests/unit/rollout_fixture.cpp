@@ -7,7 +7,7 @@
 namespace rollcall {
 namespace {
 
-const std::filesystem::path kModel =
+const std::filesystem::path kFixtureModel =
     std::filesystem::path(ROLLCALL_GOLDEN_DIR) / "models/qwen3-tied";
 
 struct ScriptedSession : PolicySession {
@@ -71,8 +71,8 @@ LoopbackReply answer(int status, const std::string& body) {
 }
 
 RolloutTest::RolloutTest()
-    : tokenizer(kModel / "tokenizer.json"),
-      format(make_chat_format(kModel, tokenizer)),
+    : tokenizer(kFixtureModel / "tokenizer.json"),
+      format(make_chat_format(kFixtureModel, tokenizer)),
       policy(tokenizer, format->stop_ids().front()),
       tool([](const LoopbackRequest& r) { return tool_output(r, "result"); }),
       grader([](const LoopbackRequest&) { return answer(200, R"({"score":0.75})"); }),

@@ -236,6 +236,25 @@ TEST(LinkMessages, RefuseAnUnknownExitCode) {
   EXPECT_THROW(decode_failure(bytes), Error) << "a negative one";
 }
 
+TEST(EndpointList, ComesBackAndIsRefusedWhenCutShort) {
+  std::vector<EndpointStatus> all(2);
+  all[0] = {.name = "grader",
+            .address = "http://g",
+            .waiting = true,
+            .held = 48,
+            .down_s = 42.5,
+            .error = "refused",
+            .waited_s = 99,
+            .openings = 3,
+            .retries = 1'000'000'000'000};
+  const std::string bytes = encode(all);
+  EXPECT_EQ(decode_endpoints(bytes), all);
+  EXPECT_EQ(decode_endpoints(encode(std::vector<EndpointStatus>())).size(), 0U);
+  for (std::size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_THROW(decode_endpoints(bytes.substr(0, size)), Error) << size;
+  EXPECT_THROW(decode_endpoints(bytes + "x"), Error);
+}
+
 TEST(Names, CoverEveryEnumerator) {
   EXPECT_STREQ(to_string(Split::kValid), "valid");
   for (int i = 0; i <= static_cast<int>(EndReason::kInfraExhausted); ++i) {
