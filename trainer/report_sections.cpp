@@ -117,6 +117,12 @@ std::vector<std::string> notices_of(const RunFacts& run, const std::vector<StepF
     out.push_back(notice(
         fmt::format("{:.0f} updates were skipped: their gradient was not finite.", skipped), true));
   }
+  if (const double lost = sum_of(run, metric::kWorkersLost); lost > 0) {
+    out.push_back(notice(
+        fmt::format("{:.0f} workers were lost: what they had in flight was made again by others. "
+                    "log/rank-0.log says when and why.",
+                    lost)));
+  }
   double rollouts = 0, faults = 0, groups = 0, signal = 0;
   const Tenths tenths = tenths_of(steps);
   for (const StepFacts& step : steps) {

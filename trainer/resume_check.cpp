@@ -111,13 +111,14 @@ void check_journal(const ResumePoint& at) {
   const bool there = fs::exists(at.journal);
   const std::int64_t rows = there ? JournalReader(at.journal).committed_rows() : 0;
   if (rows >= at.checkpoint_rows) return;
-  throw input_error(
+  throw Error(
       "checkpoint " + at.checkpoint->string() + " counts " + std::to_string(at.checkpoint_rows) +
           " rows in " + at.journal.string() + ", which " +
           (there ? "has " + std::to_string(rows) + ": it is older than the checkpoint"
                  : "is not there"),
       "put the journal of this run back; or move the run's folder away to start over; or give the "
-      "run another run.name and set model.path to what rollcall export makes of this one");
+      "run another run.name and set model.path to what rollcall export makes of this one",
+      ExitCode::kStopped);
 }
 
 }  // namespace

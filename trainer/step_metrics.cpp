@@ -89,6 +89,8 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
           {n::kClipLowFraction, m.update.loss.clip_low_fraction},
           {n::kTokensRejected, m.update.loss.tokens_rejected},
           {n::kSkippedUpdates, m.update.learner.skipped ? 1.0 : 0.0},
+          {n::kWorkers, static_cast<double>(m.workers)},
+          {n::kWorkersLost, static_cast<double>(m.workers_lost)},
           {n::kEntropyMean, m.update.learner.entropy_mean}};
 }
 

@@ -76,7 +76,7 @@ class TrainingLoop {
         progress_(setup.live_progress) {}
 
   RunResult run() {
-    start_or_resume();
+    start();
     publish();
     evaluate_if(step_ == 0 || evaluation_due());
     while (step_ < setup_.run.steps && !stopping_) {
@@ -98,6 +98,12 @@ class TrainingLoop {
   void tell(const std::string& line) {
     progress_.keep(line);
     log_debug(line);
+  }
+
+  // Nothing has been changed by a start that fails: what cannot be read may be put right.
+  void start() try { start_or_resume(); } catch (const Error& error) {
+    if (error.exit_code() != ExitCode::kFailure) throw;
+    throw Error(error.what(), error.what_to_do(), ExitCode::kStopped);
   }
 
   void start_or_resume() {
@@ -225,6 +231,7 @@ class TrainingLoop {
     publish();
     record.seconds_publish = seconds_since(mark);
     record.seconds_step = seconds_since(begin);
+    count_workers(record);
     watch_discards(collected);
     MetricList metrics = step_metrics(record, batch.signal, collected);
     for (const MetricList& more : {discards_.metrics(), endpoints_.take_metrics()})
@@ -232,6 +239,13 @@ class TrainingLoop {
     metrics_->append(step_, metrics);
     last_line_ = step_line(record, batch.signal, collected);
     tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
+  }
+
+  void count_workers(StepMetrics& record) {
+    const auto workers = server_.workers();
+    record.workers = static_cast<int>(std::ranges::count(workers, true, &WorkerStatus::alive));
+    const int lost = static_cast<int>(workers.size()) - record.workers;
+    record.workers_lost = lost - std::exchange(workers_lost_, lost);
   }
 
   // Warns when faults begin to look as if they chose their tasks.
@@ -353,6 +367,7 @@ class TrainingLoop {
   bool stopping_ = false;
   std::optional<Clock::time_point> stop_by_;  // once it was asked to
   double seconds_collecting_ = 0;
+  int workers_lost_ = 0;  // since the start
   Arrivals all_arrivals_;
   EndpointWatch endpoints_;
   DiscardWatch discards_;

@@ -48,6 +48,22 @@ class Resume(Case):
         self.assertEqual(run.checkpoints()[-1], "step-000004")
         self.assert_same_end(run)
 
+    def test_a_journal_that_is_cut_short_is_told_and_put_back(self):
+        run = self.six_steps("cut", every=2)
+        self.cut_off_in_step_five(run)
+        whole = run.journal().read_bytes()
+        for damage in (whole[: len(whole) // 2], b"", None):
+            run.journal().unlink()
+            if damage is not None:
+                run.journal().write_bytes(damage)
+            code, errors = run.train()
+            self.assertEqual(code, 3, errors)
+            self.assertIn("learner-0.h5", errors)
+            self.assertIn("what to do: ", errors)
+            self.assertEqual(run.result()["exit_code"], 3)
+        run.journal().write_bytes(whole)
+        self.assert_same_end(run)
+
     def test_after_one_kill_9_upon_another(self):
         run = self.six_steps("often", every=2)
         for grade in (3, 20, 33, 17):

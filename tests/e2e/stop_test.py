@@ -90,6 +90,9 @@ class WorkerDeath(Case):
         self.assertEqual(run.result()["status"], "done")
         self.assert_learnt(run)
         self.assertEqual(run.digests(3), self.undisturbed_digests())
+        self.assertEqual([(line["workers"], line["workers_lost"]) for line in run.metrics()], [(2, 0), (1, 1), (1, 0)])
+        self.assertIn("lost worker 2 (its process ended) with", run.log(0))
+        self.assertIn("1 workers were lost", (run.dir / "report.html").read_text())
         self.assert_nothing_left(run)
 
     def test_without_any_worker_the_run_ends_resumable(self):
