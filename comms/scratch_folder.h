@@ -5,8 +5,8 @@
 
 namespace rollcall {
 
-// A new folder of this process alone; removed at the end with all that is in it. Where none can be
-// made, path() is empty.
+// A new folder of this process alone; removed at the end with all that is in it, or, if the process
+// is killed, when a later one makes its own. Where none can be made, path() is empty.
 class ScratchFolder {
  public:
   explicit ScratchFolder(const std::filesystem::path& parent);
@@ -18,6 +18,7 @@ class ScratchFolder {
 
  private:
   std::filesystem::path path_;
+  int lock_ = -1;  // held for as long as the process lives
 };
 
 }  // namespace rollcall

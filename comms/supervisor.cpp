@@ -144,6 +144,9 @@ class Supervisor {
 
   // The first word counts: what follows it are its consequences.
   void on_end(const LifelineHub::RankEnd& end) {
+    // Rank 0 may have been about to leave when mpirun was killed: then all is well.
+    if (mpirun_lost_ && end.rank == 0 && end.end == LifelineHub::End::kLeft)
+      end_ = JobEnd{end.code, {}, false};
     if (end_) return;
     switch (end.end) {
       case LifelineHub::End::kLeft:
@@ -174,6 +177,7 @@ class Supervisor {
 
   // Its ranks end by themselves, and what they hold, the run's lock among it, goes with them.
   void lose_mpirun(int signal) {
+    mpirun_lost_ = true;
     const std::string what = "mpirun was killed (signal " + std::to_string(signal) + ")";
     end_ = JobEnd{static_cast<int>(ExitCode::kStopped), what, asked_ != StopCause::kNone};
     show("rollcall: " + what + "\n  what to do: start again: a run resumes\n");
@@ -247,6 +251,7 @@ class Supervisor {
   const StopClock* clock_;
   LineFilter filter_;
   std::optional<JobEnd> end_;
+  bool mpirun_lost_ = false;
   StopCause asked_ = StopCause::kNone;
   Clock::time_point first_request_;
   std::optional<Clock::time_point> leave_by_, kill_at_;

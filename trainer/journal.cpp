@@ -99,7 +99,8 @@ struct Journal::Impl {
   std::exception_ptr try_write(const std::vector<Trajectory>& batch,
                                const std::vector<UseRecord>& batch_uses, bool commit) {
     try {
-      if (fault_point("journal") == Fault::kFail) throw Error("journal: injected failure");
+      if (fault_point("journal") == Fault::kFail)
+        throw Error("journal: injected failure", "start again without ROLLCALL_FAULTS");
       JournalColumns columns;
       for (const Trajectory& trajectory : batch) append_row(columns, trajectory);
       if (!batch.empty() || !batch_uses.empty()) file.append(columns, batch_uses);
