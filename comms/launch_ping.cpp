@@ -27,9 +27,8 @@ double round_trip(const World& world, std::size_t bytes, int rounds) {
     const double begin = MPI_Wtime();
     if (world.rank() == 0)
       check_mpi(MPI_Send(buffer.data(), count, MPI_CHAR, other, 0, MPI_COMM_WORLD), "MPI_Send");
-    check_mpi(
-        MPI_Recv(buffer.data(), count, MPI_CHAR, other, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
-        "MPI_Recv");
+    check_mpi(MPI_Recv(buffer.data(), count, MPI_CHAR, other, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
+              "MPI_Recv");
     if (world.rank() == 1)
       check_mpi(MPI_Send(buffer.data(), count, MPI_CHAR, other, 0, MPI_COMM_WORLD), "MPI_Send");
     best = std::min(best, MPI_Wtime() - begin);
@@ -76,8 +75,7 @@ void run_launch_ping(std::chrono::seconds limit) {
     result["round_trip_us"] = round_trip(world, 8, 200) * 1e6;
     result["megabytes_per_second"] = 2 * kLarge / round_trip(world, kLarge, 20) / 1e6;
   }
-  if (world.rank() == 0)
-    std::printf("%s%s\n", std::string(kMark).c_str(), result.dump().c_str());
+  if (world.rank() == 0) std::printf("%s%s\n", std::string(kMark).c_str(), result.dump().c_str());
   world.finish(ExitCode::kDone);
 }
 

@@ -10,8 +10,8 @@ namespace rollcall {
 
 // What two ranks measured between each other.
 struct LaunchPing {
-  int ranks = 0;        // that MPI joined; 1: the launcher and the MPI library do not know each other
-  std::string hosts;    // of rank 0 and rank 1, one name if it is the same
+  int ranks = 0;      // that MPI joined; 1: the launcher and the MPI library do not know each other
+  std::string hosts;  // of rank 0 and rank 1, one name if it is the same
   std::string library;  // version of the MPI library
   double round_trip_us = 0;
   double megabytes_per_second = 0;

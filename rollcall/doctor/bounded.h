@@ -13,8 +13,8 @@ namespace rollcall {
 // How a child process ended.
 struct BoundedEnd {
   bool in_time = false;
-  int code = -1;    // exit code; -1: ended by a signal or not in time
-  int signal = 0;   // that ended it
+  int code = -1;     // exit code; -1: ended by a signal or not in time
+  int signal = 0;    // that ended it
   std::string text;  // what it wrote, the first MiB
   double seconds = 0;
 };

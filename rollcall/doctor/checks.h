@@ -19,8 +19,9 @@ struct Patient {
   std::string program;  // this binary
   std::string run_file;
   std::optional<RunConfig> config;
-  std::int64_t parameters = 0;   // of the config's model; 0: unknown
-  std::filesystem::path folder;  // where runs go: run.dir, or the nearest of its parents that exists
+  std::int64_t parameters = 0;  // of the config's model; 0: unknown
+  std::filesystem::path
+      folder;  // where runs go: run.dir, or the nearest of its parents that exists
   SiteOptions site;
 };
 

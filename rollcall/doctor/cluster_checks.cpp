@@ -45,8 +45,8 @@ Finding check_requeue(const Patient& patient, const std::optional<SlurmJob>& job
   if (*allowed) return {what, Health::kOk, where + " may go back into the queue"};
   // `rollcall submit` asks with --requeue, which overrides the cluster's default.
   const bool only_default = !job && patient.site.requeue;
-  return {what, only_default ? Health::kOk : Health::kWarning, where + " do not go back into the queue",
-          kNoRequeue};
+  return {what, only_default ? Health::kOk : Health::kWarning,
+          where + " do not go back into the queue", kNoRequeue};
 }
 
 Finding check_job(const SlurmJob& job) {
@@ -90,7 +90,8 @@ Finding where_am_i(const Patient& patient) {
 std::optional<bool> requeue_in(std::string_view shown) {
   const std::size_t name = shown.find("Requeue");
   if (name == std::string_view::npos) return std::nullopt;
-  const std::size_t value = shown.find_first_not_of(" =", name + std::string_view("Requeue").size());
+  const std::size_t value =
+      shown.find_first_not_of(" =", name + std::string_view("Requeue").size());
   if (value == std::string_view::npos) return std::nullopt;
   if (shown[value] != '0' && shown[value] != '1') return std::nullopt;
   return shown[value] == '1';
@@ -98,6 +99,11 @@ std::optional<bool> requeue_in(std::string_view shown) {
 
 std::vector<Finding> check_slurm(const Patient& patient) {
   const BoundedEnd version = run_program(kSlurmLimit, {"sinfo", "--version"});
+  if (!version.in_time || (version.code != 0 && version.code != 127))
+    return {{"Slurm", Health::kWarning,
+             version.in_time ? "here, but not set up: " + trimmed(version.text)
+                             : "sinfo --version does not answer",
+             "ask who keeps the cluster; rollcall train starts runs under mpirun alone"}};
   if (version.code != 0)
     return {{"Slurm", Health::kMissing, "not on this machine; runs start under mpirun",
              "to submit jobs, use a login node of the cluster"}};

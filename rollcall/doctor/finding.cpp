@@ -27,7 +27,7 @@ std::string finding_json(const Finding& finding) {
   return nlohmann::ordered_json{{"what", finding.what},
                                 {"state", name_of(finding.health)},
                                 {"detail", finding.detail},
-                                {"remedy", finding.remedy}}
+                                {"remedy", finding.health == Health::kOk ? "" : finding.remedy}}
       .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 

@@ -21,7 +21,7 @@ struct Finding {
 
 // Aligned; the remedy indented on a line of its own. Ends in a line break.
 std::string finding_text(const Finding&);
-// One JSON object without a line break; bytes that are no UTF-8 are replaced.
+// The same as one JSON object, without a line break; bytes that are no UTF-8 are replaced.
 std::string finding_json(const Finding&);
 // The inverse of finding_json(); nothing if `line` is something else.
 std::optional<Finding> parse_finding(std::string_view line);

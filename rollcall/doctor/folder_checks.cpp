@@ -102,7 +102,8 @@ Finding judge_reader(const BoundedEnd& reader, double sync_ms) {
             fmt::format("a second process reads while it is written (SWMR); fsync took {:.1f} ms",
                         sync_ms),
             "each commit waits for the disk: a faster run.dir helps"};
-  return {what, Health::kWarning, "a second process cannot read while it is written: " + reader.text,
+  return {what, Health::kWarning,
+          "a second process cannot read while it is written: " + reader.text,
           "the run itself works; rollcall inspect may have to wait for its end. A local disk or "
           "another run.dir helps"};
 }

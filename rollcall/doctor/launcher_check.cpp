@@ -32,6 +32,9 @@ Finding check_mpirun() {
     return {what, Health::kFailed, "no mpirun on PATH",
             "install Open MPI (Debian: apt-get install openmpi-bin), load its module, or put its "
             "bin folder on PATH"};
+  if (!end.in_time)
+    return {what, Health::kFailed, "mpirun --version does not answer",
+            "see where mpirun and its libraries lie (which mpirun): a file system may hang"};
   const std::string version = first_line(end.text);
   if (end.code != 0 || version.find("Open MPI") == std::string::npos)
     return {what, Health::kFailed, "mpirun is not Open MPI's: " + version,

@@ -72,10 +72,10 @@ Finding check_shm_folder(const Patient& patient) {
 std::vector<Finding> check_memory(const Patient& patient) {
   const std::int64_t available = available_memory(), weights = published_bytes(patient);
   if (available < 0 || weights == 0) return {};
-  const std::string detail =
-      fmt::format("{} available; the weights that workers share take {} of it, the learner several "
-                  "times as much",
-                  size_text(available), size_text(weights));
+  const std::string detail = fmt::format(
+      "{} available; the weights that workers share take {} of it, the learner several "
+      "times as much",
+      size_text(available), size_text(weights));
   if (available > weights) return {{"memory", Health::kOk, detail}};
   return {{"memory", Health::kFailed, detail,
            "take a machine with more memory, model.dtype: bfloat16 or a smaller model"}};
@@ -151,20 +151,20 @@ std::string size_text(std::int64_t bytes) {
 
 std::vector<Finding> check_cores(const Patient& patient) {
   const CpuKernels& kernels = cpu_kernels();
-  const int cores = static_cast<int>(std::thread::hardware_concurrency()), ranks = ranks_of(patient);
+  const int cores = static_cast<int>(std::thread::hardware_concurrency()),
+            ranks = ranks_of(patient);
   const bool slow = std::string(kernels.isa) == "generic";
-  std::vector<Finding> findings{
-      {"CPU kernels", slow ? Health::kWarning : Health::kOk, kernels.isa,
-       "take a CPU with AVX2 or AVX-512: these kernels are many times faster, and their bits differ "
-       "from the generic ones'"}};
+  std::vector<Finding> findings{{"CPU kernels", slow ? Health::kWarning : Health::kOk, kernels.isa,
+                                 "take a CPU with AVX2 or AVX-512: these kernels are many times "
+                                 "faster, and their bits differ "
+                                 "from the generic ones'"}};
   const std::string detail = fmt::format("{} for {} ranks", cores, ranks);
   const std::int64_t here = (ranks + patient.site.nodes - 1) / patient.site.nodes;
-  findings.push_back({"cores", here > cores ? Health::kWarning : Health::kOk, detail,
-                      fmt::format("ranks would share cores and wait for each other: lower "
-                                  "cluster.workers to {} or take more cores",
-                                  std::max(1, cores - (patient.config
-                                                           ? patient.config->cluster.learners
-                                                           : 1)))});
+  findings.push_back(
+      {"cores", here > cores ? Health::kWarning : Health::kOk, detail,
+       fmt::format("ranks would share cores and wait for each other: lower "
+                   "cluster.workers to {} or take more cores",
+                   std::max(1, cores - (patient.config ? patient.config->cluster.learners : 1)))});
   return findings;
 }
 
@@ -196,19 +196,20 @@ std::vector<Finding> check_open_files(const Patient& patient) {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
   if (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= static_cast<rlim_t>(needed))
-    return {{what, Health::kOk,
-             fmt::format("limit {}, a worker may need {}", limit.rlim_cur, needed)}};
+    return {
+        {what, Health::kOk, fmt::format("limit {}, a worker may need {}", limit.rlim_cur, needed)}};
   const bool allowed = limit.rlim_max >= static_cast<rlim_t>(needed);
   const bool enough_for_one_call_each =
-      patient.config && limit.rlim_cur >= 128U + static_cast<rlim_t>(
-                                                     patient.config->cluster.rollouts_per_worker);
+      patient.config &&
+      limit.rlim_cur >= 128U + static_cast<rlim_t>(patient.config->cluster.rollouts_per_worker);
   return {{what, enough_for_one_call_each || !patient.config ? Health::kWarning : Health::kFailed,
            fmt::format("limit {}, a worker may need {}", limit.rlim_cur, needed),
-           allowed ? fmt::format("ulimit -n {}; in a job: setup: [\"ulimit -n {}\"] in the site file",
-                                 needed, needed)
-                   : fmt::format("the hard limit is {}: ask for more (limits.conf, LimitNOFILE), or "
-                                 "lower max_concurrency of tools and cluster.rollouts_per_worker",
-                                 limit.rlim_max)}};
+           allowed
+               ? fmt::format("ulimit -n {}; in a job: setup: [\"ulimit -n {}\"] in the site file",
+                             needed, needed)
+               : fmt::format("the hard limit is {}: ask for more (limits.conf, LimitNOFILE), or "
+                             "lower max_concurrency of tools and cluster.rollouts_per_worker",
+                             limit.rlim_max)}};
 }
 
 }  // namespace rollcall
