@@ -23,7 +23,17 @@ int roles_command(const RunArguments&);  // train --roles: prints which rank doe
 int eval_command(const RunArguments&,
                  const std::filesystem::path& checkpoint);  // empty: model.path
 int sft_command(const RunArguments&);
-int doctor_command();
+
+struct DoctorArguments {
+  RunArguments run;  // without a run file: of the machine alone
+  std::filesystem::path site;
+  bool json = false;
+  // Parts that the command starts itself by.
+  bool ping = false;                 // as a rank
+  std::filesystem::path probe_file;  // as a reader of what is being written
+};
+// 1 if something that a run needs does not work.
+int doctor_command(const DoctorArguments&);
 
 struct ExportArguments {
   std::filesystem::path source, out;  // source: a model directory or a run

@@ -74,6 +74,24 @@ void add_submit_command(CLI::App& app, RunArguments& run, Action& action) {
   });
 }
 
+void add_doctor_command(CLI::App& app, RunArguments& run, Action& action) {
+  static DoctorArguments a;
+  CLI::App* doctor = app.add_subcommand(
+      "doctor", "what works on this machine, what is missing, and what to do about it");
+  doctor->add_option("RUN.yaml", run.run_file, "also what this run needs");
+  doctor->add_option("--set", run.overrides, "override a key of it")->allow_extra_args(false);
+  doctor->add_option("--site", a.site, "the site file, as of submit");
+  doctor->add_flag("--json", a.json, "one JSON object a line");
+  doctor->add_flag("--ping", a.ping)->group("");
+  doctor->add_option("--read", a.probe_file)->group("");
+  doctor->callback([&] {
+    action = [&] {
+      a.run = run;
+      return doctor_command(a);
+    };
+  });
+}
+
 void add_export_command(CLI::App& app, Action& action) {
   static ExportArguments a;
   CLI::App* exporter = app.add_subcommand(
@@ -191,8 +209,7 @@ int run(int argc, char** argv) {
   add_export_command(app, action);
   add_run_reading_commands(app, action);
   add_model_commands(app, action);
-  app.add_subcommand("doctor", "what works on this machine, what is missing, how to get it")
-      ->callback([&] { action = doctor_command; });
+  add_doctor_command(app, arguments, action);
   check_command(app, std::span(argv, static_cast<std::size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   try {
     app.parse(argc, argv);

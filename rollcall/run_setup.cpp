@@ -159,7 +159,7 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           /*adapter=*/{}};
 }
 
-void check_inputs(const RunConfig& config) {
+void check_model_and_data(const RunConfig& config) {
   const fs::path model = config.model.path;
   const ModelSpec spec = read_model_spec(model);
   if (!config.model.adapter.empty()) read_lora_adapter(config.model.adapter, spec);
@@ -172,6 +172,10 @@ void check_inputs(const RunConfig& config) {
                       "this tokenizer.json belongs to another model");
   check_dataset(config, "data.train", config.data.train, *format);
   check_dataset(config, "data.valid", config.data.valid, *format);
+}
+
+void check_inputs(const RunConfig& config) {
+  check_model_and_data(config);
   std::error_code error;
   fs::create_directories(run_directory(config) / "log", error);
   if (error)

@@ -22,5 +22,7 @@ std::optional<LoraStart> lora_start(const ModelOptions&, std::uint64_t seed);
 // Everything that can be found wrong without starting a rank: model, tokenizer, template, every row
 // of the datasets, run directory, endpoints. Throws Error; warns of tools that nothing serves.
 void check_inputs(const RunConfig&);
+// The part of it that only reads files.
+void check_model_and_data(const RunConfig&);
 
 }  // namespace rollcall

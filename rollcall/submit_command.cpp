@@ -33,11 +33,6 @@ fs::path site_file(const fs::path& given) {
   return home != nullptr && fs::exists(own, unreadable) ? own : fs::path();
 }
 
-SiteOptions site_options(const fs::path& given) {
-  const fs::path file = site_file(given);
-  return file.empty() ? SiteOptions{} : read_site_options(file);
-}
-
 void check_arguments(const SubmitArguments& arguments) {
   if (arguments.chain > 0 && !arguments.sweeps.empty())
     throw input_error("--chain and --sweep do not go together",
@@ -150,6 +145,11 @@ void explain(const BatchJob& job, const SiteOptions& site, const std::vector<std
 }
 
 }  // namespace
+
+SiteOptions site_options(const fs::path& given) {
+  const fs::path file = site_file(given);
+  return file.empty() ? SiteOptions{} : read_site_options(file);
+}
 
 int run_submit(const SubmitArguments& arguments, std::ostream& out, std::ostream& remarks) {
   check_arguments(arguments);

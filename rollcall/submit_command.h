@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "rollcall/commands.h"
+#include "slurm/site_options.h"
 
 namespace rollcall {
 
@@ -17,6 +18,10 @@ struct SubmitArguments {
   bool dry_run = false;
   int chain = 0;  // jobs that follow each other; 0: one, which requeues itself
 };
+
+// The site file that is `given`, else that of $ROLLCALL_SITE, else the user's own, else the
+// defaults. Throws Error.
+SiteOptions site_options(const std::filesystem::path& given);
 
 // Writes runs/<name>/submit.sbatch and submits it, or prints it if this is a dry run, which changes
 // nothing. What was submitted and how to watch it go to `out`, remarks to `remarks`. Returns the

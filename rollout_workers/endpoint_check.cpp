@@ -80,14 +80,13 @@ std::string try_connect(const HostPort& target) {
   return reason;
 }
 
-void wait_for(const std::string& what, const std::string& url,
-              std::chrono::steady_clock::time_point deadline) {
-  const HostPort target = host_and_port(url);
+void wait_for(const EndpointAddress& endpoint, std::chrono::steady_clock::time_point deadline) {
+  const HostPort target = host_and_port(endpoint.url);
   for (;;) {
     const std::string reason = try_connect(target);
     if (reason.empty()) return;
     if (std::chrono::steady_clock::now() >= deadline)
-      throw Error("cannot reach " + what + " at " + url + ": " + reason,
+      throw Error("cannot reach " + endpoint.what + " at " + endpoint.url + ": " + reason,
                   "start the server, or correct the url in the run file, and start again",
                   ExitCode::kNoEndpoint);
     std::this_thread::sleep_for(std::chrono::milliseconds(250));
@@ -96,16 +95,31 @@ void wait_for(const std::string& what, const std::string& url,
 
 }  // namespace
 
-void wait_for_endpoints(std::span<const ToolOptions> tools, const GraderOptions& grader,
-                        std::chrono::milliseconds patience) {
-  const auto deadline = std::chrono::steady_clock::now() + patience;
+std::vector<EndpointAddress> distinct_endpoints(std::span<const ToolOptions> tools,
+                                                const GraderOptions& grader) {
+  std::vector<EndpointAddress> endpoints;
   std::set<std::string> seen;
   const auto once = [&](const std::string& what, const std::string& url) {
     const HostPort target = host_and_port(url);
-    if (seen.insert(target.host + " " + target.port).second) wait_for(what, url, deadline);
+    if (seen.insert(target.host + " " + target.port).second) endpoints.push_back({what, url});
   };
   for (const auto& tool : tools) once("tool '" + tool.name + "'", tool.url);
   if (grader.type == "endpoint") once("the grader", grader.url);
+  return endpoints;
+}
+
+std::string try_endpoint(const std::string& url) { return try_connect(host_and_port(url)); }
+
+bool is_loopback(const std::string& url) {
+  const std::string host = host_and_port(url).host;
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
+void wait_for_endpoints(std::span<const ToolOptions> tools, const GraderOptions& grader,
+                        std::chrono::milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  for (const EndpointAddress& endpoint : distinct_endpoints(tools, grader))
+    wait_for(endpoint, deadline);
 }
 
 }  // namespace rollcall
