@@ -41,8 +41,8 @@ constexpr std::int64_t kSmallestStep = 4096;  // rollouts
 constexpr int kSteps = 3;                     // measured, after one that warms up
 constexpr int kAlone = 2000;                  // rollouts by which one part is timed alone
 constexpr double kIdleSeconds = 3;
-constexpr int kBeatsPerSecond = 20000;     // of all workers, while the cost of a heartbeat is timed
-constexpr std::int64_t kTrickle = 1024;    // rollouts that arrive one by one ...
+constexpr int kBeatsPerSecond = 20000;   // of all workers, while the cost of a heartbeat is timed
+constexpr std::int64_t kTrickle = 1024;  // rollouts that arrive one by one ...
 constexpr std::chrono::microseconds kTricklePause{900};  // ... about a millisecond apart
 constexpr double kStepSeconds = 60;  // of the run that the journal's tax is a share of
 constexpr double kRolloutsOfStep = 512;
@@ -200,12 +200,13 @@ nlohmann::ordered_json row(int workers, const StepCost& cost, const Alone& alone
 
 void write_row(const nlohmann::ordered_json& row, const std::string& json_file) {
   const auto value = [&](const char* key) { return row.at(key).get<double>(); };
-  std::printf("%7.0f %9.0f %9.0f %7.1f %8.1f %7.1f %7.1f %7.1f %8.1f %8.1f %7.2f %7.3f %7.2f %7.3f\n",
-              value("workers"), value("trajectories_per_second"), value("messages_per_second"),
-              value("lead_us"), value("dispatch_us"), value("decode_us"), value("append_us"),
-              value("group_us"), value("trickle_us"), value("journal_thread_us"),
-              value("idle_kib_per_worker"), 100 * value("journal_tax"), 100 * value("idle_share"),
-              100 * value("heartbeat_share"));
+  std::printf(
+      "%7.0f %9.0f %9.0f %7.1f %8.1f %7.1f %7.1f %7.1f %8.1f %8.1f %7.2f %7.3f %7.2f %7.3f\n",
+      value("workers"), value("trajectories_per_second"), value("messages_per_second"),
+      value("lead_us"), value("dispatch_us"), value("decode_us"), value("append_us"),
+      value("group_us"), value("trickle_us"), value("journal_thread_us"),
+      value("idle_kib_per_worker"), 100 * value("journal_tax"), 100 * value("idle_share"),
+      100 * value("heartbeat_share"));
   std::fflush(stdout);
   if (!json_file.empty()) std::ofstream(json_file, std::ios::app) << row.dump() << '\n';
 }

@@ -34,7 +34,9 @@ class RolloutServerTest : public testing::Test {
   }
 
   MemoryPost post_;
-  RolloutServer server_{post_.mailbox(), kLearners + kWorkers, "here",
+  RolloutServer server_{post_.mailbox(),
+                        kLearners + kWorkers,
+                        "here",
                         {.learners = kLearners, .workers = kWorkers, .rollouts_per_worker = 4},
                         0};
 };
