@@ -52,6 +52,9 @@ TEST(Dispatcher, PrefersWhoeverHoldsLeastNow) {
   for (int group = 0; group < 7; ++group) dispatcher.submit(member(group, 0));
   EXPECT_EQ(dispatch_all(dispatcher), (std::vector{1, 2, 3, 1, 2, 3, 1}));
   dispatcher.open(1);  // again: changes nothing
+  EXPECT_TRUE(dispatcher.accept(3, member(2, 0)));
+  dispatcher.submit(member(7, 0));
+  EXPECT_EQ(dispatch_all(dispatcher), (std::vector{3}));
   EXPECT_TRUE(dispatcher.accept(2, member(1, 0)));
   EXPECT_TRUE(dispatcher.accept(2, member(4, 0)));
   dispatcher.close(3);
