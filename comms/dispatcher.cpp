@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace rollcall {
 namespace {
@@ -31,10 +32,17 @@ bool Dispatcher::has_credit(int worker) const {
   return found != held_.end() && static_cast<int>(found->second.size()) < credit_;
 }
 
-int Dispatcher::least_loaded() const {
-  const auto least =
-      std::ranges::min_element(held_, {}, [](const auto& entry) { return entry.second.size(); });
-  return least == held_.end() ? -1 : least->first;
+int Dispatcher::least_loaded() const { return by_load_.empty() ? -1 : by_load_.begin()->second; }
+
+void Dispatcher::change_load(int worker, std::size_t from, std::size_t to) {
+  auto entry = by_load_.extract({from, worker});
+  entry.value().first = to;
+  by_load_.insert(std::move(entry));
+  in_flight_ += static_cast<int>(to) - static_cast<int>(from);
+}
+
+void Dispatcher::open(int worker) {
+  if (held_.try_emplace(worker).second) by_load_.emplace(0, worker);
 }
 
 std::optional<std::pair<int, Assignment>> Dispatcher::next() {
@@ -47,9 +55,11 @@ std::optional<std::pair<int, Assignment>> Dispatcher::next() {
   GroupPlace& place = groups_[assignment.group];
   place.worker = worker;
   ++place.members;
-  held_[worker].push_back(queue_.front());
+  std::vector<Entry>& held = held_.at(worker);
+  held.push_back(queue_.front());
   queue_.pop_front();
-  return std::pair(worker, held_[worker].back().assignment);
+  change_load(worker, held.size() - 1, held.size());
+  return std::pair(worker, held.back().assignment);
 }
 
 void Dispatcher::leave_group(const Assignment& assignment) {
@@ -64,6 +74,7 @@ bool Dispatcher::accept(int worker, const Assignment& assignment) {
       found->second, [&](const Entry& held) { return fulfils(assignment, held.assignment); });
   if (entry == found->second.end()) return false;
   found->second.erase(entry);
+  change_load(worker, found->second.size() + 1, found->second.size());
   leave_group(assignment);
   return true;
 }
@@ -74,6 +85,8 @@ std::vector<Trajectory> Dispatcher::close(int worker) {
   if (found == held_.end()) return ended;
   std::vector<Entry> lost = std::move(found->second);
   held_.erase(found);
+  change_load(worker, lost.size(), 0);
+  by_load_.erase({0, worker});
   // Backwards, so that the front of the queue keeps the order of submission.
   for (auto entry = lost.rbegin(); entry != lost.rend(); ++entry) {
     leave_group(entry->assignment);
@@ -95,12 +108,6 @@ void Dispatcher::cancel_all() {
   for (auto& [worker, entries] : held_) {
     for (Entry& entry : entries) entry.cancelled = true;
   }
-}
-
-int Dispatcher::in_flight() const {
-  std::size_t sum = 0;
-  for (const auto& [worker, entries] : held_) sum += entries.size();
-  return static_cast<int>(sum);
 }
 
 int Dispatcher::in_flight(int worker) const {

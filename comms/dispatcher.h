@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -23,7 +25,7 @@ class Dispatcher {
   void submit(const Assignment& assignment) { queue_.push_back({assignment, 0, false}); }
 
   // From now on the worker may be given assignments.
-  void open(int worker) { held_[worker]; }
+  void open(int worker);
 
   // The next assignment and its worker, if there is one and a worker has credit left. A group stays
   // with the worker that holds its other members while that one has credit, else goes to the worker
@@ -42,7 +44,7 @@ class Dispatcher {
   void cancel_all();
 
   int queued() const { return static_cast<int>(queue_.size()); }
-  int in_flight() const;
+  int in_flight() const { return in_flight_; }
   int in_flight(int worker) const;
 
  private:
@@ -57,13 +59,16 @@ class Dispatcher {
   };
 
   bool has_credit(int worker) const;
-  int least_loaded() const;
+  int least_loaded() const;  // the lowest rank of those; -1: no worker is open
+  void change_load(int worker, std::size_t from, std::size_t to);
   void leave_group(const Assignment&);
 
   int credit_;
   int max_losses_;
   std::deque<Entry> queue_;
-  std::map<int, std::vector<Entry>> held_;     // by open worker
+  std::map<int, std::vector<Entry>> held_;         // by open worker
+  std::set<std::pair<std::size_t, int>> by_load_;  // how much each open worker holds, and who it is
+  int in_flight_ = 0;
   std::map<std::int64_t, GroupPlace> groups_;  // those with members in flight
 };
 

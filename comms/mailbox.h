@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -10,8 +9,6 @@
 #include "comms/link_messages.h"
 
 namespace rollcall {
-
-class World;
 
 struct Message {
   int from = 0;
@@ -24,33 +21,28 @@ struct Message {
 // what was meant for it. Messages between two ranks arrive whole and in order. Single thread.
 class Mailbox {
  public:
-  explicit Mailbox(World&);
-  // Requests still open stay with MPI, their memory is never freed: a late peer may still touch it.
-  ~Mailbox();
+  Mailbox() = default;
+  virtual ~Mailbox() = default;
   Mailbox(const Mailbox&) = delete;
   Mailbox& operator=(const Mailbox&) = delete;
 
-  // Queues a message; at most a few a peer are handed to MPI at a time.
-  void send(int to, MessageKind kind, std::string bytes);
+  // Queues a message.
+  virtual void send(int to, MessageKind kind, std::string bytes) = 0;
   // The same without a copy: `memory` must stay unchanged while sends_from(memory).
-  void send_view(int to, MessageKind kind, std::span<const std::byte> memory);
-  bool sends_from(std::span<const std::byte> memory) const;
+  virtual void send_view(int to, MessageKind kind, std::span<const std::byte> memory) = 0;
+  virtual bool sends_from(std::span<const std::byte> memory) const = 0;
 
   // Moves data both ways, then returns the next complete message, if any.
-  std::optional<Message> receive();
+  virtual std::optional<Message> receive() = 0;
   // Sends what can be sent without taking in anything.
-  void push();
+  virtual void push() = 0;
 
-  bool sending() const;  // something waits to be sent, or is being sent
-  bool sending_to(int peer) const;
+  virtual bool sending() const = 0;  // something waits to be sent, or is being sent
+  virtual bool sending_to(int peer) const = 0;
   // Gives up everything that is under way with a peer. It may be spoken to again.
-  void forget(int peer);
+  virtual void forget(int peer) = 0;
   // True once a forgotten peer may still read memory handed to send_view().
-  bool lent_memory() const;
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  virtual bool lent_memory() const = 0;
 };
 
 }  // namespace rollcall

@@ -9,7 +9,7 @@
 #include "comms/error.h"
 #include "comms/fault_injection.h"
 #include "comms/log.h"
-#include "comms/mailbox.h"
+#include "comms/mpi_mailbox.h"
 #include "comms/process_watch.h"
 #include "comms/rollout_link.h"
 #include "comms/silence_clock.h"
@@ -195,7 +195,7 @@ struct RolloutClient::Impl {
 
   ClusterOptions options;
   std::size_t parameter_bytes;
-  Mailbox mailbox;
+  MpiMailbox mailbox;
   std::optional<WeightReader> shared;
   MessageWeights messages;
   ProcessWatch lead;
@@ -219,7 +219,7 @@ RolloutClient::~RolloutClient() {
 }
 
 void leave_with_failure(World& world, const Error& error) try {
-  Mailbox mailbox(world);
+  MpiMailbox mailbox(world);
   mailbox.send(kLead, MessageKind::kFailure,
                encode(Failure{error.exit_code(), error.what(), error.what_to_do()}));
   flush(mailbox);

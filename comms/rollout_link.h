@@ -16,6 +16,7 @@
 namespace rollcall {
 
 class Error;
+class Mailbox;
 class World;
 
 // A worker's state as the lead learner sees it.
@@ -36,6 +37,9 @@ class RolloutServer {
  public:
   // Workers are world ranks learners..size-1. `parameter_bytes` is the size of a published version.
   RolloutServer(World&, const ClusterOptions&, std::size_t parameter_bytes);
+  // The same over any mailbox of rank 0 in a world of `ranks`; `host` is where this process runs.
+  RolloutServer(std::unique_ptr<Mailbox>, int ranks, const std::string& host, const ClusterOptions&,
+                std::size_t parameter_bytes);
   ~RolloutServer();
   RolloutServer(const RolloutServer&) = delete;
   RolloutServer& operator=(const RolloutServer&) = delete;

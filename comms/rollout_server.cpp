@@ -10,7 +10,7 @@
 #include "comms/dispatcher.h"
 #include "comms/error.h"
 #include "comms/log.h"
-#include "comms/mailbox.h"
+#include "comms/mpi_mailbox.h"
 #include "comms/process_watch.h"
 #include "comms/rollout_link.h"
 #include "comms/silence_clock.h"
@@ -27,6 +27,7 @@ using std::chrono::milliseconds;
 constexpr std::size_t kChunkBytes = std::size_t{8} << 20;
 constexpr int kMessagesPerPump = 1024;
 constexpr int kLastProbes = 32;
+constexpr int kWatchesPerHeartbeat = 16;
 // A worker may load a model before it says hello.
 constexpr int kStartupTimeouts = 20;
 
@@ -60,10 +61,10 @@ WeightStore::Backing backing_for(const std::string& weights_via) {
   throw input_error("cluster.weights_via is '" + weights_via + "'", "use auto, shm or mpi");
 }
 
-int checked_workers(const World& world, const ClusterOptions& options) {
-  const int workers = world.size() - options.learners;
+int checked_workers(int ranks, const ClusterOptions& options) {
+  const int workers = ranks - options.learners;
   if (workers >= 1) return workers;
-  throw Error("a world of " + std::to_string(world.size()) + " ranks with " +
+  throw Error("a world of " + std::to_string(ranks) + " ranks with " +
                   std::to_string(options.learners) + " learners has no rollout worker",
               "start learners + workers ranks", ExitCode::kBadInput);
 }
@@ -71,15 +72,16 @@ int checked_workers(const World& world, const ClusterOptions& options) {
 }  // namespace
 
 struct RolloutServer::Impl {
-  Impl(World& world, const ClusterOptions& cluster, std::size_t bytes)
+  Impl(std::unique_ptr<Mailbox> box, int ranks, const std::string& host,
+       const ClusterOptions& cluster, std::size_t bytes)
       : options(cluster),
         parameter_bytes(bytes),
-        identity(system_identity(world.host())),
-        mailbox(world),
+        identity(system_identity(host)),
+        mailbox(std::move(box)),
         dispatcher(cluster.rollouts_per_worker, kMaxWorkerLosses),
-        store(bytes, checked_workers(world, cluster), backing_for(cluster.weights_via)) {
+        store(bytes, checked_workers(ranks, cluster), backing_for(cluster.weights_via)) {
     const auto now = Clock::now();
-    for (int rank = cluster.learners; rank < world.size(); ++rank) {
+    for (int rank = cluster.learners; rank < ranks; ++rank) {
       workers.push_back({.rank = rank,
                          .clock = SilenceClock(cluster.heartbeat_every, now),
                          .last_sent = now,
@@ -87,13 +89,13 @@ struct RolloutServer::Impl {
     }
   }
   ~Impl() {
-    if (mailbox.lent_memory()) store.keep_mapped();
+    if (mailbox->lent_memory()) store.keep_mapped();
   }
 
   int index(const Worker& worker) const { return worker.rank - options.learners; }
 
   void send(Worker& worker, MessageKind kind, std::string bytes = {}) {
-    mailbox.send(worker.rank, kind, std::move(bytes));
+    mailbox->send(worker.rank, kind, std::move(bytes));
     worker.last_sent = Clock::now();
   }
 
@@ -104,7 +106,7 @@ struct RolloutServer::Impl {
     std::span<const std::byte> rest = store.newest_weights();
     while (!rest.empty()) {
       const std::size_t size = std::min(kChunkBytes, rest.size());
-      mailbox.send_view(worker.rank, MessageKind::kWeightsChunk, rest.first(size));
+      mailbox->send_view(worker.rank, MessageKind::kWeightsChunk, rest.first(size));
       rest = rest.subspan(size);
     }
   }
@@ -210,9 +212,15 @@ struct RolloutServer::Impl {
     log_warning("worker " + std::to_string(worker.rank) + " is back too late; told it to leave");
   }
 
+  // Null for a rank that is no worker.
+  Worker* worker_of(int rank) {
+    const int place = rank - options.learners;
+    return place >= 0 && place < std::ssize(workers) ? &workers[place] : nullptr;
+  }
+
   void handle(const Message& message) {
-    const auto worker = std::ranges::find(workers, message.from, &Worker::rank);
-    if (worker == workers.end()) return;
+    Worker* const worker = worker_of(message.from);
+    if (worker == nullptr) return;
     worker->clock.heard(Clock::now());
     if (worker->state == LinkState::kLost) return handle_lost(*worker);
     if (!worker->alive()) return;
@@ -229,7 +237,7 @@ struct RolloutServer::Impl {
   }
 
   void give_up(Worker& worker) {
-    mailbox.forget(worker.rank);
+    mailbox->forget(worker.rank);
     std::ranges::move(dispatcher.close(worker.rank), std::back_inserter(delivered));
   }
 
@@ -254,7 +262,7 @@ struct RolloutServer::Impl {
       return lose(worker,
                   "silent for " + std::to_string(worker.clock.silence(now).count()) + " ms");
     }
-    if (now - worker.last_sent >= options.heartbeat_every && !mailbox.sending_to(worker.rank)) {
+    if (now - worker.last_sent >= options.heartbeat_every && !mailbox->sending_to(worker.rank)) {
       send(worker, MessageKind::kHeartbeat);
     }
   }
@@ -266,29 +274,34 @@ struct RolloutServer::Impl {
 
   void take_in_messages() {
     for (int i = 0; i < kMessagesPerPump; ++i) {
-      const std::optional<Message> message = mailbox.receive();
+      const std::optional<Message> message = mailbox->receive();
       if (!message) return;
       handle(*message);
     }
   }
 
-  void pump() {
-    take_in_messages();
-    const auto now = Clock::now();
+  // Looks at every worker, so not in each of a thousand polls a second.
+  void watch_all(Clock::time_point now) {
+    if (now - last_watch < options.heartbeat_every / kWatchesPerHeartbeat) return;
+    last_watch = now;
     for (Worker& worker : workers) watch(worker, now);
     const auto attaching = [](const Worker& worker) {
       return worker.state == LinkState::kStarting || worker.state == LinkState::kAttaching;
     };
     if (std::ranges::none_of(workers, attaching)) store.unlink();
+  }
+
+  void pump() {
+    take_in_messages();
+    watch_all(Clock::now());
     while (const auto next = dispatcher.next()) {
-      const auto worker = std::ranges::find(workers, next->first, &Worker::rank);
-      send(*worker, MessageKind::kAssignment, encode(next->second));
+      send(*worker_of(next->first), MessageKind::kAssignment, encode(next->second));
     }
-    mailbox.push();
+    mailbox->push();
   }
 
   bool someone_reads(std::span<const std::byte> slot) const {
-    return mailbox.sends_from(slot) || std::ranges::any_of(workers, [&](const Worker& worker) {
+    return mailbox->sends_from(slot) || std::ranges::any_of(workers, [&](const Worker& worker) {
              return worker.alive() && worker.shares_memory && store.reading(index(worker));
            });
   }
@@ -296,17 +309,23 @@ struct RolloutServer::Impl {
   ClusterOptions options;
   std::size_t parameter_bytes;
   std::string identity;
-  Mailbox mailbox;
+  std::unique_ptr<Mailbox> mailbox;
   Dispatcher dispatcher;
   WeightStore store;
-  std::vector<Worker> workers;
+  std::vector<Worker> workers;  // by rank
+  Clock::time_point last_watch;
   std::vector<Trajectory> delivered;
   std::string last_failure;  // a clause for messages
 };
 
 RolloutServer::RolloutServer(World& world, const ClusterOptions& options,
                              std::size_t parameter_bytes)
-    : impl_(std::make_unique<Impl>(world, options, parameter_bytes)) {}
+    : RolloutServer(std::make_unique<MpiMailbox>(world), world.size(), world.host(), options,
+                    parameter_bytes) {}
+
+RolloutServer::RolloutServer(std::unique_ptr<Mailbox> mailbox, int ranks, const std::string& host,
+                             const ClusterOptions& options, std::size_t parameter_bytes)
+    : impl_(std::make_unique<Impl>(std::move(mailbox), ranks, host, options, parameter_bytes)) {}
 
 RolloutServer::~RolloutServer() = default;
 
@@ -350,7 +369,7 @@ void RolloutServer::publish(std::int64_t version, const FillWeights& fill) {
   for (Worker& worker : impl_->workers) {
     if (worker.state == LinkState::kOpen) impl_->send_newest_weights(worker);
   }
-  impl_->mailbox.push();
+  impl_->mailbox->push();
 }
 
 int RolloutServer::shut_down(milliseconds wait) {

@@ -11,6 +11,11 @@
 namespace rollcall {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+// How long a poll waits, and how often `waiting` is asked, which may look at every worker.
+constexpr std::chrono::milliseconds kWait{50};
+
 // The same work, whichever attempt it was.
 bool same_work(Assignment a, const Assignment& b) {
   a.attempt = b.attempt;
@@ -57,8 +62,10 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
     }
   }
   bool finishing = false;
+  Collecting next = Collecting::kOn;
+  Clock::time_point asked;
   while (!missing.empty()) {
-    for (Trajectory& t : server_.poll_for(std::chrono::milliseconds(50))) {
+    for (Trajectory& t : server_.poll_for(kWait)) {
       const auto found = missing.find({t.assignment.group, t.assignment.member});
       if (found == missing.end()) continue;                           // of a step that was given up
       if (finishing && t.fault == FaultReason::kCancelled) continue;  // lost with its worker
@@ -67,7 +74,10 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
       arrived(results[found->second].trajectory);
       missing.erase(found);
     }
-    const Collecting next = waiting();
+    if (const auto now = Clock::now(); missing.empty() || now - asked >= kWait) {
+      asked = now;
+      next = waiting();
+    }
     if (next != Collecting::kOn && !std::exchange(finishing, true)) server_.withdraw();
     if (next == Collecting::kLeave || (finishing && server_.in_flight() == 0)) return {};
   }

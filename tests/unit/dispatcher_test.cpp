@@ -46,6 +46,22 @@ TEST(Dispatcher, NeverExceedsCreditAndOverflowsToOthers) {
   EXPECT_EQ(dispatcher.in_flight(), 4);
 }
 
+TEST(Dispatcher, PrefersWhoeverHoldsLeastNow) {
+  Dispatcher dispatcher(4, 3);
+  for (const int worker : {3, 1, 2}) dispatcher.open(worker);
+  for (int group = 0; group < 7; ++group) dispatcher.submit(member(group, 0));
+  EXPECT_EQ(dispatch_all(dispatcher), (std::vector{1, 2, 3, 1, 2, 3, 1}));
+  dispatcher.open(1);  // again: changes nothing
+  EXPECT_TRUE(dispatcher.accept(3, member(2, 0)));
+  dispatcher.submit(member(7, 0));
+  EXPECT_EQ(dispatch_all(dispatcher), (std::vector{3}));
+  EXPECT_TRUE(dispatcher.accept(2, member(1, 0)));
+  EXPECT_TRUE(dispatcher.accept(2, member(4, 0)));
+  dispatcher.close(3);
+  EXPECT_EQ(dispatch_all(dispatcher), (std::vector{2, 2}));
+  EXPECT_EQ(dispatcher.in_flight(), 5);
+}
+
 TEST(Dispatcher, RefusesDuplicatesStrangersAndOldAttempts) {
   Dispatcher dispatcher(2, 3);
   dispatcher.open(1);

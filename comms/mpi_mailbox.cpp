@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "comms/mailbox.h"
+#include "comms/mpi_mailbox.h"
 
 #include <mpi.h>
 #include <xxhash.h>
@@ -90,9 +90,9 @@ void leave_to_mpi(std::deque<std::unique_ptr<T>>& operations) {
 
 }  // namespace
 
-struct Mailbox::Impl {
-  std::map<int, Outbox> outboxes;  // by peer
-  std::map<int, Inbox> inboxes;    // in the order of matching
+struct MpiMailbox::Impl {
+  std::map<int, Outbox> outboxes;  // by peer; only of peers that something is under way with
+  std::map<int, Inbox> inboxes;    // likewise, in the order of matching
   std::deque<Message> arrived;
   bool lent_memory = false;
 
@@ -140,14 +140,14 @@ struct Mailbox::Impl {
   }
 };
 
-Mailbox::Mailbox(World&) : impl_(std::make_unique<Impl>()) {}
+MpiMailbox::MpiMailbox(World&) : impl_(std::make_unique<Impl>()) {}
 
-Mailbox::~Mailbox() {
+MpiMailbox::~MpiMailbox() {
   for (auto& [peer, box] : impl_->outboxes) leave_to_mpi(box.in_flight);
   for (auto& [peer, box] : impl_->inboxes) leave_to_mpi(box);
 }
 
-void Mailbox::send(int to, MessageKind kind, std::string bytes) {
+void MpiMailbox::send(int to, MessageKind kind, std::string bytes) {
   if (bytes.size() > INT_MAX - kChecksumBytes) {
     throw Error("a message of " + std::to_string(bytes.size()) + " bytes is too long for MPI",
                 "lower rollout.context or the size of tool outputs");
@@ -161,7 +161,7 @@ void Mailbox::send(int to, MessageKind kind, std::string bytes) {
   impl_->outboxes[to].waiting.push_back(std::move(send));
 }
 
-void Mailbox::send_view(int to, MessageKind kind, std::span<const std::byte> memory) {
+void MpiMailbox::send_view(int to, MessageKind kind, std::span<const std::byte> memory) {
   auto send = std::make_unique<Send>();
   send->kind = kind;
   send->view = memory;
@@ -169,7 +169,7 @@ void Mailbox::send_view(int to, MessageKind kind, std::span<const std::byte> mem
   impl_->outboxes[to].waiting.push_back(std::move(send));
 }
 
-bool Mailbox::sends_from(std::span<const std::byte> memory) const {
+bool MpiMailbox::sends_from(std::span<const std::byte> memory) const {
   const auto uses = [&](const auto& send) { return send->lent && overlaps(send->view, memory); };
   return std::ranges::any_of(impl_->outboxes, [&](const auto& entry) {
     return std::ranges::any_of(entry.second.in_flight, uses) ||
@@ -177,12 +177,13 @@ bool Mailbox::sends_from(std::span<const std::byte> memory) const {
   });
 }
 
-std::optional<Message> Mailbox::receive() {
+std::optional<Message> MpiMailbox::receive() {
   if (impl_->arrived.empty()) {
     push();
     for (int i = 0; i < kMatchesPerCall && impl_->match_one(); ++i) {
     }
     for (auto& [peer, box] : impl_->inboxes) impl_->collect(box);
+    std::erase_if(impl_->inboxes, [](const auto& entry) { return entry.second.empty(); });
   }
   if (impl_->arrived.empty()) return std::nullopt;
   std::optional<Message> next(std::move(impl_->arrived.front()));
@@ -190,22 +191,25 @@ std::optional<Message> Mailbox::receive() {
   return next;
 }
 
-void Mailbox::push() {
+void MpiMailbox::push() {
   for (auto& [peer, box] : impl_->outboxes) impl_->push(peer, box);
+  std::erase_if(impl_->outboxes, [](const auto& entry) {
+    return entry.second.waiting.empty() && entry.second.in_flight.empty();
+  });
 }
 
-bool Mailbox::sending() const {
+bool MpiMailbox::sending() const {
   return std::ranges::any_of(impl_->outboxes,
                              [&](const auto& entry) { return sending_to(entry.first); });
 }
 
-bool Mailbox::sending_to(int peer) const {
+bool MpiMailbox::sending_to(int peer) const {
   const auto box = impl_->outboxes.find(peer);
   return box != impl_->outboxes.end() &&
          !(box->second.waiting.empty() && box->second.in_flight.empty());
 }
 
-void Mailbox::forget(int peer) {
+void MpiMailbox::forget(int peer) {
   Outbox& out = impl_->outboxes[peer];
   impl_->lent_memory =
       impl_->lent_memory ||
@@ -215,7 +219,7 @@ void Mailbox::forget(int peer) {
   leave_to_mpi(impl_->inboxes[peer]);
 }
 
-bool Mailbox::lent_memory() const {
+bool MpiMailbox::lent_memory() const {
   const auto lent = [](const auto& send) { return send->lent; };
   return impl_->lent_memory || std::ranges::any_of(impl_->outboxes, [&](const auto& entry) {
            return std::ranges::any_of(entry.second.in_flight, lent);
