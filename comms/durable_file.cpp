@@ -33,7 +33,8 @@ std::string advice(int code) {
     case ENOENT:
       return "check the path";
     default:
-      return {};
+      return "see that the file system is sound, and start again; everything written completely "
+             "before is intact";
   }
 }
 

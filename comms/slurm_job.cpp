@@ -31,7 +31,8 @@ std::string trimmed(const std::string& text) {
 // Both streams of a command, which is ended if it takes longer: Slurm's wait long for a controller
 // that is down.
 Answer ask(int seconds, const std::string& command) {
-  const std::string bounded = "timeout " + std::to_string(seconds) + " " + command + " 2>&1";
+  // The shell may pass our blocked signals on, hence -k: nothing can block what follows.
+  const std::string bounded = "timeout -k 5 " + std::to_string(seconds) + " " + command + " 2>&1";
   FILE* output = ::popen(bounded.c_str(), "r");
   if (output == nullptr) return {};
   std::string text;
@@ -57,6 +58,15 @@ bool take(std::string_view& text, char c) {
   return true;
 }
 
+// Digits, or "" for anything else.
+std::string number_in_environment(const char* variable) {
+  const char* set = std::getenv(variable);
+  const std::string text = set == nullptr ? "" : set;
+  const bool is_number =
+      std::ranges::all_of(text, [](unsigned char c) { return std::isdigit(c) != 0; });
+  return is_number ? text : "";
+}
+
 }  // namespace
 
 std::optional<std::chrono::seconds> parse_slurm_duration(std::string_view text) {
@@ -79,11 +89,12 @@ std::optional<std::chrono::seconds> parse_slurm_duration(std::string_view text) 
 }
 
 std::optional<SlurmJob> SlurmJob::of_environment() {
-  const char* set = std::getenv("SLURM_JOB_ID");
-  const std::string id = set == nullptr ? "" : set;
-  const bool is_number =
-      !id.empty() && std::ranges::all_of(id, [](unsigned char c) { return std::isdigit(c) != 0; });
-  return is_number ? std::optional(SlurmJob(id)) : std::nullopt;
+  const std::string id = number_in_environment("SLURM_JOB_ID");
+  if (id.empty()) return std::nullopt;
+  // The number of an array names all of its jobs, and one of them has it for its own.
+  const std::string array = number_in_environment("SLURM_ARRAY_JOB_ID");
+  const std::string task = number_in_environment("SLURM_ARRAY_TASK_ID");
+  return SlurmJob(array.empty() || task.empty() ? id : array + "_" + task);
 }
 
 std::optional<std::chrono::seconds> SlurmJob::time_left() const {

@@ -15,7 +15,7 @@ class SlurmJob {
   // Nothing outside of a job.
   static std::optional<SlurmJob> of_environment();
 
-  const std::string& id() const { return id_; }
+  const std::string& id() const { return id_; }  // of an array "17_3"
 
   // Until the job's time limit, which may change while it runs. Nothing if there is no limit or
   // Slurm does not answer. Blocks for seconds where Slurm is slow.

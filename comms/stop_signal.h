@@ -4,9 +4,9 @@
 namespace rollcall {
 
 // Turns SIGTERM, SIGINT and SIGUSR1 into a request to stop that the main loop polls. A further
-// signal ends the process at once with code 3; signals within a second of the first count as the
-// same one, since launchers and batch systems send theirs in pairs. At most one object at a time;
-// the former handlers return with its end.
+// SIGTERM or SIGINT ends the process at once with code 3; signals within a second of the first
+// count as the same one, since launchers and batch systems send theirs in pairs. SIGUSR1 only asks,
+// as often as it comes. At most one object at a time; the former handlers return with its end.
 class StopSignal {
  public:
   StopSignal();

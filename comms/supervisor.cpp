@@ -31,6 +31,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kSameRequest{1};  // terminals and batch systems signal in pairs
 constexpr int kShowUnfinishedLineMs = 100;
+constexpr std::chrono::seconds kAskAgain{2};
 constexpr std::chrono::seconds kLeavePatience{10};  // of other ranks, once rank 0 has left
 constexpr std::chrono::seconds kEndPatience{15};    // of mpirun, once told to end
 
@@ -127,6 +128,7 @@ class Supervisor {
       request(is_deadline ? StopCause::kDeadline : StopCause::kPerson);
     } else if (Clock::now() - first_request_ > kSameRequest &&
                !(is_deadline && asked_ == StopCause::kDeadline)) {
+      asked_ = StopCause::kPerson;
       if (!end_) end_ = on_request("ended at once on a second request");
       end_job();
     }
@@ -135,7 +137,12 @@ class Supervisor {
   void request(StopCause cause) {
     asked_ = cause;
     first_request_ = Clock::now();
+    pass_on();
+  }
+
+  void pass_on() {
     ::kill(mpirun_, SIGUSR1);
+    passed_on_ = Clock::now();
   }
 
   void hear_ranks() {
@@ -205,6 +212,8 @@ class Supervisor {
       show("rollcall: the job's time is nearly over: stopping in order\n");
       request(StopCause::kDeadline);
     }
+    // mpirun drops what comes before its ranks are there.
+    if (asked_ != StopCause::kNone && !end_ && Clock::now() - passed_on_ > kAskAgain) pass_on();
     if (leave_by_ && Clock::now() > *leave_by_) end_job();
     if (kill_at_ && Clock::now() > *kill_at_) ::kill(mpirun_, SIGKILL);
   }
@@ -253,7 +262,7 @@ class Supervisor {
   std::optional<JobEnd> end_;
   bool mpirun_lost_ = false;
   StopCause asked_ = StopCause::kNone;
-  Clock::time_point first_request_;
+  Clock::time_point first_request_, passed_on_;
   std::optional<Clock::time_point> leave_by_, kill_at_;
 };
 

@@ -174,7 +174,12 @@ int run_submit(const SubmitArguments& arguments, std::ostream& out, std::ostream
   fs::create_directories(file.parent_path());
   write_durably(file, script);
   std::vector<std::string> ids;
-  for (int i = 0; i < std::max(1, arguments.chain); ++i) ids.push_back(submit_to_slurm(file));
+  try {
+    for (int i = 0; i < std::max(1, arguments.chain); ++i) ids.push_back(submit_to_slurm(file));
+  } catch (const Error&) {
+    if (!ids.empty()) explain(job, site, ids, out);  // these are in the queue
+    throw;
+  }
   explain(job, site, ids, out);
   return 0;
 }

@@ -159,11 +159,16 @@ bool is_done(const RunConfig& config) {
 int train_command(const RunArguments& arguments, bool requeue) {
   const RunConfig config = load_run_config(arguments, Purpose::kTrain);
   if (!under_launcher()) {
-    if (requeue && is_done(config)) {
+    if ((requeue || SlurmJob::of_environment()) && is_done(config)) {
       std::fprintf(stderr, "rollcall: run %s is done\n", config.run.name.c_str());
       return 0;
     }
+    const StopSignal stop;  // until the ranks' parent takes signals over
     check_inputs(config);
+    if (stop.stop_requested()) {
+      std::fprintf(stderr, "rollcall: ended on request, before the ranks were started\n");
+      return static_cast<int>(ExitCode::kStopped);
+    }
     return run_ranks(config, arguments, requeue);
   }
   return run_rank(config, [&](World& world, const StopSignal& stop) {

@@ -171,7 +171,7 @@ class BadInput(Case):
         self.endpoints.wait_until_held()
         begun = (run.dir / "config.yaml").read_text()
         code, errors = run.train("--set", "batch.prompts=2")
-        self.assertEqual(code, 1, errors)
+        self.assertEqual(code, 3, errors)
         self.assertIn(f"{run.dir}: another process is writing it", errors)
         self.assertEqual(run.result()["status"], "running")
         self.assertEqual((run.dir / "config.yaml").read_text(), begun)

@@ -5,7 +5,7 @@ import h5py
 
 TRAIN, VALID = 0, 1
 NO_FAULT, MASKED = 0, 3
-COMMITTED_ROWS = 2  # place in the dataset `counts`
+COMMITTED_ROWS, COMMITTED_USES = 2, 3  # places in the dataset `counts`
 
 
 def open_journal(path):
@@ -25,6 +25,12 @@ def sampled(path):
         arrays = [file[name][: offsets[-1]] for name in ("tokens", "behavior_logprobs")]
     spans = zip(rows, offsets[:-1], offsets[1:])
     return {(int(row["group"]), int(row["member"])): [array[begin:end].tobytes() for array in arrays] for row, begin, end in spans}
+
+
+def uses(path):
+    """What updates made of rows, as far as it is committed."""
+    with open_journal(path) as file:
+        return file["uses"][: int(file["counts"][COMMITTED_USES])]
 
 
 def check_rows(path, case):

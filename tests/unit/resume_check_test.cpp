@@ -116,7 +116,7 @@ TEST(CheckResume, RefusesAJournalThatIsAbsentOrOlderThanTheCheckpoint) {
           about(kConfig));
       return std::string();
     } catch (const Error& error) {
-      EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
+      EXPECT_EQ(error.exit_code(), ExitCode::kStopped);
       EXPECT_THAT(error.what_to_do(), HasSubstr("journal of this run back"));
       return std::string(error.what());
     }

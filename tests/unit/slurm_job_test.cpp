@@ -64,6 +64,18 @@ TEST_F(FakeSlurm, IsAskedForTheTimeLeft) {
   EXPECT_EQ(job->time_left(), std::nullopt);
 }
 
+TEST_F(FakeSlurm, IsAskedForOneJobOfAnArray) {
+  ::setenv("SLURM_ARRAY_JOB_ID", "17", 1);
+  ::setenv("SLURM_ARRAY_TASK_ID", "3", 1);
+  const auto job = SlurmJob::of_environment();
+  ::unsetenv("SLURM_ARRAY_JOB_ID");
+  ::unsetenv("SLURM_ARRAY_TASK_ID");
+  command("squeue", R"([ "$*" = "--noheader --jobs=17_3 --format=%L" ] && echo 5:00)");
+  command("scontrol", R"([ "$*" = "requeue 17_3" ])");
+  EXPECT_EQ(job->time_left(), seconds(300));
+  job->requeue();
+}
+
 TEST_F(FakeSlurm, SaysWhyItDoesNotRequeue) {
   const auto job = SlurmJob::of_environment();
   command("scontrol", R"([ "$*" = "requeue 17" ])");

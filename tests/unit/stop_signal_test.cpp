@@ -31,6 +31,14 @@ TEST(StopSignal, TakesAPairOfSignalsForOne) {
   EXPECT_EQ(stop.signal_number(), SIGUSR1);
 }
 
+TEST(StopSignal, IsAskedAgainWithoutHarm) {
+  const StopSignal stop;
+  ::raise(SIGUSR1);
+  ::usleep(1'050'000);
+  ::raise(SIGUSR1);
+  EXPECT_TRUE(stop.stop_requested());
+}
+
 TEST(StopSignal, RestoresFormerHandlers) {
   static volatile sig_atomic_t reached = 0;
   ::signal(SIGUSR1, [](int) { reached = 1; });
