@@ -2,6 +2,7 @@
 #include "comms/slurm_job.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -74,6 +75,18 @@ TEST_F(FakeSlurm, IsAskedForOneJobOfAnArray) {
   command("scontrol", R"([ "$*" = "requeue 17_3" ])");
   EXPECT_EQ(job->time_left(), seconds(300));
   job->requeue();
+}
+
+TEST_F(FakeSlurm, AnswersAThreadThatHasEverySignalBlocked) {
+  const auto job = SlurmJob::of_environment();
+  command("squeue", "sleep 0.2; kill -TERM $$ 2>/dev/null; echo 5:00");
+  sigset_t all, former;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_BLOCK, &all, &former);
+  EXPECT_EQ(job->time_left(), std::nullopt) << "the command can be ended by a signal";
+  command("squeue", "sleep 0.2; echo 5:00");
+  EXPECT_EQ(job->time_left(), seconds(300));
+  ::pthread_sigmask(SIG_SETMASK, &former, nullptr);
 }
 
 TEST_F(FakeSlurm, SaysWhyItDoesNotRequeue) {
