@@ -91,11 +91,11 @@ class Resume(Case):
         shutil.copy(LEDGER / "model" / "model.safetensors", weights)
         self.assertEqual(run.train()[0], 0)
 
-    def assert_refused(self, run, *words, arguments=()):
+    def assert_refused(self, run, *words, arguments=(), exit_code=2):
         """The start is refused and changes nothing that a later one needs."""
         before = (run.dir / "config.yaml").read_text(), run.metrics(), run.checkpoints()
         code, errors = run.train(*arguments)
-        self.assertEqual(code, 2, errors)
+        self.assertEqual(code, exit_code, errors)
         for word in (*words, "what to do", "run.name"):
             self.assertIn(word, errors)
         self.assertEqual(((run.dir / "config.yaml").read_text(), run.metrics(), run.checkpoints()), before)
@@ -112,7 +112,7 @@ class Resume(Case):
         train.write_text(rows)
         journal, aside = run.journal(), self.folder / "aside.h5"
         journal.rename(aside)
-        self.assert_refused(run, "step-000003 counts 48 rows", "is not there")
+        self.assert_refused(run, "step-000003 counts 48 rows", "is not there", exit_code=3)
         aside.rename(journal)
         self.assert_same_end(run)
 
