@@ -10,27 +10,17 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "comms/error.h"
 #include "comms/log.h"
+#include "comms/split.h"
 
 namespace rollcall {
 namespace {
 
-std::vector<std::string> split(std::string_view text, char separator) {
-  std::vector<std::string> parts(1);
-  for (const char c : text) {
-    if (c == separator) {
-      parts.emplace_back();
-    } else {
-      parts.back() += c;
-    }
-  }
-  return parts;
-}
-
-std::optional<std::int64_t> number(const std::string& text) {
+std::optional<std::int64_t> number(std::string_view text) {
   std::int64_t value = 0;
   const auto* end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, value);
@@ -38,7 +28,7 @@ std::optional<std::int64_t> number(const std::string& text) {
                                                                      : std::nullopt;
 }
 
-Fault fault_named(const std::string& name) {
+Fault fault_named(std::string_view name) {
   if (name == "kill") return Fault::kKill;
   if (name == "hang") return Fault::kHang;
   if (name == "fail") return Fault::kFail;
@@ -46,7 +36,7 @@ Fault fault_named(const std::string& name) {
   return Fault::kNone;
 }
 
-PlannedFault parse_fault(const std::string& entry) {
+PlannedFault parse_fault(std::string_view entry) {
   const auto parts = split(entry, ':');
   if (parts.size() >= 4) {
     const auto rank = number(parts[0]), visit = number(parts[2]);
@@ -56,9 +46,9 @@ PlannedFault parse_fault(const std::string& entry) {
         hangs && parts.size() == 5 ? number(parts[4]) : std::optional<std::int64_t>(0);
     if (rank && visit && *visit > 0 && !parts[1].empty() && fault != Fault::kNone && hang_ms &&
         parts.size() == (hangs ? 5U : 4U))
-      return {static_cast<int>(*rank), parts[1], *visit, fault, *hang_ms};
+      return {static_cast<int>(*rank), std::string(parts[1]), *visit, fault, *hang_ms};
   }
-  throw input_error("ROLLCALL_FAULTS: '" + entry + "' is no fault",
+  throw input_error("ROLLCALL_FAULTS: '" + std::string(entry) + "' is no fault",
                     "write RANK:PLACE:N:kill, :fail, :corrupt or :hang:MS, or unset the variable: "
                     "it is for tests");
 }
@@ -115,7 +105,7 @@ class Plan {
 std::vector<PlannedFault> parse_faults(std::string_view text) {
   std::vector<PlannedFault> faults;
   if (text.empty()) return faults;
-  for (const auto& entry : split(text, ',')) faults.push_back(parse_fault(entry));
+  for (const auto entry : split(text, ',')) faults.push_back(parse_fault(entry));
   return faults;
 }
 

@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comms/slurm_job.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <cctype>
-#include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <utility>
 #include <vector>
 
 #include "comms/error.h"
+#include "comms/program_output.h"
 
 namespace rollcall {
 namespace {
@@ -33,61 +26,13 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
-// The child with no signal blocked, as this process may have them: timeout(1) could not wait then.
-// -1: it could not be started.
-pid_t start(std::vector<std::string> words, int output) {
-  std::vector<char*> arguments;
-  for (std::string& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  posix_spawn_file_actions_t files;
-  ::posix_spawn_file_actions_init(&files);
-  ::posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  ::posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
-  ::posix_spawn_file_actions_adddup2(&files, output, STDERR_FILENO);
-  posix_spawnattr_t attributes;
-  ::posix_spawnattr_init(&attributes);
-  sigset_t none;
-  sigemptyset(&none);
-  ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-  pid_t child = -1;
-  const int failed =
-      ::posix_spawnp(&child, arguments[0], &files, &attributes, arguments.data(), environ);
-  ::posix_spawnattr_destroy(&attributes);
-  ::posix_spawn_file_actions_destroy(&files);
-  return failed == 0 ? child : -1;
-}
-
-std::string read_all(int descriptor) {
-  std::string text;
-  std::array<char, 512> part{};
-  for (;;) {
-    const auto size = ::read(descriptor, part.data(), part.size());
-    if (size < 0 && errno == EINTR) continue;
-    if (size <= 0) return text;
-    text.append(part.data(), static_cast<std::size_t>(size));
-  }
-}
-
-bool ended_well(pid_t child) {
-  int status = 1;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
 // Both streams of a command, which is ended if it takes longer: Slurm's wait long for a controller
 // that is down.
 Answer ask(int seconds, const std::vector<std::string>& command) {
   std::vector<std::string> words{"timeout", "-k", "5", std::to_string(seconds)};
   words.insert(words.end(), command.begin(), command.end());
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return {};
-  const pid_t child = start(std::move(words), ends[1]);
-  ::close(ends[1]);
-  const std::string text = child < 0 ? "" : read_all(ends[0]);
-  ::close(ends[0]);
-  return {child >= 0 && ended_well(child), trimmed(text)};
+  const ProgramOutput end = program_output(std::move(words));
+  return {end.start_error == 0 && end.code == 0, trimmed(end.text)};
 }
 
 // Takes a number off the front of `text`.

@@ -5,20 +5,11 @@
 #include <utility>
 #include <vector>
 
+#include "comms/split.h"
 #include "configs/value_text.h"
 
 namespace rollcall {
 namespace {
-
-std::vector<std::string_view> parts_of(std::string_view path) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const std::size_t dot = path.find('.');
-    parts.push_back(path.substr(0, dot));
-    if (dot == std::string_view::npos) return parts;
-    path.remove_prefix(dot + 1);
-  }
-}
 
 std::string_view name_of(const YamlNode& item) {
   const YamlEntry* entry = item.find("name");
@@ -52,7 +43,7 @@ YamlNode& section_entry(YamlNode& section, std::string_view part, Position posit
 // The node at `path`, sections made on the way; null, with a problem added, if there can be none.
 YamlNode* node_at(std::string_view path, YamlNode& root, Position position, Problems& problems) {
   YamlNode* node = &root;
-  const std::vector<std::string_view> parts = parts_of(path);
+  const std::vector<std::string_view> parts = split(path, '.');
   if (parts.size() > kMaxYamlDepth) {
     problems.add(position, "a path of " + std::to_string(parts.size()) + " names");
     return nullptr;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "comms/error.h"
+#include "comms/split.h"
 
 namespace rollcall {
 namespace {
@@ -15,16 +16,6 @@ struct Sweep {
   std::vector<std::string> values;
 };
 
-std::vector<std::string> split_values(std::string_view list) {
-  std::vector<std::string> values;
-  while (true) {
-    const std::size_t comma = list.find(',');
-    values.emplace_back(list.substr(0, comma));
-    if (comma == std::string_view::npos) return values;
-    list.remove_prefix(comma + 1);
-  }
-}
-
 Sweep parse_sweep(const std::string& text) {
   const std::string what = "--sweep " + text;
   const std::size_t equals = text.find('=');
@@ -32,7 +23,8 @@ Sweep parse_sweep(const std::string& text) {
     throw input_error(what + ": expected KEY=VALUE,VALUE",
                       "for example: --sweep algorithm.learning_rate=1e-4,1e-3");
   require_plain(text, "--sweep");
-  Sweep sweep{text.substr(0, equals), split_values(text.substr(equals + 1))};
+  const auto values = split(std::string_view(text).substr(equals + 1), ',');
+  Sweep sweep{text.substr(0, equals), {values.begin(), values.end()}};
   const std::set<std::string> different(sweep.values.begin(), sweep.values.end());
   if (different.contains("") || different.size() < sweep.values.size())
     throw input_error(what + ": a value is empty or stands there twice",
