@@ -67,8 +67,12 @@ int connect_to(const std::string& address, int port) {
   if (::connect(made, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
     pollfd wait{made, POLLOUT, 0};
     socklen_t size = sizeof failure;
-    const bool answered = errno == EINPROGRESS && ::poll(&wait, 1, kConnectMs) == 1;
-    if (!answered || ::getsockopt(made, SOL_SOCKET, SO_ERROR, &failure, &size) != 0) failure = -1;
+    int answers = 0;
+    if (errno == EINPROGRESS)
+      while ((answers = ::poll(&wait, 1, kConnectMs)) < 0 && errno == EINTR) {
+      }
+    if (answers != 1 || ::getsockopt(made, SOL_SOCKET, SO_ERROR, &failure, &size) != 0)
+      failure = -1;
   }
   ::fcntl(made, F_SETFL, 0);
   if (failure == 0) return made;

@@ -2,14 +2,24 @@
 #include "rollcall/requeue.h"
 
 #include "comms/error.h"
+#include "trainer/journal.h"
 #include "trainer/result.h"
 
 namespace rollcall {
 
+namespace {
+
+std::int64_t committed_rollouts(const std::filesystem::path& journal) try {
+  return std::filesystem::exists(journal) ? JournalReader(journal).committed_rows() : 0;
+} catch (const Error&) {
+  return 0;
+}
+
+}  // namespace
+
 Headway headway(const std::filesystem::path& run_dir) {
-  std::error_code absent;
-  const auto bytes = std::filesystem::file_size(run_dir / "journal" / "learner-0.h5", absent);
-  return {read_result(run_dir).value_or(RunResult{}).step, absent ? 0 : bytes};
+  return {read_result(run_dir).value_or(RunResult{}).step,
+          committed_rollouts(run_dir / "journal" / "learner-0.h5")};
 }
 
 NextJob next_job(const JobEnd& end, bool moved) {

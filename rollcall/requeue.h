@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <filesystem>
 
@@ -11,10 +12,11 @@ namespace rollcall {
 // How far a run has come. A life of it that leaves it where it was would do so again.
 struct Headway {
   std::int64_t step = 0;
-  std::uintmax_t journal_bytes = 0;
+  std::int64_t rollouts = 0;  // committed to the journal
 
-  bool operator==(const Headway&) const = default;
+  auto operator<=>(const Headway&) const = default;
 };
+// 0 rollouts where the journal is missing or cannot be read.
 Headway headway(const std::filesystem::path& run_dir);
 
 enum class NextJob {

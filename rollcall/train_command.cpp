@@ -145,7 +145,7 @@ int run_ranks(const RunConfig& config, const RunArguments& arguments, bool may_r
   const Headway before = headway(run_dir);
   const JobEnd end = start_ranks(config.cluster, arguments, clock ? &*clock : nullptr);
   record_end(run_dir, end);
-  if (may_requeue && job) requeue(*job, run_dir, next_job(end, headway(run_dir) != before));
+  if (may_requeue && job) requeue(*job, run_dir, next_job(end, headway(run_dir) > before));
   return end.code;
 }
 

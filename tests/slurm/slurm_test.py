@@ -38,9 +38,9 @@ class SlurmCase(Case):
         self.addCleanup(endpoints.stop)
         return endpoints
 
-    def three_ranks(self, name, **changes):
+    def three_ranks(self, name, stop_before="30s"):
         # A host that is cut off from the net sends no end of its connections.
-        run = self.make_run(name, cluster={"workers": 2, "worker_timeout": "5s", "heartbeat_every": "500ms", "stop_before": "30s"}, **changes)
+        run = self.make_run(name, cluster={"workers": 2, "worker_timeout": "5s", "heartbeat_every": "500ms", "stop_before": stop_before})
         self.addCleanup(self.cancel_all)
         return run
 
@@ -170,19 +170,22 @@ class Disturbed(SlurmCase):
 
 
 class TimeLimit(SlurmCase):
+    def run_of_50_s(self, name, *arguments):
+        """A run, and its jobs: of each it has fifty seconds, held in the middle of its second step."""
+        run = self.three_ranks(name, stop_before="70s")
+        return run, self.submit_and_hold(run, *arguments, time="2m")
+
     def test_a_job_at_its_limit_saves_and_puts_itself_back(self):
-        run = self.three_ranks("limited")
-        [job] = self.submit_and_hold(run, time="1m")
-        self.cluster.wait_for(lambda: self.cluster.state(job) != "RUNNING", "the job stops before its limit", 55)
+        run, [job] = self.run_of_50_s("limited")
+        self.cluster.wait_for(lambda: self.cluster.state(job) != "RUNNING", "the job stops before its limit", 110)
         self.endpoints.release()
         self.assert_ends(run, job)
         self.assertEqual(self.cluster.job(job)["Restarts"], "1")
         self.assert_done_as_undisturbed(run)
 
     def test_where_none_may_be_put_back_the_chain_goes_on(self):
-        run = self.three_ranks("links")
-        jobs = self.submit_and_hold(run, "--chain", "2", time="1m")
-        self.cluster.wait_for(lambda: self.cluster.state(jobs[0]) == "FAILED", "the first job stops", 55)
+        run, jobs = self.run_of_50_s("links", "--chain", "2")
+        self.cluster.wait_for(lambda: self.cluster.state(jobs[0]) == "FAILED", "the first job stops", 110)
         self.assertEqual(self.cluster.job(jobs[0])["ExitCode"], "3:0")
         self.endpoints.release()
         self.assert_ends(run, jobs[1])

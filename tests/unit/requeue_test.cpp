@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include "journal_samples.h"
 #include "temp_folder.h"
+#include "trainer/journal.h"
 #include "trainer/result.h"
 
 namespace rollcall {
@@ -28,15 +30,28 @@ TEST(NextJob, IsPointlessWhereTheRunDidNotMove) {
   EXPECT_EQ(next_job(ended(3, StopCause::kNone), false), NextJob::kPointless);
 }
 
-TEST(Headway, IsStepsAndRollouts) {
+// The size of the file tells nothing: it grows by many rows at once.
+TEST(Headway, IsStepsAndThenRollouts) {
   const TempFolder run;
   EXPECT_EQ(headway(run.path()), (Headway{0, 0}));
-  spit(run / "journal/learner-0.h5", "12345");
-  EXPECT_EQ(headway(run.path()), (Headway{0, 5}));
+  std::filesystem::create_directory(run / "journal");
+  {
+    Journal journal(run / "journal/learner-0.h5", "{}");
+    for (int row = 0; row < 7; ++row) journal.append(sample_trajectory(row));
+    journal.commit();
+  }
+  EXPECT_EQ(headway(run.path()), (Headway{0, 7}));
   RunResult result;
   result.step = 4;
   write_result(run.path(), result);
-  EXPECT_EQ(headway(run.path()), (Headway{4, 5}));
+  EXPECT_EQ(headway(run.path()), (Headway{4, 7}));
+  EXPECT_GT((Headway{4, 0}), (Headway{3, 9}));
+}
+
+TEST(Headway, IsNoRolloutsWhereTheJournalCannotBeRead) {
+  const TempFolder run;
+  spit(run / "journal/learner-0.h5", "12345");
+  EXPECT_EQ(headway(run.path()), (Headway{0, 0}));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "model/pre_tokenizer.h"
 #include "model/tokenizer_json.h"
 #include "model/unicode.h"
+#include "tests/unit/temp_folder.h"
 #include "tests/unit/text_golden.h"
 
 namespace rollcall {
@@ -19,21 +20,6 @@ namespace {
 using nlohmann::ordered_json;
 using testing::HasSubstr;
 using Ids = std::vector<std::int32_t>;
-
-// A folder of its own for the running test.
-class TempFolder {
- public:
-  TempFolder()
-      : path_(std::filesystem::temp_directory_path() /
-              ("rollcall-" + std::to_string(std::random_device{}()))) {
-    std::filesystem::create_directories(path_);
-  }
-  ~TempFolder() { std::filesystem::remove_all(path_); }
-  std::filesystem::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 class GoldenTokenizer : public testing::TestWithParam<const char*> {
  protected:
