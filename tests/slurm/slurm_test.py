@@ -170,13 +170,13 @@ class Disturbed(SlurmCase):
 
 
 class TimeLimit(SlurmCase):
-    def run_of_50_s(self, name, *arguments):
-        """A run, and its jobs: of each it has fifty seconds, held in the middle of its second step."""
-        run = self.three_ranks(name, stop_before="70s")
+    def run_of_a_minute(self, name, *arguments):
+        """A run, and its jobs: of each it has a minute, held in the middle of its second step."""
+        run = self.three_ranks(name, stop_before="60s")
         return run, self.submit_and_hold(run, *arguments, time="2m")
 
     def test_a_job_at_its_limit_saves_and_puts_itself_back(self):
-        run, [job] = self.run_of_50_s("limited")
+        run, [job] = self.run_of_a_minute("limited")
         self.cluster.wait_for(lambda: self.cluster.state(job) != "RUNNING", "the job stops before its limit", 110)
         self.endpoints.release()
         self.assert_ends(run, job)
@@ -184,7 +184,7 @@ class TimeLimit(SlurmCase):
         self.assert_done_as_undisturbed(run)
 
     def test_where_none_may_be_put_back_the_chain_goes_on(self):
-        run, jobs = self.run_of_50_s("links", "--chain", "2")
+        run, jobs = self.run_of_a_minute("links", "--chain", "2")
         self.cluster.wait_for(lambda: self.cluster.state(jobs[0]) == "FAILED", "the first job stops", 110)
         self.assertEqual(self.cluster.job(jobs[0])["ExitCode"], "3:0")
         self.endpoints.release()
