@@ -95,6 +95,19 @@ void check_advantage(const AlgorithmOptions& a, const BatchOptions& batch, ReadC
   }
 }
 
+void check_batch(const BatchOptions& batch, ReadContext& context) {
+  const AdaptiveOptions& a = batch.adaptive;
+  if (a.target_signal == 0) return;
+  if (a.min_rollouts > a.max_rollouts)
+    context.problem("batch.adaptive.min_rollouts", "expected at most max_rollouts");
+  if (batch.prompts * batch.group_size > a.max_rollouts)
+    context.problem("batch.adaptive.max_rollouts",
+                    "expected at least batch.prompts times batch.group_size (" +
+                        std::to_string(batch.prompts * batch.group_size) + "), where it begins");
+  if (batch.resample > 1)
+    context.problem("batch.resample", "adaptive tops a step up by its signal; keep one of the two");
+}
+
 void check_corrections(const AlgorithmOptions& a, ReadContext& context) {
   const std::string path = "algorithm.corrections";
   std::set<CorrectionKind> kinds;
@@ -121,6 +134,7 @@ void check_algorithm(const RunConfig& config, ReadContext& context) {
   check_loss(a, context);
   check_aggregation(a, context);
   check_advantage(a, config.batch, context);
+  check_batch(config.batch, context);
   check_corrections(a, context);
   if (a.kl_coef != 0) {
     context.problem("algorithm.kl_coef", "a reference policy is not part of this version; write 0");

@@ -26,11 +26,17 @@ constexpr std::array<std::string_view, 4> kFixed{"run.seed", "model.dtype", "mod
                                                  "model.lora"};
 // Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
 // or rewarded by these.
-constexpr std::array<std::string_view, 12> kFixedInStep{
-    "model.chat",        "batch.prompts",          "batch.group_size",
-    "rollout.max_turns", "rollout.max_tool_calls", "rollout.max_new_tokens",
-    "rollout.context",   "rollout.on_limit",       "rollout.on_infra_exhausted",
-    "grader.gate_value", "grader.flags",           "grader.pass_threshold"};
+constexpr std::array<std::string_view, 11> kFixedInStep{"model.chat",
+                                                        "batch",
+                                                        "rollout.max_turns",
+                                                        "rollout.max_tool_calls",
+                                                        "rollout.max_new_tokens",
+                                                        "rollout.context",
+                                                        "rollout.on_limit",
+                                                        "rollout.on_infra_exhausted",
+                                                        "grader.gate_value",
+                                                        "grader.flags",
+                                                        "grader.pass_threshold"};
 
 template <std::size_t N>
 bool is_among(const std::array<std::string_view, N>& keys, const std::string& key) {

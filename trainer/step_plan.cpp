@@ -76,6 +76,18 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
   return plan;
 }
 
+std::vector<GroupOutcome> group_outcomes(std::span<const Collected> collected) {
+  std::vector<GroupOutcome> outcomes;
+  std::int64_t current = -1;
+  for (const auto& [row, t, recovered] : collected) {
+    if (outcomes.empty() || t.assignment.group != current)
+      outcomes.push_back({t.assignment.task_row, {}});
+    current = t.assignment.group;
+    if (valid(t)) outcomes.back().rewards.push_back(t.grade.reward);
+  }
+  return outcomes;
+}
+
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
                           const AdvantageOptions& options, std::int64_t step) {
   StepBatch batch;

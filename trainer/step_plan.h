@@ -8,6 +8,7 @@
 
 #include "comms/trajectory.h"
 #include "trainer/advantages.h"
+#include "trainer/batch_scaler.h"
 #include "trainer/collector.h"
 #include "trainer/journal.h"
 #include "trainer/packing.h"
@@ -20,6 +21,9 @@ namespace rollcall {
 std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::int64_t step,
                                     std::int64_t version, std::span<const std::int64_t> task_rows,
                                     std::int64_t group_size, std::int64_t first_group);
+
+// Of every group, in order: the rewards of its valid members.
+std::vector<GroupOutcome> group_outcomes(std::span<const Collected>);
 
 // What a step's rewards say, before any gradient.
 struct StepSignal {

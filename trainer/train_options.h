@@ -19,9 +19,19 @@ struct DataOptions {  // data:
   std::string valid;  // JSONL; empty: no evaluation
 };
 
+struct AdaptiveOptions {              // batch.adaptive:
+  double target_signal = 0;           // signal mass wanted of a step (counting.h); 0: off
+  std::int64_t min_rollouts = 128;    // of a step
+  std::int64_t max_rollouts = 16384;  // of a step
+  bool top_up = true;                 // sample more within the step until the signal is there
+  bool select_tasks = true;           // prefer tasks that are expected to give signal
+};
+
 struct BatchOptions {            // batch:
-  std::int64_t prompts = 64;     // groups per step, >= 1
+  std::int64_t prompts = 64;     // groups per step, >= 1; with `adaptive` of the first step
   std::int64_t group_size = 16;  // rollouts per group, >= 2
+  std::int64_t resample = 1;     // most rounds of `prompts` groups until so many have signal, >= 1
+  AdaptiveOptions adaptive;
 };
 
 // One correction between the sampler's policy mu and the learner's policy `old` at the start of the

@@ -36,7 +36,8 @@ void Updater::announce(std::string message) {
 }
 
 StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch& batch,
-                           std::int64_t step, const std::function<void()>& between) {
+                           std::int64_t step, double step_size,
+                           const std::function<void()>& between) {
   std::vector<const Trajectory*> trajectories;
   std::vector<double> advantages;
   for (const std::size_t i : batch.in_loss) {
@@ -47,6 +48,7 @@ StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch
     ByteWriter message;
     message.enumerator(Verb::kUpdate);
     message.number(step);
+    message.number(step_size);
     message.number(static_cast<std::uint64_t>(trajectories.size()));
     for (std::size_t i = 0; i < trajectories.size(); ++i) {
       message.number(advantages[i]);
@@ -55,13 +57,14 @@ StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch
     }
     announce(message.take());
   }
-  return train(trajectories, advantages, batch.prompt, step, between);
+  return train(trajectories, advantages, batch.prompt, step, step_size, between);
 }
 
 StepUpdate Updater::train_announced(std::string_view bytes) {
   ByteReader message(bytes, "update");
   message.enumerator(Verb::kDismiss);
   const auto step = message.number<std::int64_t>();
+  const auto step_size = message.number<double>();
   const auto count = message.number<std::uint64_t>();
   std::vector<Trajectory> trajectories;
   std::vector<double> advantages;
@@ -73,12 +76,13 @@ StepUpdate Updater::train_announced(std::string_view bytes) {
   }
   std::vector<const Trajectory*> pointers;
   for (const auto& t : trajectories) pointers.push_back(&t);
-  return train(pointers, advantages, prompts, step, [] {});
+  return train(pointers, advantages, prompts, step, step_size, [] {});
 }
 
 StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
                           std::span<const double> advantages, std::span<const std::int64_t> prompts,
-                          std::int64_t step, const std::function<void()>& between) {
+                          std::int64_t step, double step_size,
+                          const std::function<void()>& between) {
   const AlgorithmOptions& a = setup_.algorithm;
   const auto all = train_sequences(trajectories, advantages, prompts);
   std::vector<TrainSequence> mine;  // prompts are dealt round robin
@@ -95,7 +99,7 @@ StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
   result.learner = learner_.update(
       batches,
       [&](std::size_t i, const TokenLogprobs& current) { return loss.share(i, current.logprobs); },
-      {{learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
+      {{learning_rate(step) * step_size, a.beta1, a.beta2, a.epsilon, a.weight_decay},
        a.max_grad_norm,
        setup_.alarms.logprob_gap},
       between);

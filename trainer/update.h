@@ -27,9 +27,9 @@ class Updater {
   const TrainedPolicy& policy() const { return learner_.policy(); }
   double learning_rate(std::int64_t step) const;
 
-  // One policy-gradient update from a step's trajectories.
+  // One policy-gradient update from a step's trajectories, at learning_rate(step) * step_size.
   StepUpdate update(std::span<const Collected>, const StepBatch&, std::int64_t step,
-                    const std::function<void()>& between);
+                    double step_size, const std::function<void()>& between);
   // Fills in weights and optimizer and writes the checkpoint; returns its folder.
   std::filesystem::path save(const std::filesystem::path& dir, TrainState state, int keep);
   // Everyone loads the checkpoint; returns what it says.
@@ -43,7 +43,7 @@ class Updater {
   TrainState load(const std::filesystem::path& folder);
   void refuse_foreign(const TrainState&, const std::filesystem::path& folder) const;
   StepUpdate train(std::span<const Trajectory* const>, std::span<const double> advantages,
-                   std::span<const std::int64_t> prompts, std::int64_t step,
+                   std::span<const std::int64_t> prompts, std::int64_t step, double step_size,
                    const std::function<void()>& between);
   StepUpdate train_announced(std::string_view message);
 
