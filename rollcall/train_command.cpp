@@ -35,7 +35,7 @@ void record_failure(const fs::path& run_dir, ExitCode code, const char* message)
   result.exit_code = static_cast<int>(code);
   result.message = message;
   write_result(run_dir, result);
-} catch (const Error& error) {
+} catch (const std::exception& error) {
   log_error(error.what());
 }
 
@@ -164,7 +164,7 @@ int train_command(const RunArguments& arguments, bool requeue) {
       return 0;
     }
     const StopSignal stop;  // until the ranks' parent takes signals over
-    check_inputs(config);
+    check_inputs(config, read_result(run_directory(config)).has_value());
     if (stop.stop_requested()) {
       std::fprintf(stderr, "rollcall: ended on request, before the ranks were started\n");
       return static_cast<int>(ExitCode::kStopped);

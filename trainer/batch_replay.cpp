@@ -61,7 +61,7 @@ std::vector<BatchDecision> replay_batches(const JournalReader& journal, const Ba
       throw Error("step " + std::to_string(step) +
                       " of the journal sampled other tasks than these settings would",
                   "batch, run.seed or data.train of the run's config.yaml are not those it was "
-                      "sampled with");
+                  "sampled with");
   }
   return decisions;
 }

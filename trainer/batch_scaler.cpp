@@ -14,13 +14,13 @@
 namespace rollcall {
 namespace {
 
-constexpr double kFade = 0.6;             // of the signal of earlier steps
-constexpr double kEnough = 0.7;           // of the target: a further round is not worth its wait
-constexpr double kMostChange = 2;         // between steps
-constexpr double kHysteresis = 0.2;       // a smaller change is noise
+constexpr double kFade = 0.6;        // of the signal of earlier steps
+constexpr double kEnough = 0.7;      // of the target: a further round is not worth its wait
+constexpr double kMostChange = 2;    // between steps
+constexpr double kHysteresis = 0.2;  // a smaller change is noise
 constexpr std::int64_t kMostMembers = 256;
-constexpr double kExplore = 0.05;         // least chance that a task is taken when its turn comes
-constexpr double kSpreadRate = 0.02;      // of the average of spreads
+constexpr double kExplore = 0.05;    // least chance that a task is taken when its turn comes
+constexpr double kUsualRate = 0.02;  // of the average over tasks that were looked at
 constexpr double kLeastStep = 0.25;
 
 double group_mass(std::span<const double> rewards) {
@@ -78,8 +78,8 @@ std::optional<BatchScaler::Round> BatchScaler::first_round() {
   double wanted = rate > 0 ? a.target_signal / rate : kMostChange * before;
   wanted = std::clamp(wanted, before / kMostChange, before * kMostChange);
   if (std::abs(wanted / before - 1) < kHysteresis) wanted = before;
-  wanted = std::clamp(wanted, static_cast<double>(a.min_rollouts),
-                      static_cast<double>(a.max_rollouts));
+  wanted =
+      std::clamp(wanted, static_cast<double>(a.min_rollouts), static_cast<double>(a.max_rollouts));
   return make_round(
       wanted, fmt::format("a rollout gave a signal of {:.4g} lately, {:g} are wanted; {} before",
                           rate, a.target_signal, planned_));
@@ -93,8 +93,8 @@ std::optional<BatchScaler::Round> BatchScaler::top_up() {
   const double missing = rate > 0 ? (a.target_signal - mass_) / rate : used;
   const double wanted = std::min(std::clamp(missing, used / 4, used), left);
   if (wanted < static_cast<double>(options_.group_size)) return {};
-  return make_round(wanted, fmt::format("{} rollouts gave {:.3g} of {:g}", rollouts_, mass_,
-                                        a.target_signal));
+  return make_round(
+      wanted, fmt::format("{} rollouts gave {:.3g} of {:g}", rollouts_, mass_, a.target_signal));
 }
 
 // Prompts come before group size: at low success rates the noise of a rollout hardly depends on
@@ -114,10 +114,10 @@ std::vector<std::int64_t> BatchScaler::draw(std::int64_t count) {
   while (static_cast<std::int64_t>(rows.size()) < count) {
     const std::uint64_t path[] = {static_cast<std::uint64_t>(pool_.drawn()), 1};
     const std::int64_t row = pool_.draw(1).front();
-    const double spread = beliefs_.spread(row);
-    usual_spread_ = usual_spread_ == 0 ? spread
-                                       : usual_spread_ + kSpreadRate * (spread - usual_spread_);
-    if (uniform_draw(derive_seed(seed_, path), 0) < std::max(kExplore, spread / usual_spread_))
+    const double signal = beliefs_.signal(row);
+    usual_signal_ =
+        usual_signal_ == 0 ? signal : usual_signal_ + kUsualRate * (signal - usual_signal_);
+    if (uniform_draw(derive_seed(seed_, path), 0) < std::max(kExplore, signal / usual_signal_))
       rows.push_back(row);
   }
   return rows;
@@ -158,7 +158,7 @@ std::string BatchScaler::state() const {
   for (const auto& [task, c] : beliefs.tasks)
     tasks.push_back({task, c.successes, c.failures, c.update});
   return nlohmann::json{{"drawn", pool_.drawn()},
-                        {"usual_spread", usual_spread_},
+                        {"usual_signal", usual_signal_},
                         {"recent", {recent_mass_, recent_rollouts_}},
                         {"range", {low_, high_}},
                         {"planned", planned_},
@@ -172,7 +172,7 @@ void BatchScaler::restore(const std::string& text) try {
   const auto state = nlohmann::json::parse(text);
   BatchScaler read(options_, tasks_, seed_);
   read.pool_.restore(state.at("drawn").get<std::int64_t>());
-  state.at("usual_spread").get_to(read.usual_spread_);
+  state.at("usual_signal").get_to(read.usual_signal_);
   state.at("recent").at(0).get_to(read.recent_mass_);
   state.at("recent").at(1).get_to(read.recent_rollouts_);
   state.at("range").at(0).get_to(read.low_);

@@ -27,7 +27,8 @@ double signal_mass(std::span<const GroupOutcome>);
 // there are no more, and reports each; rounds depend on nothing but the options, the seed and
 // what was reported, so that decisions can be made again from the journal. A rule that looks at
 // rewards alone leaves the direction of each task's gradient as it is and changes only what it
-// weighs (docs/algorithms.md, "How many rollouts"). A value: copy it to come back to a step's begin.
+// weighs (docs/algorithms.md, "How many rollouts"). A value: copy it to come back to a step's
+// begin.
 class BatchScaler {
  public:
   BatchScaler(const BatchOptions&, std::int64_t tasks, std::uint64_t seed);
@@ -65,11 +66,11 @@ class BatchScaler {
   std::uint64_t seed_;
   TaskPool pool_;
   TaskBeliefs beliefs_;
-  double usual_spread_ = 0;                  // of the tasks drawn lately
-  double recent_mass_, recent_rollouts_;     // of the steps before, fading
-  double low_ = 0, high_ = 1;                // of all rewards
-  std::int64_t planned_;                     // rollouts of the step before
-  double mass_ = 0;                          // of the step
+  double usual_signal_ = 0;                                   // of the tasks drawn lately
+  double recent_mass_, recent_rollouts_;                      // of the steps before, fading
+  double low_ = 0, high_ = 1;                                 // of all rewards
+  std::int64_t planned_;                                      // rollouts of the step before
+  double mass_ = 0;                                           // of the step
   std::int64_t rollouts_ = 0, rounds_ = 0, informative_ = 0;  // of the step
 };
 

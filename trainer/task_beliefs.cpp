@@ -6,11 +6,9 @@
 namespace rollcall {
 namespace {
 
-constexpr double kPriorRollouts = 2;  // what the rate of the others weighs
-constexpr double kFadeTask = 0.95;    // an update; half is left after 14
+constexpr double kPriorRollouts = 1;  // what the rate of the others weighs
+constexpr double kFadeTask = 0.98;    // an update; half is left after 34
 constexpr double kFadeRecent = 0.8;
-
-double log_beta(double a, double b) { return std::lgamma(a) + std::lgamma(b) - std::lgamma(a + b); }
 
 }  // namespace
 
@@ -41,10 +39,9 @@ TaskBeliefs::Counts TaskBeliefs::posterior(std::int64_t task) const {
   return counts;
 }
 
-double TaskBeliefs::spread(std::int64_t task) const {
-  const Counts c = posterior(task);
-  return std::exp(log_beta(c.successes + 0.5, c.failures + 0.5) -
-                  log_beta(c.successes, c.failures));
+double TaskBeliefs::signal(std::int64_t task) const {
+  const auto [a, b, update] = posterior(task);
+  return a * b / ((a + b) * (a + b + 1));
 }
 
 double TaskBeliefs::rate(std::int64_t task) const {

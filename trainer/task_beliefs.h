@@ -26,9 +26,8 @@ class TaskBeliefs {
   void add(std::int64_t task, double successes, double failures);
   void update();  // the policy has changed
 
-  // Expected sqrt(p (1 - p)): in proportion to it rollouts give the gradient of the mean reward the
-  // least variance (Neyman's allocation). 0 to 0.5.
-  double spread(std::int64_t task) const;
+  // Expected p (1 - p): the signal mass that a rollout of the task is expected to add. 0 to 0.25.
+  double signal(std::int64_t task) const;
   double rate(std::int64_t task) const;  // expected p
 
   const State& state() const { return state_; }

@@ -31,7 +31,7 @@ struct BatchOptions {            // batch:
   std::int64_t prompts = 64;     // groups per step, >= 1; with `adaptive` of the first step
   std::int64_t group_size = 16;  // rollouts per group, >= 2
   std::int64_t resample = 1;     // most rounds of `prompts` groups until so many have signal, >= 1
-  AdaptiveOptions adaptive;
+  AdaptiveOptions adaptive = {};
 };
 
 // One correction between the sampler's policy mu and the learner's policy `old` at the start of the

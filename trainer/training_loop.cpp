@@ -126,24 +126,29 @@ class TrainingLoop {
     const bool journalled = fs::exists(journal_file());
     journal_ = std::make_unique<Journal>(journal_file(), about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
-    if (journalled) {
-      const JournalReader reader(journal_file());
-      // The updates after the checkpoint are done again. Where they end in other weights, later
-      // rollouts are not of this policy.
-      const std::int64_t end =
-          other_updates ? end_of_step(reader, state.journal_rows, step_) : journal_->rows();
-      const std::size_t recovered = collector_->recover(reader, state.journal_rows, end);
-      journal_->truncate(end, step_);
-      log_info(
-          fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
-                      "will not be sampled again",
-                      setup_.run.name, step_, recovered));
-    }
+    if (journalled) recover(state.journal_rows, other_updates);
     write_durably(config, setup_.effective_config);  // last: the next start compares with it
     metrics_ = std::make_unique<MetricsLog>(setup_.run_dir, step_);
     if (step_ == 0) result_ = RunResult{};
     result_.status = RunStatus::kRunning;
     write_result(setup_.run_dir, result_);
+  }
+
+  // The updates after the checkpoint, of which the journal holds rows from `first_row` on, are done
+  // again. Where they end in other weights, later rollouts are not of this policy.
+  void recover(std::int64_t first_row, bool other_updates) {
+    std::int64_t end = journal_->rows();
+    std::size_t recovered = 0;
+    {
+      const JournalReader reader(journal_file());
+      if (other_updates) end = end_of_step(reader, first_row, step_);
+      recovered = collector_->recover(reader, first_row, end);
+    }
+    journal_->truncate(end, step_);
+    log_info(
+        fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
+                    "will not be sampled again",
+                    setup_.run.name, step_, recovered));
   }
 
   // What the journal says of its run: what the setup says, and the weights the run began with.

@@ -133,7 +133,7 @@ TEST(BatchScaler, ShrinksByHalvesWhenSuccessesBecomeFrequent) {
   World rare = all_alike(0.01), frequent = all_alike(0.5);
   std::int64_t before = rare.steps(scaler, 5).rollouts;
   EXPECT_GT(before, 2000);
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 12; ++i) {
     const std::int64_t now = frequent.step(scaler).rollouts;
     EXPECT_GE(now, std::min<std::int64_t>(before / 2, 128));
     before = now;
@@ -153,7 +153,7 @@ TEST(BatchScaler, RaisesTheGroupOnlyWhereThereAreNoMoreTasks) {
 TEST(BatchScaler, DrawsTasksWhereASuccessIsNeitherSureNorUnlikely) {
   BatchScaler scaler(adaptive(), kTasks, 1);
   World world([](std::int64_t task) { return task % 4 == 0 ? 0.5 : task % 4 == 1 ? 1 : 0.0; });
-  world.steps(scaler, 60);
+  world.steps(scaler, 200);
   std::map<std::int64_t, double> drawn;
   for (int i = 0; i < 40; ++i) {
     while (const auto round = scaler.next_round()) {
@@ -219,19 +219,20 @@ TEST(TaskBeliefs, ComeBackToWhatOthersDo) {
   beliefs.add(1, 0, 16);
   beliefs.add(2, 8, 8);
   EXPECT_LT(beliefs.rate(1), 0.1);
-  EXPECT_LT(beliefs.spread(1), beliefs.spread(2));
-  for (int i = 0; i < 200; ++i) {
+  EXPECT_LT(beliefs.signal(1), beliefs.signal(2));
+  for (int i = 0; i < 500; ++i) {
     beliefs.add(3, 4, 4);
     beliefs.update();
   }
   EXPECT_NEAR(beliefs.rate(1), 0.5, 0.01);
 }
 
-TEST(TaskBeliefs, ExpectTheSpreadOfAKnownPosterior) {
-  // Beta(1, 1): the mean of sqrt(p (1 - p)) over [0, 1] is pi / 8. A prior of two rollouts at 1 in 2.
+TEST(TaskBeliefs, ExpectTheSignalOfTheirPosterior) {
+  // One rollout's worth of 1 in 2, and 3 of 4: Beta(3.5, 1.5), whose mean of p (1 - p) is 0.175.
   TaskBeliefs beliefs;
-  beliefs.restore({.tasks = {}, .recent = {1, 1, 0}, .updates = 0});
-  EXPECT_NEAR(beliefs.spread(0), std::acos(-1.0) / 8, 1e-9);
+  beliefs.restore({.tasks = {{0, {3, 1, 0}}}, .recent = {1, 1, 0}, .updates = 0});
+  EXPECT_NEAR(beliefs.signal(0), 3.5 * 1.5 / (5 * 6), 1e-12);
+  EXPECT_NEAR(beliefs.rate(0), 0.7, 1e-12);
 }
 
 }  // namespace
