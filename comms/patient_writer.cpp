@@ -13,8 +13,8 @@ namespace rollcall {
 PatientWriter::PatientWriter(int descriptor, std::size_t most)
     : descriptor_(descriptor), most_(most) {
   struct stat status {};
-  const bool may_wait = ::fstat(descriptor, &status) == 0 &&
-                        (S_ISFIFO(status.st_mode) || ::isatty(descriptor) == 1);
+  const bool may_wait =
+      ::fstat(descriptor, &status) == 0 && (S_ISFIFO(status.st_mode) || ::isatty(descriptor) == 1);
   if (!may_wait) return;
   const std::string link = "/proc/self/fd/" + std::to_string(descriptor);
   const int anew = ::open(link.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);

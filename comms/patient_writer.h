@@ -7,9 +7,9 @@
 
 namespace rollcall {
 
-// Writes to a terminal or a pipe that nobody may be reading: never waits, keeps what does not go out
-// at once, and drops the oldest lines of more than `most` bytes. A file is written at once. Single
-// thread.
+// Writes to a terminal or a pipe that nobody may be reading: never waits, keeps what does not go
+// out at once, and drops the oldest lines of more than `most` bytes. A file is written at once.
+// Single thread.
 class PatientWriter {
  public:
   explicit PatientWriter(int descriptor, std::size_t most = std::size_t{64} << 10);

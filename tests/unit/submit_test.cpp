@@ -198,6 +198,8 @@ TEST(SiteFile, IsReadStrictly) {
   EXPECT_THAT(
       refusal([] { site("setup: [\"a\\nb\"]\nenvironment: {a-b: 1}\n"); }),
       AllOf(HasSubstr("setup.0: the text holds a line break"), HasSubstr("'a-b' is no name")));
+  EXPECT_THAT(refusal([] { site("memory_per_rank: 9223372036854775807\nextra: [--array=1-4]\n"); }),
+              AllOf(HasSubstr("memory_per_rank: "), HasSubstr("use --sweep")));
   EXPECT_THAT(refusal([] { site("nodes: 2\ncontainer: {image: a.sif}\n"); }),
               HasSubstr("works on one node"));
 }
@@ -311,6 +313,14 @@ TEST_F(Submit, LeavesWhatIsDoneOutOfASweep) {
   EXPECT_THAT(remarks_.str(), HasSubstr("left out, for it is done: "));
   EXPECT_THAT(out_.str(), HasSubstr("/runs/ledger-INDEX/log/slurm-17_INDEX.log"));
   EXPECT_TRUE(std::filesystem::is_directory(folder_ / "runs/ledger-2/log"));
+}
+
+TEST_F(Submit, RefusesToSweepWhatTheJobsOfAnArrayShare) {
+  for (const std::string sweep : {"run.name=a,b", "run.dir=a,b", "cluster.stop_before=1m,2m"}) {
+    arguments_.sweeps = {sweep};
+    EXPECT_THROW(submit(), Error) << sweep;
+    EXPECT_EQ(calls(), 0);
+  }
 }
 
 TEST_F(Submit, TellsWhatSbatchSaid) {
