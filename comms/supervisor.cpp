@@ -166,7 +166,11 @@ class Supervisor {
     if (end_) return;
     switch (end.end) {
       case LifelineHub::End::kLeft:
-        if (end.rank != 0) return;
+        if (end.rank != 0) {
+          lead_is_silent_ |=
+              end.rank >= essential_ && end.code == static_cast<int>(ExitCode::kStopped);
+          return end_if_lead_hangs();
+        }
         end_ = JobEnd{end.code, {}, false};
         leave_by_ = Clock::now() + kLeavePatience;
         return;
@@ -174,13 +178,25 @@ class Supervisor {
         end_ = JobEnd{end.code, end.message, false};
         return end_job();
       case LifelineHub::End::kDied:
-        if (end.was_ready && end.rank >= essential_) return;
+        if (end.was_ready && end.rank >= essential_) return end_if_lead_hangs();
         end_ = JobEnd{static_cast<int>(ExitCode::kStopped), describe_death(end),
                       asked_ != StopCause::kNone};
         show("rollcall: " + end_->failure +
              "\n  what to do: see its log, then start again: a run resumes\n");
         return end_job();
     }
+  }
+
+  // One that does not would have ended the run for want of workers.
+  void end_if_lead_hangs() {
+    if (!lead_is_silent_ || ranks_.any_rank(essential_)) return;
+    end_ = JobEnd{static_cast<int>(ExitCode::kStopped),
+                  "rank 0, the lead learner, hangs: the workers left after it had been silent for "
+                  "cluster.learner_timeout",
+                  asked_ != StopCause::kNone};
+    show("rollcall: " + end_->failure +
+         "\n  what to do: see its log, then start again: a run resumes\n");
+    end_job();
   }
 
   std::string describe_death(const LifelineHub::RankEnd& end) const {
@@ -263,7 +279,7 @@ class Supervisor {
   LineFilter filter_;
   PatientWriter screen_{STDERR_FILENO};
   std::optional<JobEnd> end_;
-  bool mpirun_lost_ = false;
+  bool mpirun_lost_ = false, lead_is_silent_ = false;
   StopCause asked_ = StopCause::kNone;
   Clock::time_point first_request_, passed_on_;
   std::optional<Clock::time_point> leave_by_, kill_at_;

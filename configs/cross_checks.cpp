@@ -200,6 +200,12 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
                                                   format_duration(config.cluster.heartbeat_every) +
                                                   ")");
   }
+  if (!context.failed("cluster.heartbeat_every") &&
+      config.cluster.heartbeat_every * 2 > config.cluster.learner_timeout) {
+    context.problem("cluster.learner_timeout", "expected at least twice cluster.heartbeat_every (" +
+                                                   format_duration(config.cluster.heartbeat_every) +
+                                                   ")");
+  }
   if (!context.failed("cluster.stop_grace") && config.cluster.stop_before.count() > 0 &&
       config.cluster.stop_grace * 2 > config.cluster.stop_before) {
     context.problem("cluster.stop_before", "expected at least twice cluster.stop_grace (" +

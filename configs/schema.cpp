@@ -299,6 +299,10 @@ std::vector<Field<ClusterOptions>> cluster_fields() {
                "How often a worker reports."),
       duration("worker_timeout", &O::worker_timeout, {100, kDay},
                "Silence after which a worker counts as dead and its rollouts go to others."),
+      duration("learner_timeout", &O::learner_timeout, {100, kDay},
+               "Silence of a learner after which the others give up and the run ends with exit "
+               "code 3. It has to be longer than one learner's part of an update and than writing "
+               "a checkpoint."),
       duration("stop_before", &O::stop_before, {0, kDay},
                "In a Slurm job: how long before its end the run stops in order, so that it can go "
                "on in another; 0s: it does not look at the clock."),

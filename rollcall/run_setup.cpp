@@ -123,6 +123,7 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;
   setup.stop_grace = config.cluster.stop_grace;
+  setup.learner_timeout = config.cluster.learner_timeout;
   const DatasetSummary train = summary_of(config.data.train), valid = summary_of(config.data.valid);
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;

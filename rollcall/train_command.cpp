@@ -96,7 +96,8 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
   const ModelSpec spec = read_model_spec(config.model.path);
   use_threads(learner_threads(config.cluster.learners));
   const TrainSetup setup = make_train_setup(config);
-  const auto communicator = make_mpi_communicator(world, config.cluster.learners);
+  const auto communicator =
+      make_mpi_communicator(world, config.cluster.learners, config.cluster.learner_timeout);
   if (world.rank() > 0) {
     run_following_learner(setup, spec, *communicator);
     return ExitCode::kDone;

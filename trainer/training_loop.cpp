@@ -188,6 +188,7 @@ class TrainingLoop {
     };
     auto collected = collector_->collect(plan, arrived, [&] {
       const Collecting next = next_move();
+      updater_.keep_waiting();
       std::string waiting = watch_endpoints(endpoints_, server_, progress_);
       if (waiting.empty())
         waiting = server_.in_flight() > 0 ? "  waiting for rollouts" : "  waiting for workers";

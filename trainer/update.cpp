@@ -16,7 +16,9 @@ namespace {
 namespace fs = std::filesystem;
 
 // First byte of what the lead announces.
-enum class Verb : char { kUpdate, kSave, kRestore, kDismiss };
+enum class Verb : char { kUpdate, kSave, kRestore, kWait, kDismiss };
+
+constexpr int kWordsPerTimeout = 4;
 
 }  // namespace
 
@@ -33,6 +35,7 @@ double Updater::learning_rate(std::int64_t step) const {
 
 void Updater::announce(std::string message) {
   if (communicator_.size() > 1) communicator_.broadcast(message);
+  announced_ = Clock::now();
 }
 
 StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch& batch,
@@ -153,6 +156,11 @@ void Updater::refuse_foreign(const TrainState& state, const fs::path& folder) co
     refuse("has another number of parameters than " + setup_.model_dir.string(), "model.path");
 }
 
+void Updater::keep_waiting() {
+  if (Clock::now() - announced_ > setup_.learner_timeout / kWordsPerTimeout)
+    announce(std::string(1, static_cast<char>(Verb::kWait)));
+}
+
 void Updater::dismiss() { announce(std::string(1, static_cast<char>(Verb::kDismiss))); }
 
 void Updater::follow() {
@@ -168,6 +176,8 @@ void Updater::follow() {
         break;
       case Verb::kRestore:
         load(message.substr(1));
+        break;
+      case Verb::kWait:
         break;
       case Verb::kDismiss:
         return;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <span>
@@ -34,11 +35,16 @@ class Updater {
   std::filesystem::path save(const std::filesystem::path& dir, TrainState state, int keep);
   // Everyone loads the checkpoint; returns what it says.
   TrainState restore(const std::filesystem::path& folder);
+  // While the lead does what the others have no part in: to be called more often than
+  // cluster.learner_timeout, or they give it up.
+  void keep_waiting();
   void dismiss();  // ends follow() on the others
 
   void follow();
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   void announce(std::string message);
   TrainState load(const std::filesystem::path& folder);
   void refuse_foreign(const TrainState&, const std::filesystem::path& folder) const;
@@ -49,6 +55,7 @@ class Updater {
 
   const TrainSetup& setup_;
   Communicator& communicator_;
+  Clock::time_point announced_ = Clock::now();
   std::string model_config_;  // config.json, kept in checkpoints
   Learner learner_;
 };
