@@ -95,6 +95,30 @@ void check_advantage(const AlgorithmOptions& a, const BatchOptions& batch, ReadC
   }
 }
 
+void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadContext& context) {
+  if (context.failed("algorithm.advantage")) return;
+  const std::string section = "algorithm.critic.";
+  if (a.advantage != "gae") {
+    for (const char* key : {"trunk", "learning_rate", "pretrain_steps", "updates", "value_clip",
+                            "gamma", "lambda_critic", "lambda_policy", "coefficient"})
+      if (context.given(section + key))
+        context.problem(section + key, "only the advantage gae has a critic");
+    if (batch.group_size < 2 && !context.failed("batch.group_size"))
+      context.problem("batch.group_size",
+                      "the advantage " + a.advantage +
+                          " compares a rollout with others of its group; write at least 2, or "
+                          "algorithm.advantage: gae");
+    return;
+  }
+  if (a.loss == "gspo")
+    context.problem("algorithm.loss",
+                    "gspo has one ratio a sequence, and gae an advantage for each token");
+  if (a.critic.trunk == "shared" && a.critic.updates > 1)
+    context.problem(section + "updates", "a shared trunk takes the policy's one update a step");
+  if (a.critic.trunk == "own" && a.critic.coefficient != CriticOptions().coefficient)
+    context.problem(section + "coefficient", "only trunk: shared reads it");
+}
+
 void check_corrections(const AlgorithmOptions& a, ReadContext& context) {
   const std::string path = "algorithm.corrections";
   std::set<CorrectionKind> kinds;
@@ -121,6 +145,7 @@ void check_algorithm(const RunConfig& config, ReadContext& context) {
   check_loss(a, context);
   check_aggregation(a, context);
   check_advantage(a, config.batch, context);
+  check_critic(a, config.batch, context);
   check_corrections(a, context);
   if (a.kl_coef != 0) {
     context.problem("algorithm.kl_coef", "a reference policy is not part of this version; write 0");

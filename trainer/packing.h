@@ -21,7 +21,8 @@ struct TrainSequence {
   std::span<const float> behavior_logprobs;
   std::int64_t prompt_length = 0;  // leading tokens that all sequences of its prompt share; > 0
   std::int64_t prompt = 0;         // step-wide prompt number; sequences of a prompt are adjacent
-  double advantage = 0;
+  double advantage = 0;            // at each of its tokens
+  double reward = 0;               // read where a critic makes the advantages
 };
 
 // Some sequences as one row of tokens: each prompt once, followed by what its members added to it.

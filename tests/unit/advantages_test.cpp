@@ -121,13 +121,18 @@ TEST(Advantages, RefuseARewardThatIsNotANumber) {
   EXPECT_THROW(advantages_of(rewards, AdvantageKind::kRloo), Error);
 }
 
+TEST(Advantages, OfAGroupAreNotACritics) {
+  EXPECT_EQ(advantage_kind("gae"), AdvantageKind::kGae);
+  EXPECT_THROW(advantages_of({{1, 0}}, AdvantageKind::kGae), Error);
+}
+
 TEST(Advantages, ListTheNamesWhenOneIsUnknown) {
   try {
-    advantage_kind("gae");
+    advantage_kind("gaae");
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.exit_code(), ExitCode::kBadInput);
-    EXPECT_THAT(error.what(), HasSubstr("'gae'"));
+    EXPECT_THAT(error.what(), HasSubstr("'gaae'"));
     EXPECT_THAT(error.what_to_do(), HasSubstr("rloo_batch_std"));
   }
 }
