@@ -77,7 +77,8 @@ std::vector<Field<CriticOptions>> critic_fields() {
       choice("trunk", &O::trunk, {"own", "shared"}, "own"),
       number("learning_rate", &O::learning_rate, kUnit, "2e-6"),
       integer("pretrain_steps", &O::pretrain_steps, kFromZero, "10"),
-      integer("updates", &O::updates, {1, 1000}, "1"),
+      integer("epochs", &O::epochs, {1, 1000}, "1"),
+      integer("minibatches", &O::minibatches, {1, 1e6}, "4"),
       number("value_clip", &O::value_clip, kFromZero, "0.2"),
       number("gamma", &O::gamma, kUnit, "1"),
       number("lambda_critic", &O::lambda_critic, kUnit, "1"),
@@ -91,12 +92,13 @@ Field<AlgorithmOptions> critic_field() {
       "critic", &AlgorithmOptions::critic, critic_fields(),
       "The critic of the advantage gae (docs/algorithms.md). `trunk`: `own` is a copy of the "
       "initial policy, full or an adapter as `model.train` says; `shared` puts a value head on the "
-      "policy. `learning_rate`: of the critic, with `algorithm.warmup_steps`. `pretrain_steps`: "
-      "the "
-      "first steps, in which the critic learns alone; the policy's warm-up comes after them. "
-      "`updates`: optimizer steps of an own trunk on each step's rollouts. `value_clip`: how far "
-      "they may move a value; 0: any. `lambda_policy`: `auto` is 1 - 1 / (0.05 * sampled tokens), "
-      "at least 0. `coefficient`: weight of the value gradient in a shared trunk.");
+      "policy. "
+      "`learning_rate`: of the critic, with `algorithm.warmup_steps`. `pretrain_steps`: the first "
+      "steps, in which the critic learns alone; the policy's warm-up comes after them. "
+      "`epochs`, `minibatches`: how often an own trunk goes through a step's rollouts, and in how "
+      "many optimizer steps each time. `value_clip`: how far these may move a value; 0: any. "
+      "`lambda_policy`: `auto` is 1 - 1 / (0.05 * sampled tokens), at least 0. `coefficient`: "
+      "weight of the value gradient in a shared trunk.");
   Field<AlgorithmOptions> field = written_out;
   field.write = [written_out](const AlgorithmOptions& in, const std::string& path,
                               const AsWritten& as_written) {

@@ -99,8 +99,8 @@ void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadCont
   if (context.failed("algorithm.advantage")) return;
   const std::string section = "algorithm.critic.";
   if (a.advantage != "gae") {
-    for (const char* key : {"trunk", "learning_rate", "pretrain_steps", "updates", "value_clip",
-                            "gamma", "lambda_critic", "lambda_policy", "coefficient"})
+    for (const char* key : {"trunk", "learning_rate", "pretrain_steps", "epochs", "minibatches",
+                            "value_clip", "gamma", "lambda_critic", "lambda_policy", "coefficient"})
       if (context.given(section + key))
         context.problem(section + key, "only the advantage gae has a critic");
     if (batch.group_size < 2 && !context.failed("batch.group_size"))
@@ -113,9 +113,13 @@ void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadCont
   if (a.loss == "gspo")
     context.problem("algorithm.loss",
                     "gspo has one ratio a sequence, and gae an advantage for each token");
-  if (a.critic.trunk == "shared" && a.critic.updates > 1)
-    context.problem(section + "updates", "a shared trunk takes the policy's one update a step");
-  if (a.critic.trunk == "own" && a.critic.coefficient != CriticOptions().coefficient)
+  const CriticOptions usual;
+  const bool shared = a.critic.trunk == "shared";
+  const std::string one_update = "a shared trunk takes the policy's one update a step";
+  if (shared && a.critic.epochs != usual.epochs) context.problem(section + "epochs", one_update);
+  if (shared && a.critic.minibatches != usual.minibatches)
+    context.problem(section + "minibatches", one_update);
+  if (!shared && a.critic.coefficient != usual.coefficient)
     context.problem(section + "coefficient", "only trunk: shared reads it");
 }
 

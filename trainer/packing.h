@@ -42,6 +42,18 @@ struct PackedBatch {
 std::vector<PackedBatch> pack_sequences(std::span<const TrainSequence> sequences,
                                         std::int64_t max_tokens);
 
+// A step's micro-batches as minibatches, one after the other.
+struct Minibatches {
+  std::vector<PackedBatch> batches;
+  std::vector<std::size_t> ends;  // of each minibatch, in `batches`
+};
+
+// Minibatch k has the k-th of `count` equal stretches of the step's `prompts` prompts: all learners
+// split alike, whichever sequences they have. The batches' `sequences` are indices into the whole
+// span, which is in the order of prompts.
+Minibatches pack_minibatches(std::span<const TrainSequence> sequences, std::int64_t prompts,
+                             std::int64_t count, std::int64_t max_tokens);
+
 // Denominators of the step that all learners' batches make up. A prompt's sequences must be on one
 // learner. Collective.
 std::vector<LossDenominators> step_denominators(std::span<const PackedBatch> batches,

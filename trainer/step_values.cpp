@@ -19,6 +19,7 @@ constexpr double kEps = 1e-6;  // added to a standard deviation
 // The action tokens of a micro-batch in double precision.
 struct Tokens {
   std::vector<double> values, advantages, returns;
+  std::vector<double> rewards;  // of the whole sequence, at each of its tokens
 };
 
 std::vector<double> doubles_of(const at::Tensor& tensor) {
@@ -44,11 +45,12 @@ void add_sequence(std::size_t count, double reward, const CriticOptions& options
   const auto returns = estimate(policy_learns ? options.lambda_critic : 1.0).returns;
   out.advantages.insert(out.advantages.end(), advantages.begin(), advantages.end());
   out.returns.insert(out.returns.end(), returns.begin(), returns.end());
+  out.rewards.insert(out.rewards.end(), count, reward);
 }
 
 Tokens estimate(const PackedBatch& batch, std::span<const TrainSequence> sequences,
                 const at::Tensor& values, const CriticOptions& options, bool policy_learns) {
-  Tokens tokens{doubles_of(values), {}, {}};
+  Tokens tokens{doubles_of(values), {}, {}, {}};
   std::vector<std::size_t> counts(batch.sequences.size());
   const auto* sequence = batch.actions.sequence.const_data_ptr<std::int64_t>();
   for (std::int64_t n = 0; n < batch.actions.sequence.numel(); ++n)
@@ -77,6 +79,9 @@ std::array<double, K> sums_over(std::span<const Tokens> step, Terms terms,
 
 double square(double x) { return x * x; }
 
+// Whether numbers of this variance and mean are not all equal, but for rounding.
+bool differ(double variance, double mean) { return variance > 1e-20 * std::max(1.0, square(mean)); }
+
 at::Tensor floats_of(const std::vector<double>& values) {
   return at::tensor(values, at::kDouble).to(at::kFloat);
 }
@@ -104,36 +109,42 @@ StepValues step_values(std::span<const PackedBatch> batches,
   for (std::size_t i = 0; i < batches.size(); ++i)
     step.push_back(estimate(batches[i], sequences, values[i], options, policy_learns));
 
-  const auto [count, advantages, value_sum, returns] = sums_over<4>(
+  const auto [count, advantages, value_sum, returns, rewards] = sums_over<5>(
       step,
       [](const Tokens& t, std::size_t n) {
-        return std::array{1.0, t.advantages[n], t.values[n], t.returns[n]};
+        return std::array{1.0, t.advantages[n], t.values[n], t.returns[n], t.rewards[n]};
       },
       communicator);
   const double tokens = std::max(1.0, count);
   const double advantage_mean = advantages / tokens, value_mean = value_sum / tokens,
-               return_mean = returns / tokens;
-  const auto [advantage_squares, return_squares, error_squares] = sums_over<3>(
+               return_mean = returns / tokens, reward_mean = rewards / tokens;
+  const auto [advantage_squares, return_squares, error_squares, reward_squares] = sums_over<4>(
       step,
       [&](const Tokens& t, std::size_t n) {
         const double deviation = t.returns[n] - return_mean;
         return std::array{square(t.advantages[n] - advantage_mean), square(deviation),
-                          square(deviation - (t.values[n] - value_mean))};
+                          square(deviation - (t.values[n] - value_mean)),
+                          square(t.rewards[n] - reward_mean)};
       },
       communicator);
 
   StepValues result;
   result.sequence_advantages.resize(sequences.size());
+  // Where all rewards are equal only the critic's errors are left: whitened they
+  // would be a full step in a random direction.
+  const bool rewards_differ = differ(reward_squares / tokens, reward_mean);
   const double deviation = std::sqrt(advantage_squares / std::max(1.0, count - 1));
+  const double scale = rewards_differ ? 1 / (deviation + kEps) : 0;
   for (std::size_t i = 0; i < step.size(); ++i) {
-    for (double& a : step[i].advantages) a = (a - advantage_mean) / (deviation + kEps);
+    for (double& a : step[i].advantages) a = (a - advantage_mean) * scale;
     average(batches[i], step[i].advantages, result.sequence_advantages);
     result.advantages.push_back(floats_of(step[i].advantages));
     result.targets.returns.push_back(floats_of(step[i].returns));
   }
   result.targets.old_values = std::move(values);
   result.targets.tokens = count;
-  result.explained_variance = return_squares > 0 ? 1 - error_squares / return_squares : 0;
+  const bool returns_differ = differ(return_squares / tokens, return_mean);
+  result.explained_variance = returns_differ ? 1 - error_squares / return_squares : 0;
   result.value_mean = value_mean;
   result.return_mean = return_mean;
   return result;

@@ -21,11 +21,12 @@ struct StepValues {
   double explained_variance = 0, value_mean = 0, return_mean = 0;
 };
 
-// Generalized advantages (trainer/critic.h) over the action tokens of each sequence, with its reward
-// on the last one. The policy's lambda makes the advantages, the critic's the returns; before the
-// policy learns the returns are Monte Carlo's, lambda 1. Whitening takes mean and deviation (n - 1)
-// of all learners' tokens. `values`: [N] of each batch. `batches` are packed from `sequences`. Pure
-// but for the sums over learners; collective.
+// Generalized advantages (trainer/critic.h) over the action tokens of each sequence, with its
+// reward on the last one. The policy's lambda makes the advantages, the critic's the returns;
+// before the policy learns the returns are Monte Carlo's, lambda 1. Whitening takes mean and
+// deviation (n - 1) of all learners' tokens; where all rewards are equal the advantages are 0.
+// `values`: [N] of each batch. `batches` are packed from
+// `sequences`. Pure but for the sums over learners; collective.
 StepValues step_values(std::span<const PackedBatch> batches,
                        std::span<const TrainSequence> sequences, std::vector<at::Tensor> values,
                        const CriticOptions&, bool policy_learns, Communicator&);

@@ -38,7 +38,8 @@ struct CriticOptions {               // algorithm.critic: read where the advanta
   std::string trunk = "own";         // a copy of the initial policy, or "shared": the policy's
   double learning_rate = 2e-6;       // after the warm-up; of the value head alone on a shared trunk
   std::int64_t pretrain_steps = 10;  // first steps in which the critic learns alone
-  std::int64_t updates = 1;          // of an own trunk, a step
+  std::int64_t epochs = 1;           // of an own trunk, over each step's rollouts,
+  std::int64_t minibatches = 4;      // in so many optimizer steps each
   double value_clip = 0.2;           // how far one step may move a value; 0: any
   double gamma = 1;
   double lambda_critic = 1;

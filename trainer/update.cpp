@@ -39,6 +39,26 @@ std::vector<double> gathered(const std::vector<double>& mine,
   return all;
 }
 
+// The targets of each minibatch, with the tokens that all learners have of it.
+std::vector<ValueTargets> split_targets(const Minibatches& minibatches, const ValueTargets& all,
+                                        Communicator& communicator) {
+  std::vector<ValueTargets> parts;
+  std::vector<double> tokens;
+  std::size_t i = 0;
+  for (const std::size_t end : minibatches.ends) {
+    ValueTargets& part = parts.emplace_back();
+    double& count = tokens.emplace_back();
+    for (; i < end; ++i) {
+      part.old_values.push_back(all.old_values[i]);
+      part.returns.push_back(all.returns[i]);
+      count += static_cast<double>(all.returns[i].numel());
+    }
+  }
+  communicator.all_sum_host(tokens);
+  for (std::size_t k = 0; k < parts.size(); ++k) parts[k].tokens = tokens[k];
+  return parts;
+}
+
 }  // namespace
 
 Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator)
@@ -128,7 +148,6 @@ StepUpdate Updater::train_announced(std::string_view bytes) {
 StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
                           std::span<const double> advantages, std::span<const std::int64_t> prompts,
                           std::int64_t step, const std::function<void()>& between) {
-  const AlgorithmOptions& a = setup_.algorithm;
   const auto all = train_sequences(trajectories, advantages, prompts);
   std::vector<TrainSequence> mine;  // prompts are dealt round robin
   std::vector<std::size_t> places;  // of mine in all
@@ -137,29 +156,45 @@ StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
     mine.push_back(all[i]);
     places.push_back(i);
   }
-  auto batches = pack_sequences(mine, a.microbatch_tokens);
+  Minibatches step_batches = pack(mine, prompts);
+  auto& batches = step_batches.batches;
   StepUpdate result;
   result.policy_learns = policy_learns(step);
   fault_point("update");
   ValueTargets targets;
   if (critic_) {
-    StepValues values = step_values(batches, mine, critic_->values(batches, between), a.critic,
-                                    result.policy_learns, communicator_);
+    StepValues values = step_values(batches, mine, critic_->values(batches, between),
+                                    setup_.algorithm.critic, result.policy_learns, communicator_);
     for (std::size_t i = 0; i < batches.size(); ++i)
       batches[i].actions.advantages = values.advantages[i];
     result.advantages = gathered(values.sequence_advantages, places, all.size(), communicator_);
     result.critic = {{}, values.explained_variance, values.value_mean, values.return_mean};
     targets = std::move(values.targets);
+    if (critic_->owns_trunk() || !result.policy_learns)
+      result.critic->learner = train_critic(step_batches, targets, step, between);
   }
-  const bool shared = critic_ && a.critic.trunk == "shared" && result.policy_learns;
-  if (critic_ && !shared) result.critic->learner = train_critic(batches, targets, step, between);
-  if (!result.policy_learns) return result;
+  if (result.policy_learns) train_policy(batches, targets, step, between, result);
+  return result;
+}
 
+Minibatches Updater::pack(std::span<const TrainSequence> mine,
+                          std::span<const std::int64_t> prompts) const {
+  const AlgorithmOptions& a = setup_.algorithm;
+  const std::int64_t count = critic_ && critic_->owns_trunk() ? a.critic.minibatches : 1;
+  return pack_minibatches(mine, prompts.empty() ? 0 : prompts.back() + 1, count,
+                          a.microbatch_tokens);
+}
+
+void Updater::train_policy(std::span<const PackedBatch> batches, const ValueTargets& targets,
+                           std::int64_t step, const std::function<void()>& between,
+                           StepUpdate& result) {
+  const AlgorithmOptions& a = setup_.algorithm;
   // Corrections compare the sampler with the weights at the start of the step: one more forward
   // pass.
   std::vector<at::Tensor> old_logprobs;
   if (!a.corrections.empty()) old_logprobs = learner_.logprobs(batches, between);
   StepLoss loss(a, batches, old_logprobs, communicator_);
+  const bool shared = critic_ && !critic_->owns_trunk();
   Learner::Pull pull;
   if (shared) {
     critic_->begin(targets, value_options(step));
@@ -173,21 +208,29 @@ StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
       update_options(step), between, pull);
   if (shared) result.critic->learner = critic_->finish();
   result.loss = loss.stats();
-  return result;
 }
 
-ValueStats Updater::train_critic(std::span<const PackedBatch> batches, const ValueTargets& targets,
+ValueStats Updater::train_critic(const Minibatches& minibatches, const ValueTargets& targets,
                                  std::int64_t step, const std::function<void()>& between) {
-  ValueStats sums;
-  const std::int64_t updates = setup_.algorithm.critic.updates;
-  for (std::int64_t i = 0; i < updates; ++i) {
-    const ValueStats one = critic_->update(batches, targets, value_options(step), between);
-    sums.loss += one.loss / static_cast<double>(updates);
-    sums.clip_fraction += one.clip_fraction / static_cast<double>(updates);
-    sums.grad_norm_l2 += one.grad_norm_l2 / static_cast<double>(updates);
-    sums.skipped |= one.skipped;
+  const CriticOptions& critic = setup_.algorithm.critic;
+  const auto parts = split_targets(minibatches, targets, communicator_);
+  const std::span<const PackedBatch> batches = minibatches.batches;
+  const auto updates = static_cast<double>(parts.size()) * static_cast<double>(critic.epochs);
+  ValueStats means;
+  for (std::int64_t epoch = 0; epoch < critic.epochs; ++epoch) {
+    std::size_t begin = 0;
+    for (std::size_t k = 0; k < parts.size(); ++k) {
+      const std::size_t end = minibatches.ends[k];
+      const ValueStats one = critic_->update(batches.subspan(begin, end - begin), parts[k],
+                                             value_options(step), between);
+      means.loss += one.loss / updates;
+      means.clip_fraction += one.clip_fraction / updates;
+      means.grad_norm_l2 += one.grad_norm_l2 / updates;
+      means.skipped |= one.skipped;
+      begin = end;
+    }
   }
-  return sums;
+  return means;
 }
 
 fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {

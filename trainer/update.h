@@ -19,7 +19,7 @@
 namespace rollcall {
 
 struct CriticStats {
-  ValueStats learner;  // means over the updates of the step
+  ValueStats learner;  // means over the critic's updates in the step
   double explained_variance = 0, value_mean = 0, return_mean = 0;
 };
 
@@ -63,7 +63,12 @@ class Updater {
   bool policy_learns(std::int64_t step) const;
   UpdateOptions update_options(std::int64_t step) const;
   ValueUpdateOptions value_options(std::int64_t step) const;
-  ValueStats train_critic(std::span<const PackedBatch>, const ValueTargets&, std::int64_t step,
+  // Minibatches are the critic's on a trunk of its own; else there is one.
+  Minibatches pack(std::span<const TrainSequence> mine,
+                   std::span<const std::int64_t> prompts) const;
+  void train_policy(std::span<const PackedBatch>, const ValueTargets&, std::int64_t step,
+                    const std::function<void()>& between, StepUpdate&);
+  ValueStats train_critic(const Minibatches&, const ValueTargets&, std::int64_t step,
                           const std::function<void()>& between);
 
   const TrainSetup& setup_;

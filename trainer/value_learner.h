@@ -44,8 +44,11 @@ class ValueLearner {
   // `trunk` is for a decoder of this spec and becomes the critic's own.
   ValueLearner(const ModelSpec&, TrainedPolicy trunk, Communicator&, at::ScalarType dtype);
 
+  bool owns_trunk() const { return own_ != nullptr; }
+
   // [N] values of each batch's action tokens under the present weights, no gradient.
-  std::vector<at::Tensor> values(std::span<const PackedBatch>, const std::function<void()>& between);
+  std::vector<at::Tensor> values(std::span<const PackedBatch>,
+                                 const std::function<void()>& between);
 
   // One optimizer step on the value loss: of the head and the critic's own trunk, or of the head
   // alone. `between` runs after every micro-batch.

@@ -41,7 +41,8 @@ class StepValuesTest : public testing::Test {
         is_action_[i].push_back(static_cast<std::uint8_t>(action));
       }
       logprobs_[i].resize(tokens.size());
-      sequences_.push_back({tokens, is_action_[i], logprobs_[i], 2, i < 2 ? 0 : 1, 0, i == 1 ? 0.0 : 1.0});
+      sequences_.push_back(
+          {tokens, is_action_[i], logprobs_[i], 2, i < 2 ? 0 : 1, 0, i == 1 ? 0.0 : 1.0});
     }
   }
 
@@ -49,7 +50,8 @@ class StepValuesTest : public testing::Test {
     const auto batches = pack_sequences(sequences_, max_tokens);
     batches_ = batches.size();
     std::vector<at::Tensor> values;
-    for (const PackedBatch& batch : batches) values.push_back((batch.targets.to(at::kFloat)) * 0.01);
+    for (const PackedBatch& batch : batches)
+      values.push_back((batch.targets.to(at::kFloat)) * 0.01);
     return step_values(batches, sequences_, values, options_, policy_learns, *alone_);
   }
 
@@ -78,8 +80,8 @@ TEST_F(StepValuesTest, WhitensWhatRewardsExceedValuesBy) {
   EXPECT_NEAR(step.sequence_advantages[1], (white[2] + white[3]) / 2, 1e-6);
   EXPECT_NEAR(step.return_mean, 5.0 / 7, 1e-9);
   const std::vector<double> values = numbers(step.targets.old_values);
-  EXPECT_NEAR(step.explained_variance,
-              explained_variance(values, numbers(step.targets.returns)), 1e-6);
+  EXPECT_NEAR(step.explained_variance, explained_variance(values, numbers(step.targets.returns)),
+              1e-6);
 }
 
 TEST_F(StepValuesTest, SkipsTheTokensOfATool) {
@@ -107,17 +109,19 @@ TEST_F(StepValuesTest, DoesNotDependOnTheMicroBatches) {
   const StepValues whole = of(1000), parts = of(5);
   ASSERT_GE(batches_, 2u);
   EXPECT_THAT(numbers(parts.advantages), Pointwise(DoubleNear(1e-6), numbers(whole.advantages)));
-  EXPECT_THAT(numbers(parts.targets.returns), Pointwise(DoubleNear(1e-6), numbers(whole.targets.returns)));
+  EXPECT_THAT(numbers(parts.targets.returns),
+              Pointwise(DoubleNear(1e-6), numbers(whole.targets.returns)));
   EXPECT_NEAR(parts.explained_variance, whole.explained_variance, 1e-9);
 }
 
-TEST_F(StepValuesTest, AreZeroWhereNothingWasLearntOf) {
-  for (TrainSequence& s : sequences_) s.reward = 0;
-  const auto batches = pack_sequences(sequences_, 1000);
-  const std::vector<at::Tensor> zeros{batches[0].targets.to(at::kFloat) * 0};
-  const StepValues step = step_values(batches, sequences_, zeros, options_, true, *alone_);
-  EXPECT_THAT(numbers(step.advantages), testing::Each(0.0));
-  EXPECT_EQ(step.explained_variance, 0);
+TEST_F(StepValuesTest, GiveThePolicyNothingWhereAllRewardsAreEqual) {
+  for (const double reward : {0.0, 0.1}) {
+    for (TrainSequence& s : sequences_) s.reward = reward;
+    const StepValues step = of(5);
+    EXPECT_THAT(numbers(step.advantages), testing::Each(0.0));
+    EXPECT_THAT(numbers(step.targets.returns), testing::Each(static_cast<float>(reward)));
+    EXPECT_NEAR(step.explained_variance, 0, 1e-6);
+  }
   EXPECT_EQ(step_values({}, {}, {}, options_, true, *alone_).targets.tokens, 0);
 }
 

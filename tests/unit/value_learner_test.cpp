@@ -40,7 +40,8 @@ class ValueLearnerTest : public testing::Test {
   }
 
   std::unique_ptr<ValueLearner> own(std::uint64_t seed = 5) {
-    return std::make_unique<ValueLearner>(tiny_spec(), TinyModel(seed).weights, *alone_, at::kFloat);
+    return std::make_unique<ValueLearner>(tiny_spec(), TinyModel(seed).weights, *alone_,
+                                          at::kFloat);
   }
 
   // Returns 0 and 1 in turn, by the token.
@@ -111,7 +112,7 @@ TEST_F(ValueLearnerTest, StepsByTheGradientOfTheValueLoss) {
   int compared = 0;
   for (const auto part : {&CriticState::trunk, &CriticState::head}) {
     const auto &from = (start.*part).masters, &to = (end.*part).masters;
-    for (std::size_t i = 0; i < from.size(); i += from.size() > 1000 ? 397 : 5) {
+    for (std::size_t i = 0; i<from.size(); i += from.size()> 1000 ? 397 : 5) {
       const double gradient = static_cast<double>(from[i]) - to[i];
       if (std::abs(gradient) < 1e-3) continue;  // lost in float32's rounding
       ++compared;
