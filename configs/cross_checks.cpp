@@ -108,6 +108,34 @@ void check_batch(const BatchOptions& batch, ReadContext& context) {
     context.problem("batch.resample", "adaptive tops a step up by its signal; keep one of the two");
 }
 
+void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadContext& context) {
+  if (context.failed("algorithm.advantage")) return;
+  const std::string section = "algorithm.critic.";
+  if (a.advantage != "gae") {
+    for (const char* key : {"trunk", "learning_rate", "pretrain_steps", "epochs", "minibatches",
+                            "value_clip", "gamma", "lambda_critic", "lambda_policy", "coefficient"})
+      if (context.given(section + key))
+        context.problem(section + key, "only the advantage gae has a critic");
+    if (batch.group_size < 2 && !context.failed("batch.group_size"))
+      context.problem("batch.group_size",
+                      "the advantage " + a.advantage +
+                          " compares a rollout with others of its group; write at least 2, or "
+                          "algorithm.advantage: gae");
+    return;
+  }
+  if (a.loss == "gspo")
+    context.problem("algorithm.loss",
+                    "gspo has one ratio a sequence, and gae an advantage for each token");
+  const CriticOptions usual;
+  const bool shared = a.critic.trunk == "shared";
+  const std::string one_update = "a shared trunk takes the policy's one update a step";
+  if (shared && a.critic.epochs != usual.epochs) context.problem(section + "epochs", one_update);
+  if (shared && a.critic.minibatches != usual.minibatches)
+    context.problem(section + "minibatches", one_update);
+  if (!shared && a.critic.coefficient != usual.coefficient)
+    context.problem(section + "coefficient", "only trunk: shared reads it");
+}
+
 void check_corrections(const AlgorithmOptions& a, ReadContext& context) {
   const std::string path = "algorithm.corrections";
   std::set<CorrectionKind> kinds;
@@ -135,6 +163,7 @@ void check_algorithm(const RunConfig& config, ReadContext& context) {
   check_aggregation(a, context);
   check_advantage(a, config.batch, context);
   check_batch(config.batch, context);
+  check_critic(a, config.batch, context);
   check_corrections(a, context);
   if (a.kl_coef != 0) {
     context.problem("algorithm.kl_coef", "a reference policy is not part of this version; write 0");

@@ -248,7 +248,8 @@ std::vector<Field<BatchOptions>> batch_fields() {
   using O = BatchOptions;
   return {
       integer("prompts", &O::prompts, {1, 1e6}, "Groups per step: one task each."),
-      integer("group_size", &O::group_size, {2, 1e5}, "Rollouts per group."),
+      integer("group_size", &O::group_size, {1, 1e5},
+              "Rollouts per group; 1 only with the advantage gae."),
       integer(
           "resample", &O::resample, kFromOne,
           "Most rounds of `prompts` groups in a step, until so many of its groups have a signal "

@@ -45,6 +45,12 @@ inline constexpr const char* kSkippedUpdates = "skipped_updates";
 inline constexpr const char* kWorkers = "workers";
 inline constexpr const char* kWorkersLost = "workers_lost";
 inline constexpr const char* kEntropyMean = "entropy_mean";
+inline constexpr const char* kValueLoss = "value_loss";
+inline constexpr const char* kExplainedVariance = "explained_variance";
+inline constexpr const char* kValueMean = "value_mean";
+inline constexpr const char* kReturnMean = "return_mean";
+inline constexpr const char* kValueClipFraction = "value_clip_fraction";
+inline constexpr const char* kCriticGradNormL2 = "critic_grad_norm_l2";
 inline constexpr const char* kDiscardRewardGap = "discard_reward_gap";
 inline constexpr const char* kDiscardRewardZ = "discard_reward_z";
 // A dot and the endpoint's name follow: "endpoint_retries.tool.get".

@@ -244,8 +244,8 @@ class TrainingLoop {
     refuse_if_many_lost(collected, setup_.alarms.discard_share, step_);
 
     const AlgorithmOptions& a = setup_.algorithm;
-    const StepBatch batch = make_step_batch(
-        collected, committed_rows, {.kind = advantage_kind(a.advantage), .k = a.passk_k}, step_);
+    StepBatch batch = make_step_batch(collected, committed_rows,
+                                      {.kind = advantage_kind(a.advantage), .k = a.passk_k}, step_);
     fault_point("step");
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
