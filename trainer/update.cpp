@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+
 #include "comms/bytes.h"
 #include "comms/communicator.h"
 #include "comms/durable_file.h"
@@ -222,12 +224,14 @@ ValueStats Updater::train_critic(const Minibatches& minibatches, const ValueTarg
   const CriticOptions& critic = setup_.algorithm.critic;
   const auto parts = split_targets(minibatches, targets, communicator_);
   const std::span<const PackedBatch> batches = minibatches.batches;
-  const auto updates = static_cast<double>(parts.size()) * static_cast<double>(critic.epochs);
+  const auto filled = std::ranges::count_if(parts, [](const auto& p) { return p.tokens > 0; });
+  const auto updates = static_cast<double>(filled * critic.epochs);
   ValueStats means;
   for (std::int64_t epoch = 0; epoch < critic.epochs; ++epoch) {
     std::size_t begin = 0;
     for (std::size_t k = 0; k < parts.size(); ++k) {
       const std::size_t end = minibatches.ends[k];
+      if (parts[k].tokens == 0) continue;  // on no learner: fewer tasks than minibatches
       const ValueStats one = critic_->update(batches.subspan(begin, end - begin), parts[k],
                                              value_options(step), between);
       means.loss += one.loss / updates;
