@@ -112,6 +112,12 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
   return static_cast<ExitCode>(result.exit_code);
 }
 
+// A job that was preempted is not to blame for its little headway.
+NextJob next_job(const JobEnd& end, const SlurmJob& job, bool moved) {
+  const NextJob next = next_job(end, moved);
+  return next == NextJob::kPointless && job.preempted() ? NextJob::kSame : next;
+}
+
 // A Slurm job whose run can go on goes back into the queue.
 void requeue(const SlurmJob& job, const fs::path& run_dir, NextJob next) try {
   if (next == NextJob::kPointless)
@@ -146,7 +152,7 @@ int run_ranks(const RunConfig& config, const RunArguments& arguments, bool may_r
   const Headway before = headway(run_dir);
   const JobEnd end = start_ranks(config.cluster, arguments, clock ? &*clock : nullptr);
   record_end(run_dir, end);
-  if (may_requeue && job) requeue(*job, run_dir, next_job(end, headway(run_dir) > before));
+  if (may_requeue && job) requeue(*job, run_dir, next_job(end, *job, headway(run_dir) > before));
   return end.code;
 }
 
