@@ -42,8 +42,8 @@ std::unique_ptr<Communicator> make_single_communicator();
 
 // Over MPI, among world ranks 0..members-1; only those may call it. A member of this host
 // that died, and one that does not take part within `timeout`, end the wait of the others with an
-// Error (kStopped); nothing may be called after. An element's sum is formed in the order of the
-// ranks, so all members get the same bits every time.
+// Error (kStopped) that names its rank; nothing may be called after. An element's sum is formed in
+// the order of the ranks, so all members get the same bits every time.
 std::unique_ptr<Communicator> make_mpi_communicator(
     World&, int members, std::chrono::milliseconds timeout = kCollectiveTimeout);
 

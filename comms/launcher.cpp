@@ -88,8 +88,14 @@ std::vector<std::string> mpirun_command(const LaunchSite& site, int ranks,
   return command;
 }
 
+// A shell inside a job step, and a job submitted from one, see the variables of a step of one task.
 bool under_launcher() {
-  return is_set("OMPI_COMM_WORLD_SIZE") || is_set("PMIX_RANK") || is_set("PMI_SIZE");
+  const auto more_than_one = [](const char* variable) {
+    const char* value = std::getenv(variable);
+    return value != nullptr && std::atoi(value) > 1;
+  };
+  return is_set("OMPI_COMM_WORLD_SIZE") || more_than_one("PMI_SIZE") ||
+         (is_set("PMIX_RANK") && more_than_one("SLURM_STEP_NUM_TASKS"));
 }
 
 bool end_parent_mpirun() {

@@ -193,8 +193,8 @@ std::vector<LifelineHub::RankEnd> LifelineHub::poll() {
   return ends;
 }
 
-bool LifelineHub::any_rank() const {
-  return std::ranges::any_of(connections_, [](const auto& c) { return c.second.rank >= 0; });
+bool LifelineHub::any_rank(int first) const {
+  return std::ranges::any_of(connections_, [&](const auto& c) { return c.second.rank >= first; });
 }
 
 void LifelineHub::accept_some() {

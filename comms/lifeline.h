@@ -62,8 +62,8 @@ class LifelineHub {
   };
   // The ends since the last call, in order. Each rank has one.
   std::vector<RankEnd> poll();
-  // Whether any rank that has said hello is still there.
-  bool any_rank() const;
+  // Whether any rank from `first` on that has said hello is still there.
+  bool any_rank(int first = 0) const;
 
  private:
   struct Connection {

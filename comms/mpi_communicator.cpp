@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
 #include <mpi.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include <functional>
 #include <numeric>
 #include <optional>
+#include <set>
 
 #include "comms/backoff.h"
 #include "comms/communicator.h"
@@ -14,6 +16,7 @@
 #include "comms/link_messages.h"
 #include "comms/mpi_check.h"
 #include "comms/process_watch.h"
+#include "comms/silence_clock.h"
 #include "comms/world.h"
 
 namespace rollcall {
@@ -27,6 +30,8 @@ constexpr std::size_t kBlockBytes = std::size_t{64} << 20;
 constexpr int kProbesBeforeSleep = 2000;
 // What a process sent before its end may still be on the way through MPI.
 constexpr std::chrono::milliseconds kLastWordsPatience{200};
+// All members may be stopped together for a while: a longer pause of ours counts as one of these.
+constexpr std::chrono::milliseconds kLongestPause{1000};
 
 struct Range {
   std::size_t begin = 0;
@@ -189,6 +194,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   void send(int to, const void* bytes, std::size_t size) {
+    peers_.push_back(to);
     requests_.push_back(MPI_REQUEST_NULL);
     check_mpi(MPI_Isend(bytes, static_cast<int>(size), MPI_BYTE, to, kTag, communicator_,
                         &requests_.back()),
@@ -196,6 +202,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   void receive(int from, void* bytes, std::size_t size) {
+    peers_.push_back(from);
     requests_.push_back(MPI_REQUEST_NULL);
     check_mpi(MPI_Irecv(bytes, static_cast<int>(size), MPI_BYTE, from, kTag, communicator_,
                         &requests_.back()),
@@ -230,8 +237,9 @@ class MpiCommunicator final : public Communicator {
   }
 
   void wait(const char* what) {
-    auto until = Clock::now() + timeout_;
+    SilenceClock silence(std::min(kLongestPause, timeout_ / 4), Clock::now());
     std::optional<int> dead;
+    Clock::time_point last_words;
     Backoff backoff;
     int done = 0;
     for (int probes = 0; done == 0; ++probes) {
@@ -239,13 +247,15 @@ class MpiCommunicator final : public Communicator {
                             MPI_STATUSES_IGNORE),
                 "MPI_Testall");
       if (done != 0 || probes < kProbesBeforeSleep) continue;
-      if (!dead && (dead = dead_member())) {
-        until = std::min(until, Clock::now() + kLastWordsPatience);
-      }
-      if (Clock::now() > until) dead ? throw_death(what, *dead) : throw_timeout(what);
+      const auto now = Clock::now();
+      silence.listen(now);
+      if (!dead && (dead = dead_member())) last_words = now + kLastWordsPatience;
+      if (dead && now > last_words) throw_death(what, *dead);
+      if (silence.silent_for(timeout_, now)) throw_timeout(what);
       backoff.wait();
     }
     requests_.clear();
+    peers_.clear();
   }
 
   [[noreturn]] static void throw_death(const char* what, int dead) {
@@ -256,10 +266,23 @@ class MpiCommunicator final : public Communicator {
   }
 
   [[noreturn]] void throw_timeout(const char* what) const {
-    throw Error("learner " + std::to_string(rank_) + " waited " + std::to_string(timeout_.count()) +
-                    " ms for the other learners in a " + what,
-                "a learner died or hangs: see its log; the run resumes from its last checkpoint",
+    const double seconds = std::chrono::duration<double>(timeout_).count();
+    throw Error(fmt::format("nothing was heard of rank {}, a learner, for {} s; it was waited for "
+                            "in a {}",
+                            fmt::join(silent_members(), " and rank "), seconds, what),
+                "it hangs, or its host is gone: see its log, then start again: the run resumes. If "
+                "it was only slow, raise cluster.learner_timeout",
                 ExitCode::kStopped);
+  }
+
+  std::set<int> silent_members() const {
+    std::set<int> silent;
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      int done = 0;
+      MPI_Request_get_status(requests_[i], &done, MPI_STATUS_IGNORE);
+      if (done == 0) silent.insert(peers_[i]);
+    }
+    return silent;
   }
 
   const int rank_;
@@ -268,6 +291,7 @@ class MpiCommunicator final : public Communicator {
   const MPI_Comm communicator_;
   std::vector<ProcessWatch> watches_;  // of members on this host; the others' watch nothing
   std::vector<MPI_Request> requests_;
+  std::vector<int> peers_;      // of the requests
   std::vector<float> scratch_;  // a block from every member
 };
 

@@ -155,10 +155,12 @@ struct RolloutClient::Impl {
     lead_clock.listen(now);
     if (leaving) return;
     const bool ended = lead.ended();
-    if (!ended && !lead_clock.silent_for(options.learner_timeout, now)) return;
+    // The learners come first: they know better which of them hangs.
+    if (!ended && !lead_clock.silent_for(options.learner_timeout * 3 / 2, now)) return;
     log_warning(ended ? "the lead learner's process ended: leaving"
                       : "the lead learner has been silent too long: leaving");
     leaving = true;
+    lost_lead = true;
     said_farewell = true;  // nobody is there to hear it
     mailbox.forget(kLead);
   }
@@ -204,6 +206,7 @@ struct RolloutClient::Impl {
   Clock::time_point last_sent, last_beat;
   bool leaving = false;
   bool said_farewell = false;
+  bool lost_lead = false;
 };
 
 RolloutClient::RolloutClient(World& world, const ClusterOptions& options,
@@ -245,6 +248,8 @@ void RolloutClient::deliver(const Trajectory& trajectory) {
 void RolloutClient::report(std::function<std::vector<EndpointStatus>()> status) {
   impl_->status = std::move(status);
 }
+
+bool RolloutClient::lost_lead() const { return impl_->lost_lead; }
 
 bool RolloutClient::idle() const { return !impl_->mailbox.sending(); }
 

@@ -96,6 +96,7 @@ class RolloutClient {
   Inbox poll();
   void deliver(const Trajectory&);  // queued; progress in poll()
   bool idle() const;                // nothing waits to be sent
+  bool lost_lead() const;           // it leaves because the lead learner ended or is silent
   // From now on heartbeats tell what `status` returns.
   void report(std::function<std::vector<EndpointStatus>()> status);
 

@@ -94,6 +94,14 @@ std::optional<std::chrono::seconds> SlurmJob::time_left() const {
   return answer.ok ? parse_slurm_duration(answer.text) : std::nullopt;
 }
 
+bool SlurmJob::preempted() const {
+  const std::string field = " PreemptTime=";
+  const Answer answer = ask(15, {"scontrol", "--oneliner", "show", "job", id_});
+  const auto at = answer.text.find(field);
+  return answer.ok && at != std::string::npos &&
+         std::isdigit(static_cast<unsigned char>(answer.text[at + field.size()])) != 0;
+}
+
 void SlurmJob::requeue() const {
   const Answer answer = ask(60, {"scontrol", "requeue", id_});
   if (answer.ok) return;

@@ -21,6 +21,10 @@ class SlurmJob {
   // Slurm does not answer. Blocks for seconds where Slurm is slow.
   std::optional<std::chrono::seconds> time_left() const;
 
+  // Whether Slurm has begun to take the job's nodes for one of higher priority. A job that ends by
+  // itself in the time of grace is not one that Slurm puts back. False if Slurm does not answer.
+  bool preempted() const;
+
   // Puts the job back into the queue, whereupon Slurm ends it and this process. Throws Error with
   // Slurm's words if that is not allowed.
   void requeue() const;

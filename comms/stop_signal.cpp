@@ -63,6 +63,8 @@ StopSignal::~StopSignal() {
 
 bool StopSignal::stop_requested() const { return received != 0; }
 
-int StopSignal::signal_number() const { return received; }
+int StopSignal::signal_number() const { return stop_signal_received(); }
+
+int stop_signal_received() { return received; }
 
 }  // namespace rollcall

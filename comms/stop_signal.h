@@ -19,4 +19,7 @@ class StopSignal {
   int signal_number() const;
 };
 
+// The signal that asked the StopSignal there is, or was last, to stop; 0 if none has.
+int stop_signal_received();
+
 }  // namespace rollcall

@@ -20,8 +20,10 @@
 
 #include "comms/launcher.h"
 #include "comms/lifeline.h"
+#include "comms/patient_writer.h"
 #include "comms/scratch_folder.h"
 #include "comms/stop_clock.h"
+#include "comms/stop_signal.h"
 #include "comms/world.h"
 
 namespace rollcall {
@@ -31,6 +33,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kSameRequest{1};  // terminals and batch systems signal in pairs
 constexpr int kShowUnfinishedLineMs = 100;
+constexpr std::chrono::seconds kShowPatience{2};  // at the end, with whoever does not read
 constexpr std::chrono::seconds kAskAgain{2};
 constexpr std::chrono::seconds kLeavePatience{10};  // of other ranks, once rank 0 has left
 constexpr std::chrono::seconds kEndPatience{15};    // of mpirun, once told to end
@@ -54,6 +57,7 @@ class Descriptor {
 [[noreturn]] void become(std::vector<std::string> command, int errors, int exec_failed) {
   // Its own process group: a terminal's interrupt reaches only the supervisor.
   ::setpgid(0, 0);
+  ::signal(SIGPIPE, SIG_DFL);
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   sigset_t none;
   sigemptyset(&none);
@@ -97,12 +101,16 @@ class Supervisor {
         clock_(clock) {}
 
   JobEnd run() {
+    // One that came before signals were watched here.
+    if (const int number = stop_signal_received(); number != 0)
+      request(number == SIGUSR1 ? StopCause::kDeadline : StopCause::kPerson);
     int status = 0;
     while (::waitpid(mpirun_, &status, WNOHANG) != mpirun_) {
       std::array<pollfd, 3> watched{
           {{signals_, POLLIN, 0}, {errors_, POLLIN, 0}, {ranks_.descriptor(), POLLIN, 0}}};
       const int ready = ::poll(watched.data(), watched.size(), kShowUnfinishedLineMs);
       if (ready == 0) show(filter_.flush());
+      screen_.drain();
       if (watched[1].revents != 0) copy_errors();
       if (watched[0].revents != 0) on_signal();
       hear_ranks();
@@ -116,6 +124,7 @@ class Supervisor {
     show(filter_.flush());
     JobEnd end = end_ ? *end_ : without_a_word(status);
     end.asked = asked_;
+    screen_.drain_for(kShowPatience);
     return end;
   }
 
@@ -157,7 +166,11 @@ class Supervisor {
     if (end_) return;
     switch (end.end) {
       case LifelineHub::End::kLeft:
-        if (end.rank != 0) return;
+        if (end.rank != 0) {
+          lead_is_silent_ |=
+              end.rank >= essential_ && end.code == static_cast<int>(ExitCode::kStopped);
+          return end_if_lead_hangs();
+        }
         end_ = JobEnd{end.code, {}, false};
         leave_by_ = Clock::now() + kLeavePatience;
         return;
@@ -165,13 +178,25 @@ class Supervisor {
         end_ = JobEnd{end.code, end.message, false};
         return end_job();
       case LifelineHub::End::kDied:
-        if (end.was_ready && end.rank >= essential_) return;
+        if (end.was_ready && end.rank >= essential_) return end_if_lead_hangs();
         end_ = JobEnd{static_cast<int>(ExitCode::kStopped), describe_death(end),
                       asked_ != StopCause::kNone};
         show("rollcall: " + end_->failure +
              "\n  what to do: see its log, then start again: a run resumes\n");
         return end_job();
     }
+  }
+
+  // One that does not would have ended the run for want of workers.
+  void end_if_lead_hangs() {
+    if (!lead_is_silent_ || ranks_.any_rank(essential_)) return;
+    end_ = JobEnd{static_cast<int>(ExitCode::kStopped),
+                  "rank 0, the lead learner, hangs: the workers left after it had been silent for "
+                  "cluster.learner_timeout",
+                  asked_ != StopCause::kNone};
+    show("rollcall: " + end_->failure +
+         "\n  what to do: see its log, then start again: a run resumes\n");
+    end_job();
   }
 
   std::string describe_death(const LifelineHub::RankEnd& end) const {
@@ -218,12 +243,12 @@ class Supervisor {
     if (kill_at_ && Clock::now() > *kill_at_) ::kill(mpirun_, SIGKILL);
   }
 
-  static JobEnd on_request(const std::string& what) {
+  JobEnd on_request(const std::string& what) {
     show("rollcall: " + what + "\n  what to do: start again: a run resumes\n");
     return {static_cast<int>(ExitCode::kStopped), what, true};
   }
 
-  JobEnd without_a_word(int status) const {
+  JobEnd without_a_word(int status) {
     if (asked_ != StopCause::kNone)
       return on_request("ended on request, before its ranks were ready");
     const std::string what = "the ranks ended without a word: one was killed or crashed";
@@ -243,14 +268,7 @@ class Supervisor {
     return true;
   }
 
-  static void show(const std::string& text) {
-    std::size_t done = 0;
-    while (done < text.size()) {
-      const ssize_t size = ::write(STDERR_FILENO, text.data() + done, text.size() - done);
-      if (size <= 0 && errno != EINTR) return;
-      if (size > 0) done += static_cast<std::size_t>(size);
-    }
-  }
+  void show(const std::string& text) { screen_.write(text); }
 
   pid_t mpirun_;
   int signals_;
@@ -259,20 +277,39 @@ class Supervisor {
   int essential_;
   const StopClock* clock_;
   LineFilter filter_;
+  PatientWriter screen_{STDERR_FILENO};
   std::optional<JobEnd> end_;
-  bool mpirun_lost_ = false;
+  bool mpirun_lost_ = false, lead_is_silent_ = false;
   StopCause asked_ = StopCause::kNone;
   Clock::time_point first_request_, passed_on_;
   std::optional<Clock::time_point> leave_by_, kill_at_;
 };
 
+std::filesystem::path temporary_folder() try {
+  return std::filesystem::temp_directory_path();
+} catch (const std::filesystem::filesystem_error& error) {
+  throw input_error(std::string("no folder for temporary files: ") + error.what(),
+                    "set TMPDIR to a folder that exists");
+}
+
+// What an outer job step tells its tasks is not for the ranks of this run.
+void forget_outer_launcher() {
+  std::vector<std::string> names;
+  for (char** entry = ::environ; *entry != nullptr; ++entry)
+    if (std::string_view(*entry).starts_with("PMI"))
+      names.emplace_back(*entry, std::strcspn(*entry, "="));
+  for (const std::string& name : names) ::unsetenv(name.c_str());
+}
+
 JobEnd supervise(const LaunchSite& site, int ranks, int essential, const std::string& program,
                  const std::vector<std::string>& arguments, const StopClock* clock) {
   sigset_t handled;
   sigemptyset(&handled);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD}) {
-    sigaddset(&handled, number);
-  }
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGCHLD}) sigaddset(&handled, number);
+  struct sigaction hangup {};
+  ::sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) sigaddset(&handled, SIGHUP);  // nohup ignores it
+  ::signal(SIGPIPE, SIG_IGN);  // a reader that goes does not end the run
   ::sigprocmask(SIG_BLOCK, &handled, nullptr);
   const Descriptor signals(::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
   std::array<int, 2> ends{};
@@ -281,6 +318,7 @@ JobEnd supervise(const LaunchSite& site, int ranks, int essential, const std::st
   Descriptor write_end(ends[1]);
   ::fcntl(errors.value(), F_SETFL, O_NONBLOCK);
 
+  forget_outer_launcher();
   LifelineHub hub(site.single_host);
   ::setenv(kLifelineVariable, hub.address().c_str(), 1);
   const pid_t mpirun =
@@ -298,7 +336,7 @@ JobEnd run_under_mpirun(int ranks, int essential, int argc, char** argv, const S
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   LaunchSite site = inspect_launch_site();
   // What a killed mpirun leaves behind is removed here; other hosts have no such folder.
-  const ScratchFolder scratch(std::filesystem::temp_directory_path());
+  const ScratchFolder scratch(temporary_folder());
   if (site.single_host) site.scratch = scratch.path();
   return supervise(site, ranks, essential, program, arguments, clock);
 }

@@ -58,6 +58,55 @@ std::string written(const Correction& correction) {
   return out.append(", ").append(rule.high_key).append(": ") + format_number(correction.high) + "}";
 }
 
+// `auto` or a number.
+Field<CriticOptions> lambda_policy_field() {
+  return value_field(
+      "lambda_policy", &CriticOptions::lambda_policy, "`auto` or number from 0 to 1", "auto",
+      [](ReadContext& c, const YamlNode& n,
+         const std::string& p) -> std::optional<std::optional<double>> {
+        if (n.kind == YamlNode::Kind::kScalar && n.text == "auto") return std::optional<double>();
+        const auto value = c.read_number(n, p, kUnit);
+        return value ? std::optional(value) : std::nullopt;
+      },
+      [](const std::optional<double>& value) { return value ? format_number(*value) : "auto"; });
+}
+
+std::vector<Field<CriticOptions>> critic_fields() {
+  using O = CriticOptions;
+  return {
+      choice("trunk", &O::trunk, {"own", "shared"}, "own"),
+      number("learning_rate", &O::learning_rate, kUnit, "2e-6"),
+      integer("pretrain_steps", &O::pretrain_steps, kFromZero, "10"),
+      integer("epochs", &O::epochs, {1, 1000}, "1"),
+      integer("minibatches", &O::minibatches, {1, 1e6}, "4"),
+      number("value_clip", &O::value_clip, kFromZero, "0.2"),
+      number("gamma", &O::gamma, kUnit, "1"),
+      number("lambda_critic", &O::lambda_critic, kUnit, "1"),
+      lambda_policy_field(),
+      number("coefficient", &O::coefficient, kFromZero, "0.1"),
+  };
+}
+
+Field<AlgorithmOptions> critic_field() {
+  const Field<AlgorithmOptions> written_out = section(
+      "critic", &AlgorithmOptions::critic, critic_fields(),
+      "The critic of the advantage gae (docs/algorithms.md). `trunk`: `own` is a copy of the "
+      "initial policy, full or an adapter as `model.train` says; `shared` puts a value head on the "
+      "policy. "
+      "`learning_rate`: of the critic, with `algorithm.warmup_steps`. `pretrain_steps`: the first "
+      "steps, in which the critic learns alone; the policy's warm-up comes after them. "
+      "`epochs`, `minibatches`: how often an own trunk goes through a step's rollouts, and in how "
+      "many optimizer steps each time. `value_clip`: how far these may move a value; 0: any. "
+      "`lambda_policy`: `auto` is 1 - 1 / (0.05 * sampled tokens), at least 0. `coefficient`: "
+      "weight of the value gradient in a shared trunk.");
+  Field<AlgorithmOptions> field = written_out;
+  field.write = [written_out](const AlgorithmOptions& in, const std::string& path,
+                              const AsWritten& as_written) {
+    return in.advantage == "gae" ? written_out.write(in, path, as_written) : "{}";
+  };
+  return field;
+}
+
 Field<AlgorithmOptions> corrections_field() {
   Field<AlgorithmOptions> field{
       .key = "corrections",
@@ -98,9 +147,11 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
   return {
       choice("profile", &O::profile, profile_names(), "Named set of defaults for this section."),
       choice("advantage", &O::advantage, names(advantage_names()),
-             "How a rollout is compared with its group (docs/algorithms.md)."),
+             "How a rollout is compared with its group, or gae: each token with a critic's values "
+             "(docs/algorithms.md)."),
       integer("passk_k", &O::passk_k, kFromOne,
               "passk: rollouts of which the best counts; less than batch.group_size."),
+      critic_field(),
       choice(
           "loss", &O::loss, names(loss_names()),
           "Policy loss (docs/algorithms.md). Sets clip_low, clip_high and dual_clip: cispo 1, 4, "

@@ -95,6 +95,47 @@ void check_advantage(const AlgorithmOptions& a, const BatchOptions& batch, ReadC
   }
 }
 
+void check_batch(const BatchOptions& batch, ReadContext& context) {
+  const AdaptiveOptions& a = batch.adaptive;
+  if (a.target_signal == 0) return;
+  if (a.min_rollouts > a.max_rollouts)
+    context.problem("batch.adaptive.min_rollouts", "expected at most max_rollouts");
+  if (batch.prompts * batch.group_size > a.max_rollouts)
+    context.problem("batch.adaptive.max_rollouts",
+                    "expected at least batch.prompts times batch.group_size (" +
+                        std::to_string(batch.prompts * batch.group_size) + "), where it begins");
+  if (batch.resample > 1)
+    context.problem("batch.resample", "adaptive tops a step up by its signal; keep one of the two");
+}
+
+void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadContext& context) {
+  if (context.failed("algorithm.advantage")) return;
+  const std::string section = "algorithm.critic.";
+  if (a.advantage != "gae") {
+    for (const char* key : {"trunk", "learning_rate", "pretrain_steps", "epochs", "minibatches",
+                            "value_clip", "gamma", "lambda_critic", "lambda_policy", "coefficient"})
+      if (context.given(section + key))
+        context.problem(section + key, "only the advantage gae has a critic");
+    if (batch.group_size < 2 && !context.failed("batch.group_size"))
+      context.problem("batch.group_size",
+                      "the advantage " + a.advantage +
+                          " compares a rollout with others of its group; write at least 2, or "
+                          "algorithm.advantage: gae");
+    return;
+  }
+  if (a.loss == "gspo")
+    context.problem("algorithm.loss",
+                    "gspo has one ratio a sequence, and gae an advantage for each token");
+  const CriticOptions usual;
+  const bool shared = a.critic.trunk == "shared";
+  const std::string one_update = "a shared trunk takes the policy's one update a step";
+  if (shared && a.critic.epochs != usual.epochs) context.problem(section + "epochs", one_update);
+  if (shared && a.critic.minibatches != usual.minibatches)
+    context.problem(section + "minibatches", one_update);
+  if (!shared && a.critic.coefficient != usual.coefficient)
+    context.problem(section + "coefficient", "only trunk: shared reads it");
+}
+
 void check_corrections(const AlgorithmOptions& a, ReadContext& context) {
   const std::string path = "algorithm.corrections";
   std::set<CorrectionKind> kinds;
@@ -121,6 +162,8 @@ void check_algorithm(const RunConfig& config, ReadContext& context) {
   check_loss(a, context);
   check_aggregation(a, context);
   check_advantage(a, config.batch, context);
+  check_batch(config.batch, context);
+  check_critic(a, config.batch, context);
   check_corrections(a, context);
   if (a.kl_coef != 0) {
     context.problem("algorithm.kl_coef", "a reference policy is not part of this version; write 0");
@@ -185,6 +228,12 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
     context.problem("cluster.worker_timeout", "expected at least twice cluster.heartbeat_every (" +
                                                   format_duration(config.cluster.heartbeat_every) +
                                                   ")");
+  }
+  if (!context.failed("cluster.heartbeat_every") &&
+      config.cluster.heartbeat_every * 2 > config.cluster.learner_timeout) {
+    context.problem("cluster.learner_timeout", "expected at least twice cluster.heartbeat_every (" +
+                                                   format_duration(config.cluster.heartbeat_every) +
+                                                   ")");
   }
   if (!context.failed("cluster.stop_grace") && config.cluster.stop_before.count() > 0 &&
       config.cluster.stop_grace * 2 > config.cluster.stop_before) {

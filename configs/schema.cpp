@@ -233,11 +233,34 @@ std::vector<Field<RolloutOptions>> rollout_fields() {
   };
 }
 
+std::vector<Field<AdaptiveOptions>> adaptive_fields() {
+  using O = AdaptiveOptions;
+  return {
+      number("target_signal", &O::target_signal, kFromZero, "0"),
+      integer("min_rollouts", &O::min_rollouts, {2, 1e7}, "128"),
+      integer("max_rollouts", &O::max_rollouts, {2, 1e7}, "16384"),
+      flag("top_up", &O::top_up, "true"),
+      flag("select_tasks", &O::select_tasks, "true"),
+  };
+}
+
 std::vector<Field<BatchOptions>> batch_fields() {
   using O = BatchOptions;
   return {
       integer("prompts", &O::prompts, {1, 1e6}, "Groups per step: one task each."),
-      integer("group_size", &O::group_size, {2, 1e5}, "Rollouts per group."),
+      integer("group_size", &O::group_size, {1, 1e5},
+              "Rollouts per group; 1 only with the advantage gae."),
+      integer(
+          "resample", &O::resample, kFromOne,
+          "Most rounds of `prompts` groups in a step, until so many of its groups have a signal "
+          "(DAPO's dynamic sampling); 1: one round."),
+      section("adaptive", &O::adaptive, adaptive_fields(),
+              "Sizes each step by its signal, about the number of its rarer outcomes, so that rare "
+              "successes make a gradient and frequent ones cost little. `target_signal` is what a "
+              "step aims at, 0: off; `prompts` and `group_size` are where it begins. A step that "
+              "ends with less, at `max_rollouts`, moves the policy less. `top_up`: a step that has "
+              "too little samples more before its update. `select_tasks`: tasks that are always or "
+              "never solved are drawn less often."),
   };
 }
 
@@ -277,6 +300,10 @@ std::vector<Field<ClusterOptions>> cluster_fields() {
                "How often a worker reports."),
       duration("worker_timeout", &O::worker_timeout, {100, kDay},
                "Silence after which a worker counts as dead and its rollouts go to others."),
+      duration("learner_timeout", &O::learner_timeout, {100, kDay},
+               "Silence of a learner after which the others give up and the run ends with exit "
+               "code 3. It has to be longer than one learner's part of an update and than writing "
+               "a checkpoint."),
       duration("stop_before", &O::stop_before, {0, kDay},
                "In a Slurm job: how long before its end the run stops in order, so that it can go "
                "on in another; 0s: it does not look at the clock."),

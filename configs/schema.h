@@ -19,6 +19,7 @@ std::vector<Field<DataOptions>> data_fields();
 std::vector<Field<ToolOptions>> tool_fields();
 std::vector<Field<GraderOptions>> grader_fields();
 std::vector<Field<RolloutOptions>> rollout_fields();
+std::vector<Field<AdaptiveOptions>> adaptive_fields();
 std::vector<Field<BatchOptions>> batch_fields();
 std::vector<Field<AlgorithmOptions>> algorithm_fields();
 std::vector<Field<AlarmOptions>> alarm_fields();

@@ -35,6 +35,8 @@ std::optional<std::string> read_word(ReadContext& context, const YamlNode& node,
 std::optional<std::string> read_directive(ReadContext& context, const YamlNode& node,
                                           const std::string& path) {
   const auto text = context.read_line(node, path);
+  if (text && text->starts_with("--array"))
+    context.problem(node, path, "jobs of an array need settings of their own: use --sweep");
   if (!text || text->starts_with("-")) return text;
   context.problem(
       node, path,
@@ -131,11 +133,11 @@ std::vector<Field<SiteOptions>> site_fields() {
       duration("time", &O::time, kTimeLimit, "Limit of one job."),
       integer("nodes", &O::nodes, kFromOne,
               "Hosts; the ranks fill one after the other, learners first."),
-      integer("cpus_per_rank", &O::cpus_per_rank, kFromOne,
+      integer("cpus_per_rank", &O::cpus_per_rank, {1, 1e5},
               "Cores. A worker computes on one, a learner on those of the ranks on its host."),
-      size("memory_per_rank", &O::memory_per_rank, kFromZero, "0: the cluster's default."),
+      size("memory_per_rank", &O::memory_per_rank, {0, 1e15}, "0: the cluster's default."),
       integer(
-          "gpus_per_learner", &O::gpus_per_learner, kFromZero,
+          "gpus_per_learner", &O::gpus_per_learner, {0, 1e3},
           "On several nodes each has to have those of one node's learners, though only workers run "
           "there: the nodes of an allocation are alike."),
       flag("requeue", &O::requeue,

@@ -47,7 +47,7 @@ int eval_command(const RunArguments& arguments, const std::filesystem::path& che
   if (config.data.valid.empty())
     throw input_error("rollcall eval needs data.valid", "name a held-out dataset in the run file");
   if (!under_launcher()) {
-    check_inputs(config);
+    check_inputs(config, /*began=*/false);
     return start_ranks(config.cluster, arguments).code;
   }
   return run_rank(config,

@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <ostream>
 #include <span>
 
 #include "comms/error.h"
 #include "model/tokenizer.h"
 #include "rollcall/run_setup.h"
+#include "trainer/batch_replay.h"
 #include "trainer/journal.h"
 #include "trainer/run_facts.h"
 
@@ -156,17 +158,32 @@ void print_text(const Trajectory& t, const Tokenizer& tokenizer, std::ostream& o
   }
 }
 
-}  // namespace
+// "4096 rows, xxh3 ..." of what the journal says about its run.
+std::int64_t train_tasks(const JournalReader& journal) try {
+  return std::stoll(
+      nlohmann::json::parse(journal.about()).at("inputs").at("data.train").get<std::string>());
+} catch (const std::exception& error) {
+  throw Error(std::string("the journal does not say how many tasks data.train has: ") +
+              error.what());
+}
 
-int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row, bool text,
-                std::ostream& out) {
+// The first learner's.
+std::filesystem::path journal_of(const std::filesystem::path& run_dir) {
   const std::vector<std::filesystem::path> journals = journals_of(run_dir);
   if (journals.empty()) {
     throw input_error(run_dir.string() + " has no journal",
                       "name a run's folder, such as runs/<name>");
   }
+  return journals.front();
+}
+
+}  // namespace
+
+int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row, bool text,
+                std::ostream& out) {
+  const JournalReader journal(journal_of(run_dir));
   if (row) {
-    const Trajectory trajectory = JournalReader(journals.front()).read(*row);
+    const Trajectory trajectory = journal.read(*row);
     print_trajectory(trajectory, *row, out);
     if (text) {
       const std::filesystem::path model = config_of_run(run_dir).model.path;
@@ -179,6 +196,20 @@ int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t
   print_evaluations(run, out);
   print_ends(run, out);
   print_tools(run, out);
+  return 0;
+}
+
+int run_inspect_batch(const std::filesystem::path& run_dir, std::ostream& out) {
+  const JournalReader journal(journal_of(run_dir));
+  const RunConfig config = config_of_run(run_dir);
+  for (const BatchDecision& decision :
+       replay_batches(journal, config.batch, train_tasks(journal), config.run.seed)) {
+    for (const auto& round : decision.rounds)
+      out << fmt::format("step {:<5} {} tasks x {} rollouts: {}\n", decision.step,
+                         round.tasks.size(), round.group_size, round.reason);
+    out << fmt::format("           signal {:.3f}, learning rate x {:.3f}\n", decision.signal,
+                       decision.step_size);
+  }
   return 0;
 }
 

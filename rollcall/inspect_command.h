@@ -15,4 +15,9 @@ namespace rollcall {
 int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row, bool text,
                 std::ostream& out);
 
+// `rollcall inspect RUN --batch`: how many rollouts each step was given, and why, decided again
+// from the journal. Returns the exit code; throws Error as above, and where the journal holds other
+// rollouts than the run's settings ask for.
+int run_inspect_batch(const std::filesystem::path& run_dir, std::ostream& out);
+
 }  // namespace rollcall

@@ -113,7 +113,7 @@ void add_export_command(CLI::App& app, Action& action) {
 void add_run_reading_commands(CLI::App& app, Action& action) {
   static std::string run_dir;
   static std::int64_t row = -1;
-  static bool text = false;
+  static bool text = false, batch = false;
   CLI::App* report = app.add_subcommand("report", "write RUN/report.html anew");
   report->add_option("RUN", run_dir, "runs/<name>")->required();
   report->callback([&] {
@@ -128,8 +128,11 @@ void add_run_reading_commands(CLI::App& app, Action& action) {
   row_option->check(CLI::NonNegativeNumber);
   inspect->add_flag("--text", text, "with --row: also all of its text, as the policy saw it")
       ->needs(row_option);
+  inspect->add_flag("--batch", batch, "how many rollouts each step was given, and why")
+      ->excludes(row_option);
   inspect->callback([&] {
     action = [&] {
+      if (batch) return run_inspect_batch(run_dir, std::cout);
       return run_inspect(run_dir, row < 0 ? std::nullopt : std::optional(row), text, std::cout);
     };
   });

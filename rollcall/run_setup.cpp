@@ -123,6 +123,7 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;
   setup.stop_grace = config.cluster.stop_grace;
+  setup.learner_timeout = config.cluster.learner_timeout;
   const DatasetSummary train = summary_of(config.data.train), valid = summary_of(config.data.valid);
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;
@@ -174,7 +175,7 @@ void check_model_and_data(const RunConfig& config) {
   check_dataset(config, "data.valid", config.data.valid, *format);
 }
 
-void check_inputs(const RunConfig& config) {
+void check_inputs(const RunConfig& config, bool began) {
   check_model_and_data(config);
   std::error_code error;
   fs::create_directories(run_directory(config) / "log", error);
@@ -183,7 +184,14 @@ void check_inputs(const RunConfig& config) {
         "run.dir: cannot create " + run_directory(config).string() + ": " + error.message(),
         "choose a folder you may write to, on a file system that all learners see");
   warn_of_short_secrets(config);
-  wait_for_endpoints(config.tools, config.grader, std::chrono::seconds(15));
+  // A run that has begun waits for its endpoints as it would in the middle, by `give_up_after`: a
+  // job that comes back while a server is restarted must not end for it.
+  try {
+    wait_for_endpoints(config.tools, config.grader, std::chrono::seconds(began ? 1 : 15));
+  } catch (const Error& failure) {
+    if (!began) throw;
+    log_warning(std::string(failure.what()) + "; the run goes on and waits for it");
+  }
 }
 
 }  // namespace rollcall

@@ -20,8 +20,9 @@ WorkerSetup make_worker_setup(const RunConfig&, int rank);
 std::optional<LoraStart> lora_start(const ModelOptions&, std::uint64_t seed);
 
 // Everything that can be found wrong without starting a rank: model, tokenizer, template, every row
-// of the datasets, run directory, endpoints. Throws Error; warns of tools that nothing serves.
-void check_inputs(const RunConfig&);
+// of the datasets, run directory, endpoints. Throws Error; warns of tools that nothing serves, and
+// where the run has begun of endpoints that do not answer.
+void check_inputs(const RunConfig&, bool began);
 // The part of it that only reads files.
 void check_model_and_data(const RunConfig&);
 

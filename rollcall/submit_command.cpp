@@ -83,9 +83,21 @@ bool is_finished(const fs::path& run_dir, const RunConfig& config, std::ostream&
   return false;
 }
 
+// What stands in the script itself.
+void refuse_sweep_of_job(const SweepPoint& point) {
+  for (const std::string_view key : {"run.name=", "run.dir=", "cluster.stop_before="})
+    for (const std::string& text : point.overrides)
+      if (text.starts_with(key))
+        throw input_error(
+            "--sweep " + text + ": all jobs of an array have the same " +
+                std::string(key.substr(0, key.size() - 1)),
+            "the runs of a sweep are told apart by their numbers: NAME-0, NAME-1, ...");
+}
+
 // Leaves out what is done already, and says so.
 void add_sweep(const SubmitArguments& arguments, BatchJob& job, std::ostream& remarks) {
   for (SweepPoint& point : sweep_points(arguments.sweeps)) {
+    refuse_sweep_of_job(point);
     std::vector<std::string> overrides = point.overrides;
     overrides.push_back("run.name=" + run_name(job, point));
     const RunConfig config = config_of(arguments, overrides);

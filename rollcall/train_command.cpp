@@ -35,7 +35,7 @@ void record_failure(const fs::path& run_dir, ExitCode code, const char* message)
   result.exit_code = static_cast<int>(code);
   result.message = message;
   write_result(run_dir, result);
-} catch (const Error& error) {
+} catch (const std::exception& error) {
   log_error(error.what());
 }
 
@@ -96,7 +96,8 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
   const ModelSpec spec = read_model_spec(config.model.path);
   use_threads(learner_threads(config.cluster.learners));
   const TrainSetup setup = make_train_setup(config);
-  const auto communicator = make_mpi_communicator(world, config.cluster.learners);
+  const auto communicator =
+      make_mpi_communicator(world, config.cluster.learners, config.cluster.learner_timeout);
   if (world.rank() > 0) {
     run_following_learner(setup, spec, *communicator);
     return ExitCode::kDone;
@@ -109,6 +110,12 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
   server.shut_down(std::chrono::seconds(5));
   conclude(result);
   return static_cast<ExitCode>(result.exit_code);
+}
+
+// A job that was preempted is not to blame for its little headway.
+NextJob next_job(const JobEnd& end, const SlurmJob& job, bool moved) {
+  const NextJob next = next_job(end, moved);
+  return next == NextJob::kPointless && job.preempted() ? NextJob::kSame : next;
 }
 
 // A Slurm job whose run can go on goes back into the queue.
@@ -145,7 +152,7 @@ int run_ranks(const RunConfig& config, const RunArguments& arguments, bool may_r
   const Headway before = headway(run_dir);
   const JobEnd end = start_ranks(config.cluster, arguments, clock ? &*clock : nullptr);
   record_end(run_dir, end);
-  if (may_requeue && job) requeue(*job, run_dir, next_job(end, headway(run_dir) > before));
+  if (may_requeue && job) requeue(*job, run_dir, next_job(end, *job, headway(run_dir) > before));
   return end.code;
 }
 
@@ -164,7 +171,7 @@ int train_command(const RunArguments& arguments, bool requeue) {
       return 0;
     }
     const StopSignal stop;  // until the ranks' parent takes signals over
-    check_inputs(config);
+    check_inputs(config, read_result(run_directory(config)).has_value());
     if (stop.stop_requested()) {
       std::fprintf(stderr, "rollcall: ended on request, before the ranks were started\n");
       return static_cast<int>(ExitCode::kStopped);

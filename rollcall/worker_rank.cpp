@@ -19,7 +19,7 @@ ExitCode run_worker_rank(const RunConfig& config, World& world, WeightSource sou
   setup.loads_model = from_files;
   if (from_files) setup.adapter = config.model.adapter;
   run_worker(setup, client);
-  return ExitCode::kDone;
+  return client.lost_lead() ? ExitCode::kStopped : ExitCode::kDone;
 }
 
 }  // namespace rollcall

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
@@ -105,10 +106,23 @@ void set(const Transfer& t, CURLoption option, Value value) {
     throw Error("HTTP thread: libcurl refuses option " + std::to_string(option));
 }
 
+// libcurl obeys http_proxy and its kin, also for this host itself.
+const std::string& hosts_without_proxy() {
+  static const std::string hosts = [] {
+    const char* given = std::getenv("no_proxy");
+    if (given == nullptr) given = std::getenv("NO_PROXY");
+    const std::string own = "localhost,127.0.0.1,::1";
+    if (given == nullptr || *given == '\0') return own;
+    return std::string_view(given) == "*" ? std::string(given) : given + ("," + own);
+  }();
+  return hosts;
+}
+
 void configure(Transfer& t) {
   set(t, CURLOPT_PRIVATE, static_cast<void*>(&t));
   set(t, CURLOPT_ERRORBUFFER, t.error.data());
   set(t, CURLOPT_URL, t.request.url.c_str());
+  set(t, CURLOPT_NOPROXY, hosts_without_proxy().c_str());
   set(t, CURLOPT_PROTOCOLS_STR, "http,https");
   set(t, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
   set(t, CURLOPT_NOSIGNAL, 1L);

@@ -176,6 +176,8 @@ class Script {
 
   // exec: the signal before the end goes to the first process of the job, which this one becomes.
   void command() {
+    if (job_.stop_before.count() > 0)
+      line("trap '' USR1  # rollcall hears it once it is up; before, it would end the job");
     std::string words = "exec ";
     if (!site_.container.image.empty()) words += container();
     words += site_.container.image.empty() ? shell_word(job_.program)

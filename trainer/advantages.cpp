@@ -14,8 +14,8 @@ namespace rollcall {
 namespace {
 
 // In the order of AdvantageKind.
-constexpr std::array<std::string_view, 7> kAdvantageNames{
-    "rloo", "rloo_batch_std", "drgrpo", "grpo_std", "batch_std", "maxrl", "passk"};
+constexpr std::array<std::string_view, 8> kAdvantageNames{
+    "rloo", "rloo_batch_std", "drgrpo", "grpo_std", "batch_std", "maxrl", "passk", "gae"};
 
 double mean_of(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
@@ -72,6 +72,7 @@ double scale_of(std::span<const double> group, const AdvantageOptions& options,
     case AdvantageKind::kMaxRl:
       return mean_of(group) > 0 ? 1 / mean_of(group) : 0;
     case AdvantageKind::kPassK:
+    case AdvantageKind::kGae:
       break;
   }
   return 0;
@@ -113,6 +114,9 @@ AdvantageKind advantage_kind(const std::string& name) {
 
 std::vector<std::vector<double>> group_advantages(std::span<const std::vector<double>> rewards,
                                                   const AdvantageOptions& options) {
+  if (options.kind == AdvantageKind::kGae)
+    throw input_error("gae compares a rollout with a critic's values, not with its group",
+                      "use another advantage, or the objective 'critic'");
   const std::vector<double> flat = flatten(rewards);
   check_finite(flat);
   const double batch_deviation = deviation_of(flat);

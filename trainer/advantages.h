@@ -9,7 +9,16 @@
 
 namespace rollcall {
 
-enum class AdvantageKind { kRloo, kRlooBatchStd, kDrGrpo, kGrpoStd, kBatchStd, kMaxRl, kPassK };
+enum class AdvantageKind {
+  kRloo,
+  kRlooBatchStd,
+  kDrGrpo,
+  kGrpoStd,
+  kBatchStd,
+  kMaxRl,
+  kPassK,
+  kGae
+};
 AdvantageKind advantage_kind(const std::string& name);  // throws an input Error listing the names
 std::span<const std::string_view> advantage_names();
 
@@ -22,7 +31,8 @@ struct AdvantageOptions {
 // Advantages of a batch of groups (ragged; each inner vector is one group in launch order), by the
 // formulas of docs/algorithms.md. Standard deviations use n-1. A group of one gives 0; zero
 // deviation gives 0. passk takes a reward above 0.5 for a success, and a group of at most k
-// rollouts gives 0: it says nothing of pass@k. Pure.
+// rollouts gives 0: it says nothing of pass@k. Throws an input Error for gae, which needs a
+// critic's values (step_values.h). Pure.
 std::vector<std::vector<double>> group_advantages(std::span<const std::vector<double>> rewards,
                                                   const AdvantageOptions&);
 

@@ -21,7 +21,7 @@ std::span<const std::string_view> aggregation_names();
 // two ActionTokens; a sequence without tokens is allowed.
 struct ActionTokens {
   at::Tensor anchor_logprobs;  // [N] log-probabilities of the policy the ratio is taken against
-  at::Tensor advantages;       // [N] the sequence's advantage at each of its tokens
+  at::Tensor advantages;       // [N] often the same for all tokens of a sequence
   at::Tensor sequence;         // [N] int64, 0..S-1, non-decreasing
   at::Tensor prompt;           // [S] int64, 0..P-1
 };

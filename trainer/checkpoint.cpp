@@ -29,6 +29,8 @@ constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kPartialPrefix = ".partial-step-";
 constexpr const char* kStateFile = "state.json";
 constexpr const char* kTensorFile = "state.safetensors";
+constexpr const char* kCriticTrunk = "critic.trunk.";
+constexpr const char* kCriticHead = "critic.head.";
 constexpr int kFormat = 1;
 
 std::string folder_name(std::int64_t step) {
@@ -92,9 +94,16 @@ void prune(const fs::path& dir, const fs::path& just_written, int keep) {
   }
 }
 
-SafetensorsEntry entry_of(const char* name, const std::vector<float>& values) {
+SafetensorsEntry entry_of(const std::string& name, const std::vector<float>& values) {
   return {
       name, "F32", {static_cast<std::int64_t>(values.size())}, std::as_bytes(std::span(values))};
+}
+
+void add_entries(const std::string& prefix, const OptimizedWeights& weights,
+                 std::vector<SafetensorsEntry>& entries) {
+  entries.push_back(entry_of(prefix + "masters", weights.masters));
+  entries.push_back(entry_of(prefix + "first_moment", weights.first_moment));
+  entries.push_back(entry_of(prefix + "second_moment", weights.second_moment));
 }
 
 json to_json(const std::optional<LoraOptions>& lora) {
@@ -111,6 +120,19 @@ std::optional<LoraOptions> lora_of(const json& document) {
                      document.at("rslora")};
 }
 
+json to_json(const std::optional<CriticState>& critic) {
+  if (!critic) return nullptr;
+  return {{"trunk_steps", critic->trunk.steps}, {"head_steps", critic->head.steps}};
+}
+
+std::optional<CriticState> critic_of(const json& document) {
+  if (document.is_null()) return std::nullopt;
+  CriticState critic;
+  document.at("trunk_steps").get_to(critic.trunk.steps);
+  document.at("head_steps").get_to(critic.head.steps);
+  return critic;
+}
+
 std::string state_text(const TrainState& state) {
   return json{{"format", kFormat},
               {"step", state.step},
@@ -121,17 +143,21 @@ std::string state_text(const TrainState& state) {
               {"sampler", state.sampler},
               {"spec", state.spec},
               {"lora", to_json(state.lora)},
-              {"base_xxh3", state.base_xxh3}}
+              {"base_xxh3", state.base_xxh3},
+              {"critic", to_json(state.critic)}}
              .dump(2) +
          "\n";
 }
 
 void write_state(const fs::path& folder, const TrainState& state) {
-  write_safetensors(
-      folder / kTensorFile,
-      {entry_of("masters", state.masters), entry_of("first_moment", state.first_moment),
-       entry_of("second_moment", state.second_moment)},
-      {});
+  std::vector<SafetensorsEntry> entries{entry_of("masters", state.masters),
+                                        entry_of("first_moment", state.first_moment),
+                                        entry_of("second_moment", state.second_moment)};
+  if (state.critic) {
+    add_entries(kCriticTrunk, state.critic->trunk, entries);
+    add_entries(kCriticHead, state.critic->head, entries);
+  }
+  write_safetensors(folder / kTensorFile, entries, {});
   write_durably(folder / kStateFile, state_text(state));
   fault_point("checkpoint");
   write_manifest(folder);
@@ -159,6 +185,7 @@ TrainState read_scalars(const fs::path& file) try {
   document.at("spec").get_to(state.spec);
   state.lora = lora_of(document.value("lora", json()));
   state.base_xxh3 = document.value("base_xxh3", "");
+  state.critic = critic_of(document.value("critic", json()));
   return state;
 } catch (const json::exception& error) {
   refuse(file, error.what());
@@ -186,12 +213,24 @@ TrainState read_complete(const fs::path& folder) {
   return read_scalars(folder / kStateFile);
 }
 
-void check_lengths(const TrainState& state, const fs::path& place) {
-  if (state.first_moment.size() == state.masters.size() &&
-      state.second_moment.size() == state.masters.size()) {
-    return;
-  }
+void read_weights(const fs::path& path, const SafetensorsFile& file, const std::string& prefix,
+                  OptimizedWeights& weights) {
+  weights.masters = floats_of(find_vector(path, file, prefix + "masters"));
+  weights.first_moment = floats_of(find_vector(path, file, prefix + "first_moment"));
+  weights.second_moment = floats_of(find_vector(path, file, prefix + "second_moment"));
+}
+
+void check_lengths(const std::vector<float>& masters, const std::vector<float>& first_moment,
+                   const std::vector<float>& second_moment, const fs::path& place) {
+  if (first_moment.size() == masters.size() && second_moment.size() == masters.size()) return;
   throw Error(place.string() + ": masters and moments differ in length");
+}
+
+void check_lengths(const TrainState& state, const fs::path& place) {
+  check_lengths(state.masters, state.first_moment, state.second_moment, place);
+  if (!state.critic) return;
+  for (const OptimizedWeights& w : {state.critic->trunk, state.critic->head})
+    check_lengths(w.masters, w.first_moment, w.second_moment, place);
 }
 
 }  // namespace
@@ -242,6 +281,10 @@ TrainState load_checkpoint(const fs::path& folder) {
   state.masters = floats_of(find_vector(path, file, "masters"));
   state.first_moment = floats_of(find_vector(path, file, "first_moment"));
   state.second_moment = floats_of(find_vector(path, file, "second_moment"));
+  if (state.critic) {
+    read_weights(path, file, kCriticTrunk, state.critic->trunk);
+    read_weights(path, file, kCriticHead, state.critic->head);
+  }
   check_lengths(state, path);
   return state;
 }

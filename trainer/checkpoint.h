@@ -14,6 +14,16 @@
 
 namespace rollcall {
 
+struct OptimizedWeights {
+  std::int64_t steps = 0;  // of AdamW
+  std::vector<float> masters, first_moment, second_moment;
+};
+
+struct CriticState {
+  OptimizedWeights trunk;  // empty: it uses the policy's
+  OptimizedWeights head;
+};
+
 // Everything a run needs to go on bit for bit.
 struct TrainState {
   std::int64_t step = 0;             // optimizer steps done
@@ -26,6 +36,7 @@ struct TrainState {
   std::optional<LoraOptions> lora;   // of the adapter that is trained; nothing: every weight is
   std::string base_xxh3;             // of the frozen weights below the adapter
   std::vector<float> masters, first_moment, second_moment;  // of all weights, or of the adapter
+  std::optional<CriticState> critic;
 };
 
 // Writes DIR/step-<6 digits>/ aside (state.json, state.safetensors), syncs, writes MANIFEST.json

@@ -23,8 +23,8 @@ bool same_work(Assignment a, const Assignment& b) {
 }
 
 // A step's evaluation comes before its training rollouts.
-std::pair<std::int64_t, bool> place_of(const Assignment& a) {
-  return {a.step, a.split == Split::kTrain};
+std::pair<std::int64_t, bool> place_of(std::int64_t step, Split split) {
+  return {step, split == Split::kTrain};
 }
 
 }  // namespace
@@ -82,13 +82,13 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
     if (next == Collecting::kLeave || (finishing && server_.in_flight() == 0)) return {};
   }
   if (finishing) return {};
-  if (!assignments.empty()) close(assignments.back());
   return results;
 }
 
-void Collector::close(const Assignment& last) {
+void Collector::close(std::int64_t step, Split split) {
   std::erase_if(recovered_, [&](const auto& entry) {
-    return place_of(entry.second.trajectory.assignment) <= place_of(last);
+    const Assignment& a = entry.second.trajectory.assignment;
+    return place_of(a.step, a.split) <= place_of(step, split);
   });
   first_open_row_ = journal_.rows();
   for (const auto& [key, open] : recovered_) first_open_row_ = std::min(first_open_row_, open.row);

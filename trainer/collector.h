@@ -46,13 +46,14 @@ class Collector {
                                  const std::function<void(const Trajectory&)>& arrived,
                                  const std::function<Collecting()>& waiting);
 
+  // Nothing more will be asked for of this step, or of an evaluation before its rollouts.
+  void close(std::int64_t step, Split);
+
   // The journal row from which recover() finds everything that later collect()s may ask for.
   std::int64_t first_open_row() const { return first_open_row_; }
 
  private:
   using Key = std::tuple<std::int64_t, std::int32_t>;  // group, member
-
-  void close(const Assignment& last);
 
   RolloutServer& server_;
   Journal& journal_;

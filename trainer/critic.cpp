@@ -18,6 +18,10 @@ void require_same(bool same, const char* where) {
   if (!same) throw Error(std::string(where) + ": arrays differ in length");
 }
 
+at::Tensor clipped(const at::Tensor& values, const at::Tensor& old_values, double clip) {
+  return at::maximum(at::minimum(values, old_values + clip), old_values - clip);
+}
+
 double variance_of(std::span<const double> values) {
   const auto n = static_cast<double>(values.size());
   const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
@@ -59,11 +63,17 @@ at::Tensor value_loss(const at::Tensor& values, const at::Tensor& old_values,
   const at::Tensor error = values - returns;
   at::Tensor squares = error * error;
   if (clip > 0) {
-    const at::Tensor kept =
-        at::maximum(at::minimum(values, old_values + clip), old_values - clip) - returns;
+    const at::Tensor kept = clipped(values, old_values, clip) - returns;
     squares = at::maximum(squares, kept * kept);
   }
   return at::sum(squares) * (tokens > 0 ? 0.5 / tokens : 0);
+}
+
+double clipped_values(const at::Tensor& values, const at::Tensor& old_values,
+                      const at::Tensor& returns, double clip) {
+  if (clip <= 0) return 0;
+  const at::Tensor free = values - returns, kept = clipped(values, old_values, clip) - returns;
+  return (kept * kept > free * free).sum().item<double>();
 }
 
 double explained_variance(std::span<const double> values, std::span<const double> returns) {

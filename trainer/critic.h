@@ -30,6 +30,10 @@ double decoupled_lambda(std::int64_t action_tokens, double alpha = 0.05);
 at::Tensor value_loss(const at::Tensor& values, const at::Tensor& old_values,
                       const at::Tensor& returns, double clip, double tokens);
 
+// Of N tokens, how many the clip holds back: their loss is the clipped one, without gradient.
+double clipped_values(const at::Tensor& values, const at::Tensor& old_values,
+                      const at::Tensor& returns, double clip);
+
 // 1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for one that knows the mean
 // alone, negative for worse. 0 where the returns do not vary.
 double explained_variance(std::span<const double> values, std::span<const double> returns);

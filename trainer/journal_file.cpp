@@ -126,8 +126,28 @@ JournalFile::JournalFile(const std::filesystem::path& path, Hdf5Access access)
   counts_.rows = counts_.committed_rows;
   counts_.uses = counts_.committed_uses;
   find_ends();
+  if (counts_.rows == 0 && counts_.uses == 0) begin_to_write();
+}
+
+// From here on HDF5 tries to read a damaged piece a hundred times, for hours: what an earlier life
+// left has to be read before.
+void JournalFile::begin_to_write() {
+  if (std::exchange(writing_, true)) return;
   file_.start_swmr();
   write_counts();
+  bytes_ = file_.size_bytes();
+}
+
+// HDF5 notices nothing: it would go on into a file that nobody can open any more.
+void JournalFile::check_in_place() const {
+  const char* what = !file_.is_at_its_path()       ? "was moved, replaced or deleted"
+                     : file_.size_bytes() < bytes_ ? "was cut short"
+                                                   : nullptr;
+  if (what != nullptr)
+    throw Error(named(file_.path()) + ": " + what + " while the run wrote to it",
+                "put it back if it was moved; what it held is lost otherwise: move the run's "
+                "folder away to start over, or set model.path to what rollcall export makes of "
+                "its last checkpoint");
 }
 
 void JournalFile::read_counts() { counts_array_.read(0, &counts_, kCountFields); }
@@ -176,6 +196,8 @@ void JournalFile::write_ends(Hdf5Array& offsets, std::int64_t at,
 }
 
 void JournalFile::append(const JournalColumns& columns, const std::vector<UseRecord>& uses) {
+  begin_to_write();
+  check_in_place();
   const auto write = [](Hdf5Array& array, std::int64_t at, const auto& values) {
     array.write(at, values.data(), static_cast<std::int64_t>(values.size()));
     return at + static_cast<std::int64_t>(values.size());
@@ -200,22 +222,26 @@ void JournalFile::append(const JournalColumns& columns, const std::vector<UseRec
   counts_ = counts;
   ends_ = ends;
   write_counts();
+  bytes_ = file_.size_bytes();
 }
 
 void JournalFile::commit() {
+  check_in_place();
   file_.sync();
   counts_.committed_rows = counts_.rows;
   counts_.committed_uses = counts_.uses;
   counts_.committed_bytes = file_.size_bytes();
   write_counts();
   file_.sync();
+  bytes_ = file_.size_bytes();
 }
 
 void JournalFile::truncate(std::int64_t rows, std::int64_t uses) {
   counts_.rows = rows;
   counts_.uses = uses;
-  commit();
   find_ends();
+  begin_to_write();
+  commit();
 }
 
 void JournalFile::refresh() {

@@ -59,6 +59,8 @@ class JournalFile {
     std::int64_t tokens = 0, events = 0, texts = 0, event_texts = 0;
   };
 
+  void begin_to_write();
+  void check_in_place() const;
   void read_counts();
   void write_counts();
   void check_counts();
@@ -73,7 +75,9 @@ class JournalFile {
   Hdf5Array events_, event_offsets_, texts_, text_offsets_, event_texts_, event_text_offsets_;
   Hdf5Array uses_;
   JournalCounts counts_;
-  Ends ends_;  // of the valid part of each array
+  Ends ends_;               // of the valid part of each array
+  bool writing_ = false;    // SWMR has begun
+  std::int64_t bytes_ = 0;  // of the file, after the last write
 };
 
 }  // namespace rollcall

@@ -308,6 +308,13 @@ std::int64_t Hdf5File::size_bytes() const {
   return bytes_of(id(), about_file(path_));
 }
 
+bool Hdf5File::is_at_its_path() const {
+  struct stat opened {};
+  struct stat there {};
+  return ::fstat(descriptor(), &opened) == 0 && ::stat(path_.c_str(), &there) == 0 &&
+         opened.st_dev == there.st_dev && opened.st_ino == there.st_ino;
+}
+
 void Hdf5Array::create(const Hdf5File& file, const std::string& name, const Hdf5Element& element,
                        std::int64_t length, std::int64_t chunk) {
   const Hdf5Silence silence;

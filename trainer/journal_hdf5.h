@@ -86,6 +86,7 @@ class Hdf5File {
   void flush();  // everything, to the operating system
   void sync();   // the operating system's buffers, to the disk
   std::int64_t size_bytes() const;
+  bool is_at_its_path() const;  // and not moved, replaced or deleted since it was opened
 
   std::int64_t id() const { return id_.get(); }
   const std::filesystem::path& path() const { return path_; }

@@ -3,7 +3,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,10 +13,6 @@
 
 namespace rollcall {
 namespace {
-
-std::int64_t shard_floats(std::int64_t parameters, int members) {
-  return (parameters + members - 1) / members;
-}
 
 void check_agreement(const UpdateStats& stats, double limit) {
   const double gap = stats.mismatch.gap_mean();
@@ -36,53 +31,32 @@ void check_agreement(const UpdateStats& stats, double limit) {
 Learner::Learner(const ModelSpec& spec, TrainedPolicy policy, std::int64_t valid_ids,
                  Communicator& communicator, at::ScalarType dtype)
     : communicator_(communicator),
-      decoder_(spec, dtype),
-      policy_(std::move(policy)),
-      valid_ids_(valid_ids),
-      parameters_(masters().flat.numel()),
-      shard_(shard_floats(parameters_, communicator.size())),
-      gradients_(static_cast<std::size_t>(shard_ * communicator.size())),
-      decay_(static_cast<std::size_t>(shard_)),
-      optimizer_(shard_) {
-  const auto* base = masters().flat.const_data_ptr<float>();
-  const std::int64_t shard_begin = communicator.rank() * shard_;
-  for (const auto& [name, tensor] : masters().tensors) {
-    const std::int64_t offset = tensor.const_data_ptr<float>() - base;
-    at::Tensor leaf = tensor.detach().set_requires_grad(true);
-    // Backward adds into the flat gradient in place.
-    leaf.mutable_grad() = at::from_blob(gradients_.data() + offset, tensor.sizes(), at::kFloat);
-    leaves_.emplace(name, leaf);
-    // Norm weights and biases are vectors; they are not decayed.
-    const std::int64_t begin = std::max(offset - shard_begin, std::int64_t{0});
-    const std::int64_t end = std::min(offset + tensor.numel() - shard_begin, shard_);
-    if (tensor.dim() >= 2 && begin < end)
-      std::fill(decay_.begin() + begin, decay_.begin() + end, std::uint8_t{1});
-  }
-}
+      trunk_(spec, std::move(policy), communicator, dtype),
+      valid_ids_(valid_ids) {}
 
-TokenLogprobs Learner::forward(const PackedBatch& batch, Activations activations) const {
-  const at::Tensor hidden =
-      decoder_.packed_hidden(batch.tokens, batch.segments, activations).index_select(0, batch.rows);
-  return token_logprobs(hidden, decoder_.head(), batch.targets, valid_ids_);
+TokenLogprobs Learner::logprobs_of(const at::Tensor& hidden, const PackedBatch& batch) const {
+  return token_logprobs(hidden, trunk_.decoder().head(), batch.targets, valid_ids_);
 }
 
 std::vector<at::Tensor> Learner::logprobs(std::span<const PackedBatch> batches,
                                           const std::function<void()>& between) {
   const at::NoGradGuard no_grad;
-  policy_.bind(decoder_, leaves_);
+  trunk_.bind();
   std::vector<at::Tensor> result;
   for (const PackedBatch& batch : batches) {
-    result.push_back(forward(batch, Activations::kKept).logprobs);
+    result.push_back(logprobs_of(trunk_.hidden(batch), batch).logprobs);
     between();
   }
   return result;
 }
 
 void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss& loss,
-                         Activations activations, UpdateStats& stats) {
-  const TokenLogprobs current = forward(batch, activations);
+                         const Pull& pull, Activations activations, UpdateStats& stats) {
+  const at::Tensor hidden = trunk_.hidden(batch, activations);
+  const TokenLogprobs current = logprobs_of(hidden, batch);
   const at::Tensor value = loss(index, current);
-  value.backward();
+  const at::Tensor pulled = pull ? pull(index, hidden) : at::Tensor();
+  (pulled.defined() ? value + pulled : value).backward();
   const at::NoGradGuard no_grad;
   stats.loss += value.item<double>();
   stats.action_tokens += static_cast<double>(batch.targets.numel());
@@ -91,23 +65,26 @@ void Learner::accumulate(const PackedBatch& batch, std::size_t index, const Loss
 }
 
 UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& loss,
-                            const UpdateOptions& options, const std::function<void()>& between) {
+                            const UpdateOptions& options, const std::function<void()>& between,
+                            const Pull& pull) {
   UpdateStats stats;
-  std::fill(gradients_.begin(), gradients_.end(), 0.0f);
-  policy_.bind(decoder_, leaves_);
+  ShardedMasters& masters = trunk_.masters();
+  masters.clear_gradients();
+  trunk_.bind();
   const auto activations =
       options.activation_checkpointing ? Activations::kRecomputed : Activations::kKept;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    accumulate(batches[i], i, loss, activations, stats);
+    accumulate(batches[i], i, loss, pull, activations, stats);
     between();
   }
-  communicator_.reduce_scatter_sum(gradients_);
+  masters.sum_gradients();
   reduce_stats(stats);
   check_agreement(stats, options.max_logprob_gap);
-  stats.grad_norm_l2 = reduced_grad_norm();
+  // The same number on every member, so they agree on clipping and skipping without a vote.
+  stats.grad_norm_l2 = std::sqrt(masters.squared_grad_norm());
   stats.skipped = !std::isfinite(stats.grad_norm_l2) || !std::isfinite(stats.loss);
   if (!stats.skipped && stats.grad_norm_l2 > 0)
-    apply(clip_factor(stats.grad_norm_l2, options.max_grad_norm), options.adamw);
+    masters.step(clip_factor(stats.grad_norm_l2, options.max_grad_norm), options.adamw);
   return stats;
 }
 
@@ -133,56 +110,6 @@ void Learner::reduce_stats(UpdateStats& stats) {
   highest[static_cast<std::size_t>(communicator_.rank())] = m.gap_max;
   communicator_.all_sum_host(highest);
   m.gap_max = *std::max_element(highest.begin(), highest.end());
-}
-
-// The norm is the same number on every member, so they agree on clipping and skipping without a
-// vote.
-double Learner::reduced_grad_norm() {
-  const auto* shard = gradients_.data() + communicator_.rank() * shard_;
-  double squares[] = {0};
-  for (std::int64_t i = 0; i < shard_; ++i) squares[0] += static_cast<double>(shard[i]) * shard[i];
-  communicator_.all_sum_host(squares);
-  return std::sqrt(squares[0]);
-}
-
-void Learner::apply(double factor, const AdamWOptions& options) {
-  const std::int64_t begin = communicator_.rank() * shard_;
-  const std::span gradient(gradients_.data() + begin, static_cast<std::size_t>(shard_));
-  if (factor != 1.0)
-    for (float& g : gradient) g = static_cast<float>(g * factor);
-  float* masters = policy_.masters().flat.data_ptr<float>();
-  if (communicator_.size() == 1) {
-    optimizer_.step({masters, static_cast<std::size_t>(parameters_)}, gradient, decay_, options);
-    return;
-  }
-  std::vector<float> padded(gradients_.size());
-  std::copy_n(masters, parameters_, padded.begin());
-  optimizer_.step({padded.data() + begin, static_cast<std::size_t>(shard_)}, gradient, decay_,
-                  options);
-  communicator_.all_gather(padded);
-  std::copy_n(padded.begin(), parameters_, masters);
-}
-
-Learner::OptimizerState Learner::optimizer_state() {
-  const auto gather = [&](std::span<const float> shard) {
-    std::vector<float> all(gradients_.size());
-    std::copy(shard.begin(), shard.end(), all.begin() + communicator_.rank() * shard_);
-    if (communicator_.size() > 1) communicator_.all_gather(all);
-    all.resize(static_cast<std::size_t>(parameters_));
-    return all;
-  };
-  return {optimizer_.steps(), gather(optimizer_.first_moment()),
-          gather(optimizer_.second_moment())};
-}
-
-void Learner::restore(std::span<const float> masters, const OptimizerState& state) {
-  std::copy(masters.begin(), masters.end(), policy_.masters().flat.data_ptr<float>());
-  const auto shard_of = [&](std::vector<float> all) {
-    all.resize(gradients_.size());
-    const auto begin = all.begin() + communicator_.rank() * shard_;
-    return std::vector<float>(begin, begin + shard_);
-  };
-  optimizer_.restore(state.steps, shard_of(state.first_moment), shard_of(state.second_moment));
 }
 
 }  // namespace rollcall

@@ -8,12 +8,10 @@
 #include <span>
 #include <vector>
 
-#include "model/decoder.h"
 #include "model/ops.h"
 #include "trainer/mismatch.h"
-#include "trainer/optimizer.h"
 #include "trainer/packing.h"
-#include "trainer/trained_policy.h"
+#include "trainer/trunk.h"
 
 namespace rollcall {
 
@@ -35,9 +33,8 @@ struct UpdateStats {
   Mismatch mismatch;        // current against behavior, over the action tokens, before the update
 };
 
-// fp32 masters, gradients and AdamW of one data-parallel learner; moments are sharded over the
-// members of the communicator (ZeRO-1). Gradients and moments are as large as the masters: those of
-// an adapter are small. update(), state and restore are collective. Single thread.
+// The policy of one data-parallel learner, in training. update(), state and restore are collective.
+// Single thread.
 class Learner {
  public:
   // Trains the policy's own storage, and computes with its weights rounded to `dtype`, as the
@@ -47,6 +44,10 @@ class Learner {
 
   // This micro-batch's share of the step's loss, differentiable in `current.logprobs` [N].
   using Loss = std::function<at::Tensor(std::size_t batch, const TokenLogprobs& current)>;
+
+  // What else pulls at the trunk: a scalar made of its states at the action tokens, [N, hidden].
+  // Its gradient joins that of the loss, its value does not. Undefined: nothing.
+  using Pull = std::function<at::Tensor(std::size_t batch, const at::Tensor& hidden)>;
 
   // [N] log-probabilities of each batch's action tokens under the present weights, no gradient.
   std::vector<at::Tensor> logprobs(std::span<const PackedBatch> batches,
@@ -58,34 +59,27 @@ class Learner {
   // after every micro-batch: the lead polls its links there. Throws an alarm on all members, with
   // nothing changed, if sampler and learner disagree by more than max_logprob_gap.
   UpdateStats update(std::span<const PackedBatch> batches, const Loss& loss, const UpdateOptions&,
-                     const std::function<void()>& between);
+                     const std::function<void()>& between, const Pull& pull = {});
 
-  const TrainedPolicy& policy() const { return policy_; }
-  const FlatWeights& masters() const { return policy_.masters(); }
+  Trunk& trunk() { return trunk_; }
+  const TrainedPolicy& policy() const { return trunk_.weights(); }
+  const FlatWeights& masters() const { return policy().masters(); }
 
-  // Moments of all shards, gathered; every member gets them.
-  struct OptimizerState {
-    std::int64_t steps = 0;
-    std::vector<float> first_moment, second_moment;
-  };
-  OptimizerState optimizer_state();
-  void restore(std::span<const float> masters, const OptimizerState&);
+  using OptimizerState = ShardedMasters::State;
+  OptimizerState optimizer_state() { return trunk_.masters().state(); }
+  void restore(std::span<const float> masters, const OptimizerState& state) {
+    trunk_.masters().restore(masters, state);
+  }
 
  private:
-  TokenLogprobs forward(const PackedBatch&, Activations) const;
-  void accumulate(const PackedBatch&, std::size_t index, const Loss&, Activations, UpdateStats&);
+  TokenLogprobs logprobs_of(const at::Tensor& hidden, const PackedBatch&) const;
+  void accumulate(const PackedBatch&, std::size_t index, const Loss&, const Pull&, Activations,
+                  UpdateStats&);
   void reduce_stats(UpdateStats&);
-  double reduced_grad_norm();
-  void apply(double factor, const AdamWOptions&);
 
   Communicator& communicator_;
-  Decoder decoder_;
-  TrainedPolicy policy_;
-  std::int64_t valid_ids_, parameters_, shard_;  // shard_: floats per member, padded
-  NamedTensors leaves_;                          // the masters
-  std::vector<float> gradients_;                 // padded to size() shards
-  std::vector<std::uint8_t> decay_;              // of this member's shard
-  AdamW optimizer_;
+  Trunk trunk_;
+  std::int64_t valid_ids_;
 };
 
 }  // namespace rollcall

@@ -8,6 +8,8 @@ namespace rollcall::metric {
 inline constexpr const char* kRewardMean = "reward_mean";
 inline constexpr const char* kPassRate = "pass_rate";
 inline constexpr const char* kGroups = "groups";
+inline constexpr const char* kRounds = "rounds";
+inline constexpr const char* kSignalMass = "signal_mass";
 inline constexpr const char* kGroupsSignal = "groups_signal";
 inline constexpr const char* kGroupsAllZero = "groups_all_zero";
 inline constexpr const char* kGroupsAllOne = "groups_all_one";
@@ -43,6 +45,12 @@ inline constexpr const char* kSkippedUpdates = "skipped_updates";
 inline constexpr const char* kWorkers = "workers";
 inline constexpr const char* kWorkersLost = "workers_lost";
 inline constexpr const char* kEntropyMean = "entropy_mean";
+inline constexpr const char* kValueLoss = "value_loss";
+inline constexpr const char* kExplainedVariance = "explained_variance";
+inline constexpr const char* kValueMean = "value_mean";
+inline constexpr const char* kReturnMean = "return_mean";
+inline constexpr const char* kValueClipFraction = "value_clip_fraction";
+inline constexpr const char* kCriticGradNormL2 = "critic_grad_norm_l2";
 inline constexpr const char* kDiscardRewardGap = "discard_reward_gap";
 inline constexpr const char* kDiscardRewardZ = "discard_reward_z";
 // A dot and the endpoint's name follow: "endpoint_retries.tool.get".

@@ -74,8 +74,8 @@ void MetricsLog::append(std::int64_t step, const MetricList& metrics) {
   std::ofstream out(file_, std::ios::app);
   out << line_of(line) << std::flush;
   if (!out) {
-    throw Error("cannot append to " + file_.string(),
-                "free some space in run.dir and start the run again: it resumes");
+    throw StorageError("cannot append to " + file_.string(),
+                       "free some space in run.dir and start the run again: it resumes");
   }
   for (const auto& [name, value] : metrics) {
     events_.add_scalar(step, line.unix_seconds, name, value);

@@ -110,6 +110,23 @@ std::vector<PackedBatch> pack_sequences(std::span<const TrainSequence> sequences
   return packer.finish();
 }
 
+Minibatches pack_minibatches(std::span<const TrainSequence> sequences, std::int64_t prompts,
+                             std::int64_t count, std::int64_t max_tokens) {
+  Minibatches result;
+  std::size_t begin = 0;
+  for (std::int64_t k = 0; k < count; ++k) {
+    std::size_t end = begin;
+    while (end < sequences.size() && sequences[end].prompt * count < (k + 1) * prompts) ++end;
+    for (PackedBatch& batch : pack_sequences(sequences.subspan(begin, end - begin), max_tokens)) {
+      for (std::int64_t& index : batch.sequences) index += static_cast<std::int64_t>(begin);
+      result.batches.push_back(std::move(batch));
+    }
+    result.ends.push_back(result.batches.size());
+    begin = end;
+  }
+  return result;
+}
+
 std::vector<LossDenominators> step_denominators(std::span<const PackedBatch> batches,
                                                 Communicator& communicator) {
   std::vector<LossDenominators> result;

@@ -21,7 +21,8 @@ struct TrainSequence {
   std::span<const float> behavior_logprobs;
   std::int64_t prompt_length = 0;  // leading tokens that all sequences of its prompt share; > 0
   std::int64_t prompt = 0;         // step-wide prompt number; sequences of a prompt are adjacent
-  double advantage = 0;
+  double advantage = 0;            // at each of its tokens
+  double reward = 0;               // read where a critic makes the advantages
 };
 
 // Some sequences as one row of tokens: each prompt once, followed by what its members added to it.
@@ -40,6 +41,18 @@ struct PackedBatch {
 // micro-batch is repeated. The same input gives the same batches.
 std::vector<PackedBatch> pack_sequences(std::span<const TrainSequence> sequences,
                                         std::int64_t max_tokens);
+
+// A step's micro-batches as minibatches, one after the other.
+struct Minibatches {
+  std::vector<PackedBatch> batches;
+  std::vector<std::size_t> ends;  // of each minibatch, in `batches`
+};
+
+// Minibatch k has the k-th of `count` equal stretches of the step's `prompts` prompts: all learners
+// split alike, whichever sequences they have. The batches' `sequences` are indices into the whole
+// span, which is in the order of prompts.
+Minibatches pack_minibatches(std::span<const TrainSequence> sequences, std::int64_t prompts,
+                             std::int64_t count, std::int64_t max_tokens);
 
 // Denominators of the step that all learners' batches make up. A prompt's sequences must be on one
 // learner. Collective.

@@ -138,7 +138,9 @@ std::vector<std::string> notices_of(const RunFacts& run, const std::vector<StepF
                            "infrastructure costs you that much of the run.",
                            percent(faults / rollouts))));
   }
-  if (groups > 0 && signal < 0.2 * groups) {
+  // A critic learns from every group.
+  const bool by_group = points_of(run, metric::kExplainedVariance).empty();
+  if (by_group && groups > 0 && signal < 0.2 * groups) {
     out.push_back(
         notice(fmt::format("At the end only {} of the groups carried a gradient (less than 20 %): "
                            "the tasks are too easy or too hard by now.",
@@ -265,18 +267,23 @@ std::string learning_section(const RunFacts& run, const std::vector<StepFacts>& 
       .title = "Groups by outcome",
       .unit = ChartUnit::kPercent,
       .series = {group_share(steps, "all failed", "bad", &StepFacts::groups_all_fail),
-                 group_share(steps, "mixed: a gradient", "c1", &StepFacts::groups_signal),
+                 group_share(steps, "mixed", "c1", &StepFacts::groups_signal),
                  group_share(steps, "all passed", "good", &StepFacts::groups_all_pass)}};
   const Chart mean{.title = "Mean reward",
                    .unit = ChartUnit::kNumber,
                    .series = {series_of(steps, "reward", "c1", &StepFacts::reward_mean)}};
-  return "<h2>Learning</h2><p class=\"lead\">Thin lines are single steps, thick ones a moving "
-         "average. Only groups "
-         "whose rewards differ teach anything.</p><div class=\"grid\">" +
+  const std::string critic =
+      line_chart(metric_chart(run, "Critic: explained variance of the returns", ChartUnit::kNumber,
+                              {{"explained variance", metric::kExplainedVariance}}));
+  const char* lesson = critic.empty() ? " Only groups whose rewards differ teach anything." : "";
+  return fmt::format(
+             "<h2>Learning</h2><p class=\"lead\">Thin lines are single steps, thick ones a moving "
+             "average.{}</p><div class=\"grid\">",
+             lesson) +
          line_chart(reward) + stacked_chart(signal) + line_chart(mean) +
          line_chart(metric_chart(run, "Entropy of the policy, nats a token", ChartUnit::kNumber,
                                  {{"entropy", metric::kEntropyMean}})) +
-         "</div>";
+         critic + "</div>";
 }
 
 std::string speed_section(const RunFacts& run, const std::vector<StepFacts>& steps) {

@@ -76,7 +76,8 @@ void write_result(const std::filesystem::path& run_dir, const RunResult& r) {
                           {"adapter", r.adapter_dir},
                           {"report", r.report},
                           {"message", r.message}};
-  write_durably(result_file(run_dir), json.dump(2) + "\n");
+  write_durably(result_file(run_dir),
+                json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 
 std::optional<RunResult> read_result(const std::filesystem::path& run_dir) {

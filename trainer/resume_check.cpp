@@ -21,16 +21,23 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using Settings = std::map<std::string, std::string>;  // "tools.0.name" -> value
 
-// Never: seeds, the order of tasks and the policy's arithmetic follow from them.
-constexpr std::array<std::string_view, 4> kFixed{"run.seed", "model.dtype", "model.train",
-                                                 "model.lora"};
+// Never: seeds, the order of tasks, the policy's arithmetic and what a critic has learnt follow
+// from them.
+constexpr std::array<std::string_view, 5> kFixed{"run.seed", "model.dtype", "model.train",
+                                                 "model.lora", "algorithm.critic"};
 // Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
 // or rewarded by these.
-constexpr std::array<std::string_view, 12> kFixedInStep{
-    "model.chat",        "batch.prompts",          "batch.group_size",
-    "rollout.max_turns", "rollout.max_tool_calls", "rollout.max_new_tokens",
-    "rollout.context",   "rollout.on_limit",       "rollout.on_infra_exhausted",
-    "grader.gate_value", "grader.flags",           "grader.pass_threshold"};
+constexpr std::array<std::string_view, 11> kFixedInStep{"model.chat",
+                                                        "batch",
+                                                        "rollout.max_turns",
+                                                        "rollout.max_tool_calls",
+                                                        "rollout.max_new_tokens",
+                                                        "rollout.context",
+                                                        "rollout.on_limit",
+                                                        "rollout.on_infra_exhausted",
+                                                        "grader.gate_value",
+                                                        "grader.flags",
+                                                        "grader.pass_threshold"};
 
 template <std::size_t N>
 bool is_among(const std::array<std::string_view, N>& keys, const std::string& key) {
@@ -93,6 +100,12 @@ json about_of(const std::string& text) {
   return about.is_object() ? about : json::object();
 }
 
+// A critic is part of every checkpoint or of none.
+bool has_critic(const Settings& settings) {
+  const auto advantage = settings.find("algorithm.advantage");
+  return advantage != settings.end() && advantage->second == "gae";
+}
+
 // Datasets and the model, by what is in them.
 Settings inputs_of(const json& about) {
   Settings inputs = about.value("inputs", Settings{});
@@ -130,11 +143,15 @@ RunChanges run_changes(const std::string& began, const std::string& now,
   RunChanges changes;
   for (const auto& [key, text] : differences(inputs_of(first), inputs_of(current)))
     changes.refused.push_back(text);
-  for (const auto& [key, text] : differences(settings_of(first.value("config", "")), settings))
-    (is_among(kFixed, key) ? changes.refused : changes.accepted).push_back(text);
+  const Settings began_as = settings_of(first.value("config", ""));
+  for (const auto& [key, text] : differences(began_as, settings)) {
+    const bool fixed = is_among(kFixed, key) || (key == "algorithm.advantage" &&
+                                                 has_critic(began_as) != has_critic(settings));
+    (fixed ? changes.refused : changes.accepted).push_back(text);
+  }
   if (!open_rows) return changes;
   Settings sampled_under = settings_of(last_config.value_or(""));
-  if (sampled_under.empty()) sampled_under = settings_of(first.value("config", ""));
+  if (sampled_under.empty()) sampled_under = began_as;
   for (const auto& [key, text] : differences(sampled_under, settings)) {
     changes.other_updates |= key.starts_with("algorithm.");
     if (is_fixed_in_step(key))

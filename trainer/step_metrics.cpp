@@ -39,6 +39,26 @@ std::string speed_text(const StepMetrics& m, std::span<const Collected> collecte
   return fmt::format("{} ({} of {} rollouts from the journal)", speed, recovered, collected.size());
 }
 
+MetricList critic_metrics(const CriticStats& critic) {
+  namespace n = metric;
+  return {{n::kValueLoss, critic.learner.loss},
+          {n::kExplainedVariance, critic.explained_variance},
+          {n::kValueMean, critic.value_mean},
+          {n::kReturnMean, critic.return_mean},
+          {n::kValueClipFraction, critic.learner.clip_fraction},
+          {n::kCriticGradNormL2, critic.learner.grad_norm_l2}};
+}
+
+std::string critic_text(const StepUpdate& update) {
+  if (!update.critic) return "";
+  return fmt::format("  explained variance {:.2f}{}", update.critic->explained_variance,
+                     update.policy_learns ? "" : "  critic alone");
+}
+
+int skipped_updates(const StepUpdate& update) {
+  return (update.learner.skipped ? 1 : 0) + (update.critic && update.critic->learner.skipped);
+}
+
 }  // namespace
 
 MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
@@ -53,45 +73,56 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
   double tokens = 0;
   for (const auto& c : collected) tokens += sampled_tokens(c);
   const Mismatch& gap = m.update.learner.mismatch;
+  // Of a step in which the critic learns alone the policy's numbers are unknown.
+  const auto of_policy = [&](double value) {
+    return m.update.policy_learns ? value : std::numeric_limits<double>::quiet_NaN();
+  };
   namespace n = metric;
-  return {{n::kRewardMean, s.reward_mean},
-          {n::kPassRate, s.pass_rate},
-          {n::kGroups, static_cast<double>(s.groups)},
-          {n::kGroupsSignal, static_cast<double>(s.groups_signal)},
-          {n::kGroupsAllZero, static_cast<double>(s.groups_all_zero)},
-          {n::kGroupsAllOne, static_cast<double>(s.groups_all_one)},
-          {n::kGroupsDropped, static_cast<double>(s.groups_dropped)},
-          {n::kRollouts, static_cast<double>(s.rollouts)},
-          {n::kFaults, static_cast<double>(s.faults)},
-          {n::kMasked, static_cast<double>(s.masked)},
-          {n::kTokensSampled, tokens},
-          {n::kTokensPerSecond, tokens_per_second(m, collected)},
-          {n::kToolCallsP50, percentile(calls, 0.5)},
-          {n::kToolCallsP95, percentile(calls, 0.95)},
-          {n::kToolErrors, errors},
-          {n::kRolloutSecondsP50, percentile(seconds, 0.5)},
-          {n::kRolloutSecondsP95, percentile(seconds, 0.95)},
-          {n::kSecondsStep, m.seconds_step},
-          {n::kSecondsRollout, m.seconds_rollout},
-          {n::kSecondsUpdate, m.seconds_update},
-          {n::kSecondsPublish, m.seconds_publish},
-          {n::kSecondsJournal, m.seconds_journal},
-          {n::kLoss, m.update.learner.loss},
-          {n::kGradNormL2, m.update.learner.grad_norm_l2},
-          {n::kLearningRate, m.learning_rate},
-          {n::kLogprobGapMax, gap.gap_max},
-          {n::kLogprobGapMean, gap.gap_mean()},
-          {n::kRatioMean, gap.ratio_mean()},
-          {n::kMismatchK3Mean, gap.k3_mean()},
-          {n::kMismatchChi2Mean, gap.chi2_mean()},
-          {n::kMismatchEssFraction, gap.ess_fraction()},
-          {n::kClipHighFraction, m.update.loss.clip_high_fraction},
-          {n::kClipLowFraction, m.update.loss.clip_low_fraction},
-          {n::kTokensRejected, m.update.loss.tokens_rejected},
-          {n::kSkippedUpdates, m.update.learner.skipped ? 1.0 : 0.0},
-          {n::kWorkers, static_cast<double>(m.workers)},
-          {n::kWorkersLost, static_cast<double>(m.workers_lost)},
-          {n::kEntropyMean, m.update.learner.entropy_mean}};
+  MetricList list{{n::kRewardMean, s.reward_mean},
+                  {n::kPassRate, s.pass_rate},
+                  {n::kGroups, static_cast<double>(s.groups)},
+                  {n::kRounds, static_cast<double>(m.rounds)},
+                  {n::kSignalMass, m.signal_mass},
+                  {n::kGroupsSignal, static_cast<double>(s.groups_signal)},
+                  {n::kGroupsAllZero, static_cast<double>(s.groups_all_zero)},
+                  {n::kGroupsAllOne, static_cast<double>(s.groups_all_one)},
+                  {n::kGroupsDropped, static_cast<double>(s.groups_dropped)},
+                  {n::kRollouts, static_cast<double>(s.rollouts)},
+                  {n::kFaults, static_cast<double>(s.faults)},
+                  {n::kMasked, static_cast<double>(s.masked)},
+                  {n::kTokensSampled, tokens},
+                  {n::kTokensPerSecond, tokens_per_second(m, collected)},
+                  {n::kToolCallsP50, percentile(calls, 0.5)},
+                  {n::kToolCallsP95, percentile(calls, 0.95)},
+                  {n::kToolErrors, errors},
+                  {n::kRolloutSecondsP50, percentile(seconds, 0.5)},
+                  {n::kRolloutSecondsP95, percentile(seconds, 0.95)},
+                  {n::kSecondsStep, m.seconds_step},
+                  {n::kSecondsRollout, m.seconds_rollout},
+                  {n::kSecondsUpdate, m.seconds_update},
+                  {n::kSecondsPublish, m.seconds_publish},
+                  {n::kSecondsJournal, m.seconds_journal},
+                  {n::kLoss, of_policy(m.update.learner.loss)},
+                  {n::kGradNormL2, of_policy(m.update.learner.grad_norm_l2)},
+                  {n::kLearningRate, m.learning_rate},
+                  {n::kLogprobGapMax, of_policy(gap.gap_max)},
+                  {n::kLogprobGapMean, of_policy(gap.gap_mean())},
+                  {n::kRatioMean, of_policy(gap.ratio_mean())},
+                  {n::kMismatchK3Mean, of_policy(gap.k3_mean())},
+                  {n::kMismatchChi2Mean, of_policy(gap.chi2_mean())},
+                  {n::kMismatchEssFraction, of_policy(gap.ess_fraction())},
+                  {n::kClipHighFraction, m.update.loss.clip_high_fraction},
+                  {n::kClipLowFraction, m.update.loss.clip_low_fraction},
+                  {n::kTokensRejected, m.update.loss.tokens_rejected},
+                  {n::kSkippedUpdates, static_cast<double>(skipped_updates(m.update))},
+                  {n::kWorkers, static_cast<double>(m.workers)},
+                  {n::kWorkersLost, static_cast<double>(m.workers_lost)},
+                  {n::kEntropyMean, of_policy(m.update.learner.entropy_mean)}};
+  if (m.update.critic) {
+    const MetricList more = critic_metrics(*m.update.critic);
+    list.insert(list.end(), more.begin(), more.end());
+  }
+  return list;
 }
 
 MetricList evaluation_metrics(const Evaluation& e) {
@@ -108,12 +139,15 @@ std::string step_line(const StepMetrics& m, const StepSignal& s,
   for (const Collected& c : collected) arrivals.add(c.trajectory);
   const bool graded = s.rollouts > s.faults + s.masked;
   return fmt::format(
-      "{}  signal {}/{} groups{}  {}  {:.1f} s{}{}",
+      "{}  signal {}/{} groups{}  {}  {:.1f} s{}{}{}",
       graded ? fmt::format("reward {:.3f}  pass@1 {:.1f} %", s.reward_mean, 100 * s.pass_rate)
              : "no rollout graded",
       s.groups_signal, s.groups, arrivals.left_out(), speed_text(m, collected), m.seconds_step,
-      m.update.learner.action_tokens == 0 ? "  no update: no group has a signal" : "",
-      m.update.learner.skipped ? "  update skipped: gradient not finite" : "");
+      critic_text(m.update),
+      m.update.policy_learns && m.update.learner.action_tokens == 0
+          ? "  no update: no group has a signal"
+          : "",
+      skipped_updates(m.update) > 0 ? "  update skipped: gradient not finite" : "");
 }
 
 std::string evaluation_line(const Evaluation& e) {

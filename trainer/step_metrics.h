@@ -23,6 +23,8 @@ struct StepMetrics {
   double seconds_step = 0, seconds_rollout = 0, seconds_journal = 0, seconds_update = 0,
          seconds_publish = 0;
   double learning_rate = 0;
+  double signal_mass = 0;  // what the batch scaler goes by
+  std::int64_t rounds = 1;
   int workers = 0, workers_lost = 0;  // at the end of the step; during it
   StepUpdate update;
 };

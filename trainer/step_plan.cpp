@@ -76,6 +76,18 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
   return plan;
 }
 
+std::vector<GroupOutcome> group_outcomes(std::span<const Collected> collected) {
+  std::vector<GroupOutcome> outcomes;
+  std::int64_t current = -1;
+  for (const auto& [row, t, recovered] : collected) {
+    if (outcomes.empty() || t.assignment.group != current)
+      outcomes.push_back({t.assignment.task_row, {}});
+    current = t.assignment.group;
+    if (valid(t)) outcomes.back().rewards.push_back(t.grade.reward);
+  }
+  return outcomes;
+}
+
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
                           const AdvantageOptions& options, std::int64_t step) {
   StepBatch batch;
@@ -97,13 +109,15 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   batch.signal.reward_mean /= graded;
   batch.signal.pass_rate /= graded;
 
+  const bool by_critic = options.kind == AdvantageKind::kGae;
+  const std::size_t least_members = by_critic ? 1 : 2;
   std::vector<Group> groups = valid_groups(collected);
   batch.signal.groups = static_cast<std::int64_t>(groups.size());
   std::erase_if(groups, [&](const Group& g) {
     if (g.mixed)
       log_warning(
           "a group was sampled by more than one policy version; it is left out of the update");
-    return g.mixed || g.members.size() < 2;
+    return g.mixed || g.members.size() < least_members;
   });
   batch.signal.groups_dropped = batch.signal.groups - static_cast<std::int64_t>(groups.size());
 
@@ -112,14 +126,15 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
     auto& of_group = rewards.emplace_back();
     for (const auto i : g.members) of_group.push_back(collected[i].trajectory.grade.reward);
   }
-  const auto advantages = group_advantages(rewards, options);
+  const auto advantages =
+      by_critic ? std::vector<std::vector<double>>{} : group_advantages(rewards, options);
   std::int64_t prompt = 0;
   for (std::size_t g = 0; g < groups.size(); ++g) {
     count_group(batch.signal, rewards[g]);
-    if (!carries_gradient(advantages[g])) continue;
+    if (!by_critic && !carries_gradient(advantages[g])) continue;
     for (std::size_t m = 0; m < groups[g].members.size(); ++m) {
       const std::size_t i = groups[g].members[m];
-      batch.uses[i].advantage = advantages[g][m];
+      batch.uses[i].advantage = by_critic ? 0.0 : advantages[g][m];
       batch.uses[i].in_loss = true;
       batch.in_loss.push_back(i);
       batch.prompt.push_back(prompt);
@@ -135,8 +150,8 @@ std::vector<TrainSequence> train_sequences(std::span<const Trajectory* const> tr
   std::vector<TrainSequence> sequences;
   for (std::size_t i = 0; i < trajectories.size(); ++i) {
     const Trajectory& t = *trajectories[i];
-    sequences.push_back(
-        {t.tokens, t.is_action, t.behavior_logprobs, t.prompt_length, prompts[i], advantages[i]});
+    sequences.push_back({t.tokens, t.is_action, t.behavior_logprobs, t.prompt_length, prompts[i],
+                         advantages[i], t.grade.reward});
   }
   return sequences;
 }

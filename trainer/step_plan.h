@@ -8,6 +8,7 @@
 
 #include "comms/trajectory.h"
 #include "trainer/advantages.h"
+#include "trainer/batch_scaler.h"
 #include "trainer/collector.h"
 #include "trainer/journal.h"
 #include "trainer/packing.h"
@@ -21,12 +22,15 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
                                     std::int64_t version, std::span<const std::int64_t> task_rows,
                                     std::int64_t group_size, std::int64_t first_group);
 
+// Of every group, in order: the rewards of its valid members.
+std::vector<GroupOutcome> group_outcomes(std::span<const Collected>);
+
 // What a step's rewards say, before any gradient.
 struct StepSignal {
   std::int64_t groups = 0;         // planned
   std::int64_t groups_signal = 0;  // rewards differ
   std::int64_t groups_all_zero = 0, groups_all_one = 0;
-  std::int64_t groups_dropped = 0;  // fewer than two valid members, or versions mixed
+  std::int64_t groups_dropped = 0;  // too few valid members, or versions mixed
   std::int64_t rollouts = 0;
   std::int64_t faults = 0, masked = 0;    // rollouts left out
   double reward_mean = 0, pass_rate = 0;  // over valid rollouts; NaN if there are none
@@ -43,8 +47,10 @@ struct StepBatch {
 // trajectories carry gradient. A fault leaves loss and baseline; a group without two valid members
 // is dropped; a group without variance, or with no advantage but 0, stays in the statistics and
 // leaves the loss; a group whose members were sampled by different policy versions is dropped and
-// counted. Throws Error for a trajectory whose row is not below `committed_rows`: no update rests
-// on what a crash could lose.
+// counted. With AdvantageKind::kGae nothing is compared inside a group: every valid rollout of one
+// version is in the loss, of groups of one and without variance too, and the learners make the
+// advantages. Throws Error for a trajectory whose row is not below `committed_rows`: no update
+// rests on what a crash could lose.
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
                           const AdvantageOptions&, std::int64_t step);
 

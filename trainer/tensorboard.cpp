@@ -111,8 +111,8 @@ void TensorBoardWriter::add_record(std::string_view event) {
 
 void TensorBoardWriter::flush() {
   if (out_.flush()) return;
-  throw Error("metrics: cannot write " + file_.string(),
-              "check free space and permissions, then start the run again to resume");
+  throw StorageError("metrics: cannot write " + file_.string(),
+                     "check free space and permissions, then start the run again to resume");
 }
 
 }  // namespace rollcall

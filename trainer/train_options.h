@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,9 +20,19 @@ struct DataOptions {  // data:
   std::string valid;  // JSONL; empty: no evaluation
 };
 
+struct AdaptiveOptions {              // batch.adaptive:
+  double target_signal = 0;           // signal mass wanted of a step (counting.h); 0: off
+  std::int64_t min_rollouts = 128;    // of a step
+  std::int64_t max_rollouts = 16384;  // of a step
+  bool top_up = true;                 // sample more within the step until the signal is there
+  bool select_tasks = true;           // prefer tasks that are expected to give signal
+};
+
 struct BatchOptions {            // batch:
-  std::int64_t prompts = 64;     // groups per step, >= 1
-  std::int64_t group_size = 16;  // rollouts per group, >= 2
+  std::int64_t prompts = 64;     // groups per step, >= 1; with `adaptive` of the first step
+  std::int64_t group_size = 16;  // rollouts per group, >= 2; >= 1 with a critic
+  std::int64_t resample = 1;     // most rounds of `prompts` groups until so many have signal, >= 1
+  AdaptiveOptions adaptive = {};
 };
 
 // One correction between the sampler's policy mu and the learner's policy `old` at the start of the
@@ -33,11 +44,25 @@ struct Correction {
   double high = 0;  // upper bound; `cap` and `max` of the kinds that have one bound
 };
 
+struct CriticOptions {               // algorithm.critic: read where the advantage is gae
+  std::string trunk = "own";         // a copy of the initial policy, or "shared": the policy's
+  double learning_rate = 2e-6;       // after the warm-up; of the value head alone on a shared trunk
+  std::int64_t pretrain_steps = 10;  // first steps in which the critic learns alone
+  std::int64_t epochs = 1;           // of an own trunk, over each step's rollouts,
+  std::int64_t minibatches = 4;      // in so many optimizer steps each
+  double value_clip = 0.2;           // how far one step may move a value; 0: any
+  double gamma = 1;
+  double lambda_critic = 1;
+  std::optional<double> lambda_policy;  // nothing: decoupled_lambda() of the answer's length
+  double coefficient = 0.1;             // shared: of the value gradient in the trunk
+};
+
 // `algorithm:` every value of the profile agent_sparse_v1.
 struct AlgorithmOptions {
   std::string profile = "agent_sparse_v1";
   std::string advantage = "rloo_batch_std";
   std::int64_t passk_k = 4;  // passk: rollouts of which the best counts, >= 1
+  CriticOptions critic;
   std::string loss = "cispo";
   double clip_low = 1.0;  // ratio kept in [1 - clip_low, 1 + clip_high]
   double clip_high = 4.0;

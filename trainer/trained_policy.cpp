@@ -39,6 +39,24 @@ TensorSource slices_of(const at::Tensor& flat, const ModelSpec& spec) {
       [tensors = std::move(tensors)](const std::string& name) { return source_of(tensors)(name); };
 }
 
+// What a decoder of the spec `parts` asks for, from a directory of a model of `spec`.
+TrainedPolicy load_parts(const fs::path& dir, const ModelSpec& spec, const ModelSpec& parts,
+                         at::ScalarType dtype, const std::optional<LoraStart>& lora) {
+  if (!lora) {
+    FlatWeights weights = make_flat_weights(parts);
+    load_weights(dir, spec, weights);
+    return weights;
+  }
+  LoraAdapter adapter;
+  if (lora->adapter.empty()) {
+    adapter = make_lora_adapter(spec, lora->options);
+    init_lora(lora->seed, adapter);
+  } else {
+    adapter = read_lora_adapter(lora->adapter, spec);
+  }
+  return {parts, open_weights(dir, spec, dtype), std::move(adapter)};
+}
+
 }  // namespace
 
 TrainedPolicy::TrainedPolicy(FlatWeights weights) : weights_(std::move(weights)) {}
@@ -66,19 +84,17 @@ std::optional<LoraOptions> TrainedPolicy::lora() const {
 
 TrainedPolicy load_policy(const fs::path& dir, const ModelSpec& spec, at::ScalarType dtype,
                           const std::optional<LoraStart>& lora) {
-  if (!lora) {
-    FlatWeights weights = make_flat_weights(spec);
-    load_weights(dir, spec, weights);
-    return weights;
-  }
-  LoraAdapter adapter;
-  if (lora->adapter.empty()) {
-    adapter = make_lora_adapter(spec, lora->options);
-    init_lora(lora->seed, adapter);
-  } else {
-    adapter = read_lora_adapter(lora->adapter, spec);
-  }
-  return {spec, open_weights(dir, spec, dtype), std::move(adapter)};
+  return load_parts(dir, spec, spec, dtype, lora);
+}
+
+ModelSpec without_head(ModelSpec spec) {
+  spec.tied = true;  // the decoder then asks for none
+  return spec;
+}
+
+TrainedPolicy load_trunk(const fs::path& dir, const ModelSpec& spec, at::ScalarType dtype,
+                         const std::optional<LoraStart>& lora) {
+  return load_parts(dir, spec, without_head(spec), dtype, lora);
 }
 
 StoredPolicy stored_policy(const fs::path& dir, const ModelSpec& spec, const fs::path& adapter) {

@@ -55,6 +55,11 @@ struct LoraStart {
 TrainedPolicy load_policy(const std::filesystem::path& dir, const ModelSpec&, at::ScalarType dtype,
                           const std::optional<LoraStart>& lora);
 
+// The spec without an output matrix, and the same weights without it: what a critic begins as.
+ModelSpec without_head(ModelSpec);
+TrainedPolicy load_trunk(const std::filesystem::path& dir, const ModelSpec&, at::ScalarType dtype,
+                         const std::optional<LoraStart>& lora);
+
 // A policy at rest. Its weights are read from files as they are asked for, float32 or as stored.
 struct StoredPolicy {
   TensorSource weights;                // keeps the files open; an adapter is merged

@@ -20,6 +20,7 @@
 #include "model/published_weights.h"
 #include "model/stored_weights.h"
 #include "trainer/arrivals.h"
+#include "trainer/batch_scaler.h"
 #include "trainer/checkpoint.h"
 #include "trainer/collector.h"
 #include "trainer/discard_watch.h"
@@ -35,7 +36,6 @@
 #include "trainer/resume_check.h"
 #include "trainer/step_metrics.h"
 #include "trainer/step_plan.h"
-#include "trainer/task_pool.h"
 #include "trainer/update.h"
 
 namespace rollcall {
@@ -72,7 +72,7 @@ class TrainingLoop {
         stop_requested_(std::move(stop_requested)),
         spec_(spec),
         updater_(setup, spec, communicator),
-        pool_(setup.train_tasks, setup.run.seed),
+        scaler_(setup.batch, setup.train_tasks, setup.run.seed),
         progress_(setup.live_progress) {}
 
   RunResult run() {
@@ -116,7 +116,7 @@ class TrainingLoop {
       state = updater_.restore(*newest);
       step_ = state.step;
       next_group_ = state.next_group;
-      pool_.restore(std::stoll(state.sampler));
+      scaler_.restore(state.sampler);
     }
     const fs::path config = setup_.run_dir / "config.yaml";
     result_ = read_result(setup_.run_dir).value_or(RunResult{});
@@ -126,24 +126,29 @@ class TrainingLoop {
     const bool journalled = fs::exists(journal_file());
     journal_ = std::make_unique<Journal>(journal_file(), about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
-    if (journalled) {
-      const JournalReader reader(journal_file());
-      // The updates after the checkpoint are done again. Where they end in other weights, later
-      // rollouts are not of this policy.
-      const std::int64_t end =
-          other_updates ? end_of_step(reader, state.journal_rows, step_) : journal_->rows();
-      const std::size_t recovered = collector_->recover(reader, state.journal_rows, end);
-      journal_->truncate(end, step_);
-      log_info(
-          fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
-                      "will not be sampled again",
-                      setup_.run.name, step_, recovered));
-    }
+    if (journalled) recover(state.journal_rows, other_updates);
     write_durably(config, setup_.effective_config);  // last: the next start compares with it
     metrics_ = std::make_unique<MetricsLog>(setup_.run_dir, step_);
     if (step_ == 0) result_ = RunResult{};
     result_.status = RunStatus::kRunning;
     write_result(setup_.run_dir, result_);
+  }
+
+  // The updates after the checkpoint, of which the journal holds rows from `first_row` on, are done
+  // again. Where they end in other weights, later rollouts are not of this policy.
+  void recover(std::int64_t first_row, bool other_updates) {
+    std::int64_t end = journal_->rows();
+    std::size_t recovered = 0;
+    {
+      const JournalReader reader(journal_file());
+      if (other_updates) end = end_of_step(reader, first_row, step_);
+      recovered = collector_->recover(reader, first_row, end);
+    }
+    journal_->truncate(end, step_);
+    log_info(
+        fmt::format("resuming {} at step {}; {} rollouts of later steps are in the journal and "
+                    "will not be sampled again",
+                    setup_.run.name, step_, recovered));
   }
 
   // What the journal says of its run: what the setup says, and the weights the run began with.
@@ -183,6 +188,7 @@ class TrainingLoop {
     };
     auto collected = collector_->collect(plan, arrived, [&] {
       const Collecting next = next_move();
+      updater_.keep_waiting();
       std::string waiting = watch_endpoints(endpoints_, server_, progress_);
       if (waiting.empty())
         waiting = server_.in_flight() > 0 ? "  waiting for rollouts" : "  waiting for workers";
@@ -197,18 +203,40 @@ class TrainingLoop {
     return collected;
   }
 
+  // The step's rollouts, round after round; empty, and the scaler as it was, if the run shall stop.
+  std::vector<Collected> collect_rounds(StepMetrics& record) {
+    const BatchScaler before = scaler_;
+    std::vector<Collected> collected;
+    while (const auto round = scaler_.next_round()) {
+      log_debug(fmt::format("step {}: {} tasks x {} rollouts: {}", step_, round->tasks.size(),
+                            round->group_size, round->reason));
+      const auto plan = plan_groups(setup_.run.seed, Split::kTrain, step_, step_, round->tasks,
+                                    round->group_size, next_group_);
+      next_group_ += static_cast<std::int64_t>(round->tasks.size());
+      auto more = collect(plan, "rollouts");
+      if (stopping_) {
+        scaler_ = before;
+        return {};
+      }
+      record.seconds_rollout += seconds_collecting_;
+      scaler_.observe(group_outcomes(more));
+      std::ranges::move(more, std::back_inserter(collected));
+    }
+    collector_->close(step_, Split::kTrain);
+    record.signal_mass = scaler_.signal();
+    record.rounds = scaler_.rounds();
+    return collected;
+  }
+
   void train_step() {
     const auto begin = Clock::now();
-    const auto rows = pool_.draw(setup_.batch.prompts);
-    const auto plan = plan_groups(setup_.run.seed, Split::kTrain, step_, step_, rows,
-                                  setup_.batch.group_size, next_group_);
-    const auto collected = collect(plan, "rollouts");
+    StepMetrics record;
+    const std::int64_t first_group = next_group_;
+    const auto collected = collect_rounds(record);
     if (stopping_) {
-      pool_.restore(pool_.drawn() - setup_.batch.prompts);
+      next_group_ = first_group;
       return;
     }
-    StepMetrics record;
-    record.seconds_rollout = seconds_collecting_;
     auto mark = Clock::now();
     const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);
@@ -216,16 +244,18 @@ class TrainingLoop {
     refuse_if_many_lost(collected, setup_.alarms.discard_share, step_);
 
     const AlgorithmOptions& a = setup_.algorithm;
-    const StepBatch batch = make_step_batch(
-        collected, committed_rows, {.kind = advantage_kind(a.advantage), .k = a.passk_k}, step_);
+    StepBatch batch = make_step_batch(collected, committed_rows,
+                                      {.kind = advantage_kind(a.advantage), .k = a.passk_k}, step_);
     fault_point("step");
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
-    record.update = updater_.update(collected, batch, step_, [&] { keep_links_alive(); });
-    record.learning_rate = updater_.learning_rate(step_);
+    const double step_size = scaler_.step_size();
+    record.update =
+        updater_.update(collected, batch, step_, step_size, [&] { keep_links_alive(); });
+    record.learning_rate = updater_.learning_rate(step_) * step_size;
     record.seconds_update = seconds_since(mark);
     journal_->append_uses(batch.uses);
-    next_group_ += static_cast<std::int64_t>(rows.size());
+    scaler_.end_step();
     ++step_;
     mark = Clock::now();
     publish();
@@ -282,6 +312,7 @@ class TrainingLoop {
     const auto plan = plan_evaluation(setup_, step_);
     const auto collected = collect(plan, "held-out");
     if (stopping_) return;
+    collector_->close(step_, Split::kValid);
     journal_->commit();
     refuse_if_all_lost(collected, "the evaluation");
     const Evaluation e = evaluate_rollouts(collected);
@@ -297,7 +328,7 @@ class TrainingLoop {
     state.next_group = next_group_;
     journal_->commit();
     state.journal_rows = collector_->first_open_row();
-    state.sampler = std::to_string(pool_.drawn());
+    state.sampler = scaler_.state();
     result_.checkpoint =
         updater_.save(checkpoints(), std::move(state), setup_.checkpoint.keep).string();
     result_.step = step_;
@@ -357,7 +388,7 @@ class TrainingLoop {
   std::function<bool()> stop_requested_;
   const ModelSpec& spec_;
   Updater updater_;
-  TaskPool pool_;
+  BatchScaler scaler_;
   Progress progress_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Collector> collector_;

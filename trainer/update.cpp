@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+
 #include "comms/bytes.h"
 #include "comms/communicator.h"
 #include "comms/durable_file.h"
@@ -16,7 +18,50 @@ namespace {
 namespace fs = std::filesystem;
 
 // First byte of what the lead announces.
-enum class Verb : char { kUpdate, kSave, kRestore, kDismiss };
+enum class Verb : char { kUpdate, kSave, kRestore, kWait, kDismiss };
+
+constexpr int kWordsPerTimeout = 4;
+
+std::unique_ptr<ValueLearner> make_critic(const TrainSetup& setup, const ModelSpec& spec,
+                                          Learner& learner, Communicator& communicator) {
+  if (setup.algorithm.advantage != "gae") return nullptr;
+  if (setup.algorithm.critic.trunk == "shared")
+    return std::make_unique<ValueLearner>(learner.trunk(), communicator);
+  const auto dtype = policy_dtype(setup.dtype);
+  return std::make_unique<ValueLearner>(without_head(spec),
+                                        load_trunk(setup.model_dir, spec, dtype, setup.lora),
+                                        communicator, dtype);
+}
+
+// One list of `size` numbers from all learners, of which this one has `mine` at `places`.
+std::vector<double> gathered(const std::vector<double>& mine,
+                             const std::vector<std::size_t>& places, std::size_t size,
+                             Communicator& communicator) {
+  std::vector<double> all(size);
+  for (std::size_t i = 0; i < mine.size(); ++i) all[places[i]] = mine[i];
+  communicator.all_sum_host(all);
+  return all;
+}
+
+// The targets of each minibatch, with the tokens that all learners have of it.
+std::vector<ValueTargets> split_targets(const Minibatches& minibatches, const ValueTargets& all,
+                                        Communicator& communicator) {
+  std::vector<ValueTargets> parts;
+  std::vector<double> tokens;
+  std::size_t i = 0;
+  for (const std::size_t end : minibatches.ends) {
+    ValueTargets& part = parts.emplace_back();
+    double& count = tokens.emplace_back();
+    for (; i < end; ++i) {
+      part.old_values.push_back(all.old_values[i]);
+      part.returns.push_back(all.returns[i]);
+      count += static_cast<double>(all.returns[i].numel());
+    }
+  }
+  communicator.all_sum_host(tokens);
+  for (std::size_t k = 0; k < parts.size(); ++k) parts[k].tokens = tokens[k];
+  return parts;
+}
 
 }  // namespace
 
@@ -25,18 +70,45 @@ Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& c
       communicator_(communicator),
       model_config_(read_file(setup.model_dir / "config.json")),
       learner_(spec, load_policy(setup.model_dir, spec, policy_dtype(setup.dtype), setup.lora),
-               setup.valid_ids, communicator, policy_dtype(setup.dtype)) {}
+               setup.valid_ids, communicator, policy_dtype(setup.dtype)),
+      critic_(make_critic(setup, spec, learner_, communicator)) {}
+
+bool Updater::policy_learns(std::int64_t step) const {
+  return !critic_ || step >= setup_.algorithm.critic.pretrain_steps;
+}
 
 double Updater::learning_rate(std::int64_t step) const {
-  return warmup_learning_rate(setup_.algorithm.learning_rate, setup_.algorithm.warmup_steps, step);
+  if (!policy_learns(step)) return 0;
+  const AlgorithmOptions& a = setup_.algorithm;
+  const std::int64_t first = critic_ ? a.critic.pretrain_steps : 0;
+  return warmup_learning_rate(a.learning_rate, a.warmup_steps, step - first);
+}
+
+UpdateOptions Updater::update_options(std::int64_t step, double step_size) const {
+  const AlgorithmOptions& a = setup_.algorithm;
+  return {{learning_rate(step) * step_size, a.beta1, a.beta2, a.epsilon, a.weight_decay},
+          a.max_grad_norm,
+          setup_.alarms.logprob_gap,
+          a.activation_checkpointing};
+}
+
+ValueUpdateOptions Updater::value_options(std::int64_t step) const {
+  const AlgorithmOptions& a = setup_.algorithm;
+  const double rate = warmup_learning_rate(a.critic.learning_rate, a.warmup_steps, step);
+  return {{rate, a.beta1, a.beta2, a.epsilon, a.weight_decay},
+          a.max_grad_norm,
+          a.critic.value_clip,
+          a.activation_checkpointing};
 }
 
 void Updater::announce(std::string message) {
   if (communicator_.size() > 1) communicator_.broadcast(message);
+  announced_ = Clock::now();
 }
 
-StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch& batch,
-                           std::int64_t step, const std::function<void()>& between) {
+StepUpdate Updater::update(std::span<const Collected> collected, StepBatch& batch,
+                           std::int64_t step, double step_size,
+                           const std::function<void()>& between) {
   std::vector<const Trajectory*> trajectories;
   std::vector<double> advantages;
   for (const std::size_t i : batch.in_loss) {
@@ -47,6 +119,7 @@ StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch
     ByteWriter message;
     message.enumerator(Verb::kUpdate);
     message.number(step);
+    message.number(step_size);
     message.number(static_cast<std::uint64_t>(trajectories.size()));
     for (std::size_t i = 0; i < trajectories.size(); ++i) {
       message.number(advantages[i]);
@@ -55,13 +128,17 @@ StepUpdate Updater::update(std::span<const Collected> collected, const StepBatch
     }
     announce(message.take());
   }
-  return train(trajectories, advantages, batch.prompt, step, between);
+  StepUpdate result = train(trajectories, advantages, batch.prompt, step, step_size, between);
+  for (std::size_t i = 0; i < result.advantages.size(); ++i)
+    batch.uses[batch.in_loss[i]].advantage = result.advantages[i];
+  return result;
 }
 
 StepUpdate Updater::train_announced(std::string_view bytes) {
   ByteReader message(bytes, "update");
   message.enumerator(Verb::kDismiss);
   const auto step = message.number<std::int64_t>();
+  const auto step_size = message.number<double>();
   const auto count = message.number<std::uint64_t>();
   std::vector<Trajectory> trajectories;
   std::vector<double> advantages;
@@ -73,34 +150,98 @@ StepUpdate Updater::train_announced(std::string_view bytes) {
   }
   std::vector<const Trajectory*> pointers;
   for (const auto& t : trajectories) pointers.push_back(&t);
-  return train(pointers, advantages, prompts, step, [] {});
+  return train(pointers, advantages, prompts, step, step_size, [] {});
 }
 
 StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
                           std::span<const double> advantages, std::span<const std::int64_t> prompts,
-                          std::int64_t step, const std::function<void()>& between) {
-  const AlgorithmOptions& a = setup_.algorithm;
+                          std::int64_t step, double step_size,
+                          const std::function<void()>& between) {
   const auto all = train_sequences(trajectories, advantages, prompts);
   std::vector<TrainSequence> mine;  // prompts are dealt round robin
-  for (const auto& s : all)
-    if (s.prompt % communicator_.size() == communicator_.rank()) mine.push_back(s);
-  const auto batches = pack_sequences(mine, a.microbatch_tokens);
+  std::vector<std::size_t> places;  // of mine in all
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (all[i].prompt % communicator_.size() != communicator_.rank()) continue;
+    mine.push_back(all[i]);
+    places.push_back(i);
+  }
+  Minibatches step_batches = pack(mine, prompts);
+  auto& batches = step_batches.batches;
+  StepUpdate result;
+  result.policy_learns = policy_learns(step);
+  fault_point("update");
+  ValueTargets targets;
+  if (critic_) {
+    StepValues values = step_values(batches, mine, critic_->values(batches, between),
+                                    setup_.algorithm.critic, result.policy_learns, communicator_);
+    for (std::size_t i = 0; i < batches.size(); ++i)
+      batches[i].actions.advantages = values.advantages[i];
+    result.advantages = gathered(values.sequence_advantages, places, all.size(), communicator_);
+    result.critic = {{}, values.explained_variance, values.value_mean, values.return_mean};
+    targets = std::move(values.targets);
+    if (critic_->owns_trunk() || !result.policy_learns)
+      result.critic->learner = train_critic(step_batches, targets, step, between);
+  }
+  if (result.policy_learns) train_policy(batches, targets, step, step_size, between, result);
+  return result;
+}
+
+Minibatches Updater::pack(std::span<const TrainSequence> mine,
+                          std::span<const std::int64_t> prompts) const {
+  const AlgorithmOptions& a = setup_.algorithm;
+  const std::int64_t count = critic_ && critic_->owns_trunk() ? a.critic.minibatches : 1;
+  return pack_minibatches(mine, prompts.empty() ? 0 : prompts.back() + 1, count,
+                          a.microbatch_tokens);
+}
+
+void Updater::train_policy(std::span<const PackedBatch> batches, const ValueTargets& targets,
+                           std::int64_t step, double step_size,
+                           const std::function<void()>& between, StepUpdate& result) {
+  const AlgorithmOptions& a = setup_.algorithm;
   // Corrections compare the sampler with the weights at the start of the step: one more forward
   // pass.
   std::vector<at::Tensor> old_logprobs;
   if (!a.corrections.empty()) old_logprobs = learner_.logprobs(batches, between);
   StepLoss loss(a, batches, old_logprobs, communicator_);
-  StepUpdate result;
-  fault_point("update");
+  const bool shared = critic_ && !critic_->owns_trunk();
+  Learner::Pull pull;
+  if (shared) {
+    critic_->begin(targets, value_options(step));
+    pull = [&](std::size_t i, const at::Tensor& hidden) {
+      return critic_->pull(i, hidden, a.critic.coefficient);
+    };
+  }
   result.learner = learner_.update(
       batches,
       [&](std::size_t i, const TokenLogprobs& current) { return loss.share(i, current.logprobs); },
-      {{learning_rate(step), a.beta1, a.beta2, a.epsilon, a.weight_decay},
-       a.max_grad_norm,
-       setup_.alarms.logprob_gap},
-      between);
+      update_options(step, step_size), between, pull);
+  if (shared) result.critic->learner = critic_->finish();
   result.loss = loss.stats();
-  return result;
+}
+
+ValueStats Updater::train_critic(const Minibatches& minibatches, const ValueTargets& targets,
+                                 std::int64_t step, const std::function<void()>& between) {
+  const CriticOptions& critic = setup_.algorithm.critic;
+  const auto parts = split_targets(minibatches, targets, communicator_);
+  const std::span<const PackedBatch> batches = minibatches.batches;
+  const auto filled = std::ranges::count_if(parts, [](const auto& p) { return p.tokens > 0; });
+  const auto updates = static_cast<double>(filled * critic.epochs);
+  ValueStats means;
+  for (std::int64_t epoch = 0; epoch < critic.epochs; ++epoch) {
+    std::size_t begin = 0;
+    for (std::size_t k = 0; k < parts.size(); ++k) {
+      const std::size_t end = minibatches.ends[k];
+      if (parts[k].tokens == 0) continue;  // on no learner: fewer tasks than minibatches
+      const ValueStats one = critic_->update(batches.subspan(begin, end - begin), parts[k],
+                                             value_options(step), between);
+      means.loss += one.loss / updates;
+      means.clip_fraction += one.clip_fraction / updates;
+      means.grad_norm_l2 += one.grad_norm_l2 / updates;
+      means.skipped |= one.skipped;
+      begin = end;
+    }
+  }
+  return means;
 }
 
 fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
@@ -114,6 +255,7 @@ fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
   state.masters.assign(flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel());
   state.first_moment = std::move(optimizer.first_moment);
   state.second_moment = std::move(optimizer.second_moment);
+  if (critic_) state.critic = critic_->state();
   return save_checkpoint(dir, state, keep);
 }
 
@@ -126,6 +268,7 @@ TrainState Updater::load(const fs::path& folder) {
   TrainState state = load_checkpoint(folder);
   refuse_foreign(state, folder);
   learner_.restore(state.masters, {state.optimizer_steps, state.first_moment, state.second_moment});
+  if (critic_) critic_->restore(*state.critic);
   return state;
 }
 
@@ -147,6 +290,15 @@ void Updater::refuse_foreign(const TrainState& state, const fs::path& folder) co
            "model.path");
   if (state.masters.size() != static_cast<std::size_t>(policy().masters().flat.numel()))
     refuse("has another number of parameters than " + setup_.model_dir.string(), "model.path");
+  if (state.critic.has_value() != (critic_ != nullptr))
+    refuse(state.critic ? "has a critic" : "has no critic", "algorithm.advantage");
+  if (critic_ && !critic_->fits(*state.critic))
+    refuse("has a critic of another shape", "algorithm.critic.trunk");
+}
+
+void Updater::keep_waiting() {
+  if (Clock::now() - announced_ > setup_.learner_timeout / kWordsPerTimeout)
+    announce(std::string(1, static_cast<char>(Verb::kWait)));
 }
 
 void Updater::dismiss() { announce(std::string(1, static_cast<char>(Verb::kDismiss))); }
@@ -161,9 +313,12 @@ void Updater::follow() {
         break;
       case Verb::kSave:
         learner_.optimizer_state();
+        if (critic_) critic_->state();
         break;
       case Verb::kRestore:
         load(message.substr(1));
+        break;
+      case Verb::kWait:
         break;
       case Verb::kDismiss:
         return;

@@ -18,7 +18,13 @@ class Deadline(Case):
         self.limit = self.slurm / "left"
         self.limit.write_text("UNLIMITED")
         self.command("squeue", f'cat "{self.limit}"')
-        self.command("scontrol", f'echo "$*" >> "{self.slurm}/said"')
+        self.preempted_at = self.slurm / "preempted-at"
+        self.preempted_at.write_text("None")
+        self.command("scontrol", f'''
+            case "$*" in
+            *show*) echo "JobId=17 PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=$(cat "{self.preempted_at}") Requeue=1" ;;
+            *) echo "$*" >> "{self.slurm}/said" ;;
+            esac''')
 
     def command(self, name, script):
         """A stand-in for one of Slurm's."""
@@ -112,6 +118,17 @@ class Deadline(Case):
         self.assertEqual(code, 3, errors)
         self.assertIn("it has brought the run no further", errors)
         self.assertEqual(self.said(), [])
+
+    def test_a_job_that_was_preempted_at_once_is_queued_again(self):
+        self.preempted_at.write_text("2026-01-01T00:01:00")
+        run = self.job("displaced", cluster={"workers": 2})
+        self.endpoints.hold_from(1)
+        process = run.start("--requeue")
+        self.endpoints.wait_until_held()
+        run.signal(signal.SIGKILL, 0)
+        code, errors = run.finish(process, seconds=20)
+        self.assertEqual(code, 3, errors)
+        self.assertEqual(self.said(), ["requeue 17"])
 
     def test_where_requeueing_is_not_allowed_the_run_says_what_to_do(self):
         self.command("scontrol", "echo 'Job is not requeueable'; exit 1")

@@ -149,10 +149,17 @@ class LedgerExample(Case):
         return address
 
     def test_trains_for_two_steps(self):
+        self.train_two_steps("run.yaml")
+
+    def test_trains_for_two_steps_with_a_critic(self):
+        lines = self.train_two_steps("ppo.yaml", {"algorithm.critic.pretrain_steps": 1})
+        self.assertEqual(["value_loss" in line for line in lines if "loss" in line], [True, True])
+
+    def train_two_steps(self, name, changes_of_its_own={}):
         address = self.serve_example()
         make_data(self.folder / "example", train=16, valid=6)
         run_file = self.folder / "example.yaml"
-        shutil.copy(LEDGER / "run.yaml", run_file)
+        shutil.copy(LEDGER / name, run_file)
         self.addCleanup(processes.kill_all, run_file)
         changes = {
             "model.path": LEDGER / "model",
@@ -166,6 +173,7 @@ class LedgerExample(Case):
             "batch.prompts": 4,
             "batch.group_size": 4,
             "eval.tasks": 4,
+            **changes_of_its_own,
         }
         arguments = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
         command = [ROLLCALL, "train", run_file, *arguments]
@@ -179,6 +187,7 @@ class LedgerExample(Case):
         lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
         self.assertEqual([line["faults"] for line in lines if "faults" in line], [0, 0])
         self.assertIn("<html", (run_dir / "report.html").read_text())
+        return lines
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that was cut off goes on as if nothing had happened."""
 
+import os
 import shutil
 import unittest
 
@@ -63,6 +64,35 @@ class Resume(Case):
             self.assertEqual(run.result()["exit_code"], 3)
         run.journal().write_bytes(whole)
         self.assert_same_end(run)
+
+    def test_a_damaged_journal_hangs_no_start(self):
+        run = self.six_steps("damaged", every=2)
+        self.cut_off_in_step_five(run)
+        whole = run.journal().read_bytes()
+        for place in (120, 252, 700, 3000):
+            damaged = bytearray(whole)
+            damaged[-place] ^= 1
+            run.journal().write_bytes(damaged)
+            code, errors = run.train()  # within its time
+            self.assertIn(code, (0, 3), errors)
+            if code == 0:  # nothing that is needed was damaged
+                return self.assertEqual(run.digests(6), self.undisturbed_digests(6))
+        run.journal().write_bytes(whole)
+        self.assert_same_end(run)
+
+    def test_a_journal_that_goes_while_the_run_writes_to_it_is_noticed(self):
+        for name, change in (("emptied", lambda path: os.truncate(path, 0)), ("deleted", os.unlink),
+                             ("halved", lambda path: os.truncate(path, path.stat().st_size // 2))):
+            run = self.six_steps(name, every=1)
+            self.endpoints.hold_from(24)
+            process = run.start()
+            self.endpoints.wait_until_held()
+            change(run.journal())
+            self.endpoints.release()
+            code, errors = run.finish(process)
+            self.assertEqual(code, 3, errors)
+            self.assertRegex(errors, "journal .*learner-0.h5: was (cut short|moved, replaced or deleted) while the run wrote to it")
+            self.assertEqual(run.result()["step"], 1, "no update rests on what is gone")
 
     def test_after_one_kill_9_upon_another(self):
         run = self.six_steps("often", every=2)

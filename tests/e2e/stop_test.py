@@ -200,6 +200,53 @@ class LearnerDeath(Case):
         self.assertEqual((run.result()["status"], run.result()["exit_code"]), ("stopped", 3))
         self.assert_nothing_left(run)
 
+    def check_hang_of(self, rank, learners, says):
+        run = self.make_run(f"hung{rank}of{learners}", cluster={
+            "learners": learners, "workers": 2, "learner_timeout": "2s", "heartbeat_every": "200ms"})
+        run.variables = {"ROLLCALL_FAULTS": f"{rank}:update:2:hang:60000"}
+        code, errors = run.train(seconds=30)
+        self.assertEqual(code, 3, errors)
+        self.assertIn(says, errors)
+        self.assertEqual((run.result()["status"], run.result()["exit_code"]), ("failed", 3))
+        self.assertIn(says, run.result()["message"])
+        self.assert_nothing_left(run)
+        run.variables = {}
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(run.digests(3), self.undisturbed_digests(learners=learners))
+
+    def test_learners_do_not_wait_for_ever_for_one_that_hangs(self):
+        for rank in (0, 1):
+            with self.subTest(rank=rank):
+                self.check_hang_of(rank, 2, f"nothing was heard of rank {rank}, a learner, for 2 s")
+
+    def test_workers_do_not_wait_for_ever_for_a_learner_that_hangs(self):
+        self.check_hang_of(0, 1, "rank 0, the lead learner, hangs")
+
+    def test_learners_wait_longer_for_rollouts_than_for_each_other(self):
+        run = self.make_run("patient", cluster={"learners": 2, "workers": 2, "learner_timeout": "2s", "heartbeat_every": "200ms"})
+        self.endpoints.hold_from(16 + 8)
+        process = run.start()
+        self.endpoints.wait_until_held()
+        time.sleep(5)
+        self.endpoints.release()
+        code, errors = run.finish(process)
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(run.digests(3), self.undisturbed_digests(learners=2))
+
+    def test_ranks_that_all_stood_still_go_on(self):
+        run = self.make_run("suspended", cluster={"learners": 2, "workers": 2, "learner_timeout": "2s", "heartbeat_every": "200ms"})
+        self.endpoints.hold_from(16 + 8)
+        process = run.start()
+        self.endpoints.wait_until_held()
+        run.signal(signal.SIGSTOP, *range(4))
+        time.sleep(5)
+        run.signal(signal.SIGCONT, *range(4))
+        self.endpoints.release()
+        code, errors = run.finish(process)
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(run.digests(3), self.undisturbed_digests(learners=2))
+
     def test_what_another_rank_fails_of_is_recorded(self):
         run = self.make_run("unloggable", cluster={"learners": 2})
         (run.dir / "log" / "rank-1.log").mkdir(parents=True)

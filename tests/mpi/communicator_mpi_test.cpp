@@ -136,11 +136,12 @@ void outlive_a_member(World& world, int signal_number, std::chrono::milliseconds
 }
 
 void test(World& world, const std::string& mode) {
+  const std::string last = "rank " + std::to_string(world.size() - 1);
   if (mode == "lost") {
-    const std::string last = "rank " + std::to_string(world.size() - 1);
     outlive_a_member(world, SIGKILL, kCollectiveTimeout, last + ", a learner, died");
   } else if (mode == "hung") {
-    outlive_a_member(world, SIGSTOP, std::chrono::milliseconds(700), "700 ms");
+    outlive_a_member(world, SIGSTOP, std::chrono::milliseconds(700),
+                     "heard of " + last + ", a learner, for 0.7 s");
   } else {
     check_everything(world);
   }

@@ -45,12 +45,16 @@ MpiDefault=none
 ReturnToService=2
 KillWait=5
 SlurmdTimeout=4
+MessageTimeout=3
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SlurmdParameters=config_overrides
 NodeName=n[1-4] NodeAddr=10.77.0.[11-14] CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory=8000 State=UNKNOWN
-PartitionName=main Nodes=n[1-4] Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=n[1-4] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=4
+PartitionName=urgent Nodes=n[1-4] MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 
 NODE = """
@@ -98,7 +102,7 @@ class Cluster:
         self.folder = pathlib.Path(folder)
         self._nodes = {}
         os.environ["SLURM_CONF"] = str(self.folder / "slurm.conf")
-        (self.folder / "slurm.conf").write_text(CONFIGURATION.format(folder=self.folder, cpus=CPUS))
+        self._write_configuration()
         (self.folder / "state").mkdir()
         self._make_network()
         self._start_munge()
@@ -106,6 +110,14 @@ class Cluster:
         for name in NODES:
             self.start_node(name)
         self.wait_for(lambda: set(self.states().values()) == {"idle"}, "every node is idle", 30)
+
+    def _write_configuration(self, more=""):
+        (self.folder / "slurm.conf").write_text(CONFIGURATION.format(folder=self.folder, cpus=CPUS) + more)
+
+    def configure(self, more=""):
+        """The usual configuration and `more`, from now on."""
+        self._write_configuration(more)
+        run("scontrol", "reconfigure")
 
     def _make_network(self):
         hosts = "127.0.0.1 localhost\n10.77.0.1 head\n" + "".join(f"{self.address(n)} {n}\n" for n in NODES)
@@ -140,7 +152,9 @@ class Cluster:
         children = pathlib.Path(f"/proc/{node.pid}/task/{node.pid}/children")
         self.wait_for(lambda: children.read_text().split(), f"{name} has a first process")
         first = int(children.read_text().split()[0])
-        run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", name, "netns", first)
+        # A node that comes back has the hardware address that the others still know.
+        run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", name, "address", f"02:00:00:00:00:{11 + NODES.index(name)}",
+            "netns", first)
         run("ip", "link", "set", f"to-{name}", "master", "bridge", "up")
         self._nodes[name] = (node, first)
 

@@ -34,7 +34,8 @@ TrainState state_at(std::int64_t step, std::size_t parameters = 50) {
                    .base_xxh3 = "0123456789abcdef",
                    .masters = {},
                    .first_moment = {},
-                   .second_moment = {}};
+                   .second_moment = {},
+                   .critic = std::nullopt};
   for (std::size_t i = 0; i < parameters; ++i) {
     const auto x = static_cast<float>(i + static_cast<std::size_t>(step));
     state.masters.push_back(std::sin(x));
@@ -42,6 +43,13 @@ TrainState state_at(std::int64_t step, std::size_t parameters = 50) {
     state.second_moment.push_back(std::exp(-x));
   }
   return state;
+}
+
+CriticState critic_of(const TrainState& state) {
+  CriticState critic;
+  critic.trunk = {5, state.second_moment, state.masters, state.first_moment};
+  critic.head = {7, {1.5F, -0.0F}, {0, 1}, {2, 3}};
+  return critic;
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -62,6 +70,15 @@ void expect_same(const TrainState& a, const TrainState& b) {
   EXPECT_TRUE(same_bits(a.masters, b.masters));
   EXPECT_TRUE(same_bits(a.first_moment, b.first_moment));
   EXPECT_TRUE(same_bits(a.second_moment, b.second_moment));
+  ASSERT_EQ(a.critic.has_value(), b.critic.has_value());
+  if (!a.critic) return;
+  for (const auto part : {&CriticState::trunk, &CriticState::head}) {
+    const OptimizedWeights &of_a = (*a.critic).*part, &of_b = (*b.critic).*part;
+    EXPECT_EQ(of_a.steps, of_b.steps);
+    EXPECT_TRUE(same_bits(of_a.masters, of_b.masters));
+    EXPECT_TRUE(same_bits(of_a.first_moment, of_b.first_moment));
+    EXPECT_TRUE(same_bits(of_a.second_moment, of_b.second_moment));
+  }
 }
 
 std::vector<std::string> names_in(const fs::path& dir) {
@@ -72,6 +89,17 @@ std::vector<std::string> names_in(const fs::path& dir) {
 }
 
 using testing::UnorderedElementsAre;
+
+TEST(Checkpoint, HoldsACriticOnATrunkOfItsOwnOrOnThePolicys) {
+  const TempFolder dir;
+  TrainState state = state_at(3);
+  state.critic = critic_of(state);
+  expect_same(load_checkpoint(save_checkpoint(dir.path(), state, 1)), state);
+  state.critic->trunk = {};
+  expect_same(load_checkpoint(save_checkpoint(dir.path(), state, 1)), state);
+  state.critic->head.first_moment.pop_back();
+  EXPECT_THROW(save_checkpoint(dir.path(), state, 1), Error);
+}
 
 TEST(Checkpoint, RoundTripsBitForBit) {
   const TempFolder dir;

@@ -324,6 +324,24 @@ TEST_F(LearnerTest, PacksAPromptOnceForItsMembers) {
   EXPECT_EQ(batches[0].segments.size(), 7u);
 }
 
+TEST_F(LearnerTest, SplitsMinibatchesByPromptsOfTheWholeStep) {
+  const auto parts = [&](std::span<const TrainSequence> mine, std::int64_t count) {
+    std::vector<std::vector<std::int64_t>> found;
+    const Minibatches all = pack_minibatches(mine, 2, count, 1000);
+    std::size_t i = 0;
+    for (const std::size_t end : all.ends)
+      for (found.emplace_back(); i < end; ++i)
+        found.back().insert(found.back().end(), all.batches[i].sequences.begin(),
+                            all.batches[i].sequences.end());
+    return found;
+  };
+  using Parts = std::vector<std::vector<std::int64_t>>;
+  EXPECT_EQ(parts(sequences_, 1), (Parts{{0, 1, 2, 3, 4}}));
+  EXPECT_EQ(parts(sequences_, 2), (Parts{{0, 1, 2}, {3, 4}}));
+  EXPECT_EQ(parts(sequences_, 4), (Parts{{0, 1, 2}, {}, {3, 4}, {}}));
+  EXPECT_EQ(parts(std::span(sequences_).subspan(3), 2), (Parts{{}, {0, 1}}));  // another learner's
+}
+
 TEST_F(LearnerTest, LeavesOutASequenceWithoutActionTokens) {
   is_action_[0].assign(is_action_[0].size(), 0);
   const auto batches = pack_sequences(sequences_, 1000);

@@ -157,6 +157,14 @@ TEST(ValueLoss, TakesTheWorseOfClippedAndFree) {
   EXPECT_EQ(value_loss(values, old_values, returns, 0, 0).item().toDouble(), 0);
 }
 
+TEST(ValueLoss, CountsTheTokensThatTheClipHoldsBack) {
+  const at::Tensor values = at::tensor({1.0, 0.0, 0.1}, at::kDouble);
+  const at::Tensor old_values = at::tensor({0.5, 0.5, 0.0}, at::kDouble);
+  const at::Tensor returns = at::tensor({1.0, 1.0, 0.0}, at::kDouble);
+  EXPECT_EQ(clipped_values(values, old_values, returns, 0.2), 1);
+  EXPECT_EQ(clipped_values(values, old_values, returns, 0), 0);
+}
+
 TEST(ExplainedVariance, IsOneForAPerfectCriticAndZeroForAConstant) {
   const std::vector<double> returns{0, 1, 0, 1};
   EXPECT_EQ(explained_variance(returns, returns), 1);

@@ -128,6 +128,16 @@ TEST(Report, TellsTheStoryOfARun) {
                           Not(HasSubstr("http://")), Not(HasSubstr("https://"))));
 }
 
+TEST(Report, ShowsACriticWhereThereIsOne) {
+  const TempFolder folder;
+  write_synthetic_run(folder.path(), {.steps = 2});
+  EXPECT_THAT(report_of(folder.path()),
+              AllOf(Not(HasSubstr("Critic")), HasSubstr("whose rewards differ")));
+  MetricsLog(folder.path(), 2).append(2, {{metric::kExplainedVariance, 0.5}});
+  EXPECT_THAT(report_of(folder.path()), AllOf(HasSubstr("Critic: explained variance"),
+                                              Not(HasSubstr("whose rewards differ"))));
+}
+
 TEST(Report, IsTheSameEachTime) {
   const TempFolder folder;
   write_synthetic_run(folder.path(),

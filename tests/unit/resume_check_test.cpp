@@ -72,6 +72,24 @@ TEST(RunChanges, RefuseAnotherSeedOtherDataAndAnotherModel) {
                   "model.path, its weights: xxh3 77 -> xxh3 78"));
 }
 
+TEST(RunChanges, RefuseAnotherCriticByItsKey) {
+  const auto config = [](const std::string& algorithm) {
+    return with("algorithm: {learning_rate: 1e-6}", "algorithm: " + algorithm);
+  };
+  const std::string began = config("{advantage: gae, critic: {trunk: own, gamma: 1}}");
+  const auto refused = [](const std::string& before, const std::string& now) {
+    return run_changes(about(before), about(now), std::nullopt, false).refused;
+  };
+  EXPECT_THAT(refused(began, began), IsEmpty());
+  EXPECT_THAT(
+      refused(began, config("{advantage: gae, critic: {trunk: shared, gamma: 0.9}}")),
+      ElementsAre("algorithm.critic.gamma: 1 -> 0.9", "algorithm.critic.trunk: own -> shared"));
+  const std::string without = config("{advantage: rloo, critic: {}}");
+  EXPECT_THAT(refused(began, without), ElementsAre("algorithm.advantage: gae -> rloo"));
+  EXPECT_THAT(refused(without, began), ElementsAre("algorithm.advantage: rloo -> gae"));
+  EXPECT_THAT(refused(without, config("{advantage: drgrpo, critic: {}}")), IsEmpty());
+}
+
 TEST(RunChanges, RefuseAnotherPlanWhileAStepIsOpen) {
   const std::string now = with("group_size: 8", "group_size: 4");
   EXPECT_THAT(changes(now, false).refused, IsEmpty());

@@ -164,7 +164,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "gspo, dppo_tv, sapo, found 'grpo'"},
         BadFile{"algorithm: {advantage: rlo}\n",
                 ":5:24: algorithm.advantage: expected one of rloo, rloo_batch_std, "
-                "drgrpo, grpo_std, batch_std, maxrl, passk, found 'rlo'; did you mean rloo?"},
+                "drgrpo, grpo_std, batch_std, maxrl, passk, gae, found 'rlo'; did you mean rloo?"},
         BadFile{"algorithm: {aggregation: mean}\n",
                 ":5:26: algorithm.aggregation: expected one of"},
         BadFile{"algorithm: {profile: agent_sparse_v2}\n",
@@ -211,7 +211,8 @@ INSTANTIATE_TEST_SUITE_P(
     OutOfRange, BadRunFile,
     testing::Values(
         BadFile{"batch: {group_size: 1}\n",
-                ":5:21: batch.group_size: expected an integer from 2 to 100000, found '1'"},
+                ":5:21: batch.group_size: the advantage rloo_batch_std compares a rollout with "
+                "others of its group"},
         BadFile{"cluster: {learners: 0}\n",
                 ":5:21: cluster.learners: expected an integer from 1 to"},
         BadFile{"checkpoint: {keep: 3000000000}\n",
@@ -259,6 +260,16 @@ INSTANTIATE_TEST_SUITE_P(
                 ":5:22: algorithm.passk_k: only the advantage passk reads it"},
         BadFile{"batch: {group_size: 4}\nalgorithm: {advantage: passk, passk_k: 4}\n",
                 ":6:40: algorithm.passk_k: expected less than batch.group_size (4)"},
+        BadFile{"algorithm: {critic: {epochs: 2}}\n",
+                ":5:30: algorithm.critic.epochs: only the advantage gae has a critic"},
+        BadFile{"algorithm: {advantage: gae, loss: gspo}\n",
+                ":5:35: algorithm.loss: gspo has one ratio a sequence"},
+        BadFile{"algorithm: {advantage: gae, critic: {trunk: shared, epochs: 2}}\n",
+                ":5:61: algorithm.critic.epochs: a shared trunk takes the policy's one update"},
+        BadFile{"algorithm: {advantage: gae, critic: {coefficient: 0.5}}\n",
+                ":5:51: algorithm.critic.coefficient: only trunk: shared reads it"},
+        BadFile{"algorithm: {advantage: gae, critic: {lambda_policy: 2}}\n",
+                ":5:53: algorithm.critic.lambda_policy: expected a number from 0 to 1"},
         BadFile{"algorithm: {loss: reinforce, anchor: old}\n",
                 ":5:38: algorithm.anchor: reinforce takes no ratio"},
         BadFile{"algorithm: {loss: dppo_tv, anchor: old}\n",
@@ -358,6 +369,21 @@ TEST(RunConfig, ReadsLora) {
   EXPECT_EQ(effective_yaml(parse(from_adapter)), from_adapter);
 }
 
+TEST(RunConfig, ReadsACritic) {
+  EXPECT_THAT(effective_yaml(parse(with(""))), HasSubstr("critic: {}\n"));
+  const RunConfig config =
+      parse(with("batch: {group_size: 1}\n"
+                 "algorithm: {advantage: gae, critic: {trunk: shared, lambda_policy: 0.95}}\n"));
+  EXPECT_EQ(config.batch.group_size, 1);
+  EXPECT_EQ(config.algorithm.critic.lambda_policy, 0.95);
+  const std::string yaml = effective_yaml(config);
+  EXPECT_THAT(yaml, HasSubstr("trunk: \"shared\""));
+  EXPECT_EQ(effective_yaml(parse(yaml)), yaml);
+  const std::string own = effective_yaml(parse(with("algorithm: {advantage: gae}\n")));
+  EXPECT_THAT(own, HasSubstr("lambda_policy: auto"));
+  EXPECT_EQ(effective_yaml(parse(own)), own);
+}
+
 TEST(RunConfig, RefusesWhatDoesNotGoWithLora) {
   EXPECT_EQ(model_report("train: lora"), "");
   EXPECT_EQ(model_report("train: lora, adapter: a"), "");
@@ -430,7 +456,7 @@ TEST(Overrides, AreNamedByTheirNumber) {
     return report(with("tools: [{name: a, url: 'http://a'}]\n"), {"run.seed=1", text});
   };
   EXPECT_EQ(second("batch.group_size=x"),
-            "--set 2: batch.group_size: expected an integer from 2 to 100000, found 'x'");
+            "--set 2: batch.group_size: expected an integer from 1 to 100000, found 'x'");
   EXPECT_EQ(second("batch.group_sise=4"),
             "--set 2: unknown key 'batch.group_sise'; did you mean 'group_size'?");
   EXPECT_EQ(second("batch"), "--set 2: expected key=value, such as batch.group_size=32");

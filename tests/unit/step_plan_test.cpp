@@ -71,6 +71,38 @@ TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
   EXPECT_EQ(batch.signal.groups_signal, 2);
 }
 
+TEST(StepBatch, UsesEveryValidRolloutWhereACriticCompares) {
+  auto stale = rollout(3, 0, 1);
+  stale.trajectory.token_version = {-1, 7};
+  const std::vector<Collected> collected{rollout(0, 0, 0),
+                                         rollout(0, 1, 0),
+                                         rollout(1, 0, 1),
+                                         left_out(rollout(1, 1, 0), FaultReason::kToolFault),
+                                         stale,
+                                         left_out(rollout(4, 0, 0), FaultReason::kMasked)};
+  const auto batch = make_step_batch(collected, 1000, {.kind = AdvantageKind::kGae}, 5);
+  EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{0, 1, 2}));
+  EXPECT_EQ(batch.prompt, (std::vector<std::int64_t>{0, 0, 1}));
+  EXPECT_EQ(batch.signal.groups_dropped, 2);
+  EXPECT_EQ(batch.signal.groups_signal, 0);
+}
+
+TEST(StepMetrics, SayNothingOfThePolicyWhereTheCriticLearnsAlone) {
+  StepMetrics metrics;
+  metrics.update.critic = CriticStats{{.loss = 0.5}, 0.25, 0.1, 0.2};
+  const auto value_of = [&](const std::string& wanted) {
+    for (const auto& [name, value] : step_metrics(metrics, {}, {}))
+      if (name == wanted) return value;
+    return -1.0;
+  };
+  EXPECT_EQ(value_of("explained_variance"), 0.25);
+  EXPECT_EQ(value_of("loss"), 0);
+  metrics.update.policy_learns = false;
+  EXPECT_TRUE(std::isnan(value_of("loss")));
+  EXPECT_EQ(value_of("value_loss"), 0.5);
+  EXPECT_THAT(step_line(metrics, {}, {}), HasSubstr("explained variance 0.25  critic alone"));
+}
+
 TEST(StepBatch, KeepsAFaultOutOfLossAndBaseline) {
   auto faulted = rollout(0, 2, 0);
   faulted.trajectory.fault = FaultReason::kToolFault;

@@ -86,6 +86,35 @@ TEST(BatchScript, OfASweepInAContainerWithoutRequeue) {
                                                        "binds: [/data, /scratch:/tmp]}\n")));
 }
 
+// A fenced block of `language` that begins at or behind `at`: where its text begins and ends.
+std::pair<std::size_t, std::size_t> block(const std::string& page, const std::string& language,
+                                          std::size_t at) {
+  const std::string fence = "```" + language + "\n";
+  const std::size_t begin = page.find(fence, at);
+  if (begin == std::string::npos) return {begin, begin};
+  return {begin + fence.size(), page.find("```", begin + fence.size())};
+}
+
+TEST(BatchScript, OfEachRecipeIsWhatTheReadmeShows) {
+  BatchJob job = ledger_job();
+  job.workers = 7;
+  const std::string shown = slurp(kRepository / "slurm/README.md");
+  std::string page = shown;
+  int recipes = 0;
+  for (auto yaml = block(page, "yaml", 0); yaml.first != std::string::npos; ++recipes) {
+    const SiteOptions options = site(page.substr(yaml.first, yaml.second - yaml.first));
+    const auto script = block(page, "sh", yaml.second);
+    ASSERT_NE(script.first, std::string::npos);
+    page.replace(script.first, script.second - script.first, batch_script(job, options));
+    yaml = block(page, "yaml", script.first);
+  }
+  EXPECT_EQ(recipes, 5);
+  const std::filesystem::path copy = std::filesystem::path(testing::TempDir()) / "slurm_README.md";
+  if (page != shown) spit(copy, page);
+  EXPECT_TRUE(page == shown) << "a script is another one now; if that is meant: cp " << copy
+                             << " slurm/README.md";
+}
+
 TEST(BatchScript, OfAChainDoesNotRequeue) {
   BatchJob job = ledger_job();
   job.chain = true;
@@ -198,6 +227,8 @@ TEST(SiteFile, IsReadStrictly) {
   EXPECT_THAT(
       refusal([] { site("setup: [\"a\\nb\"]\nenvironment: {a-b: 1}\n"); }),
       AllOf(HasSubstr("setup.0: the text holds a line break"), HasSubstr("'a-b' is no name")));
+  EXPECT_THAT(refusal([] { site("memory_per_rank: 9223372036854775807\nextra: [--array=1-4]\n"); }),
+              AllOf(HasSubstr("memory_per_rank: "), HasSubstr("use --sweep")));
   EXPECT_THAT(refusal([] { site("nodes: 2\ncontainer: {image: a.sif}\n"); }),
               HasSubstr("works on one node"));
 }
@@ -311,6 +342,14 @@ TEST_F(Submit, LeavesWhatIsDoneOutOfASweep) {
   EXPECT_THAT(remarks_.str(), HasSubstr("left out, for it is done: "));
   EXPECT_THAT(out_.str(), HasSubstr("/runs/ledger-INDEX/log/slurm-17_INDEX.log"));
   EXPECT_TRUE(std::filesystem::is_directory(folder_ / "runs/ledger-2/log"));
+}
+
+TEST_F(Submit, RefusesToSweepWhatTheJobsOfAnArrayShare) {
+  for (const std::string sweep : {"run.name=a,b", "run.dir=a,b", "cluster.stop_before=1m,2m"}) {
+    arguments_.sweeps = {sweep};
+    EXPECT_THROW(submit(), Error) << sweep;
+    EXPECT_EQ(calls(), 0);
+  }
 }
 
 TEST_F(Submit, TellsWhatSbatchSaid) {

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/batch_replay.h"
+
+#include <map>
+
+#include "comms/error.h"
+#include "trainer/journal.h"
+
+namespace rollcall {
+namespace {
+
+struct UsedGroup {
+  std::int64_t id = 0;
+  GroupOutcome outcome;
+  std::int64_t rollouts = 0;  // valid or not
+};
+
+std::map<std::int64_t, std::vector<UsedGroup>> used_groups(const JournalReader& journal) {
+  std::map<std::int64_t, std::vector<UsedGroup>> steps;
+  for (const UpdateUse& use : journal.uses()) {
+    const Trajectory row = journal.read_row(use.row);
+    auto& groups = steps[use.step];
+    if (groups.empty() || groups.back().id != row.assignment.group)
+      groups.push_back({row.assignment.group, {row.assignment.task_row, {}}});
+    ++groups.back().rollouts;
+    if (row.fault == FaultReason::kNone) groups.back().outcome.rewards.push_back(use.reward);
+  }
+  return steps;
+}
+
+}  // namespace
+
+std::vector<BatchDecision> replay_batches(const JournalReader& journal, const BatchOptions& options,
+                                          std::int64_t tasks, std::uint64_t seed) {
+  BatchScaler scaler(options, tasks, seed);
+  std::vector<BatchDecision> decisions;
+  for (const auto& [step, groups] : used_groups(journal)) {
+    BatchDecision& decision = decisions.emplace_back();
+    decision.step = step;
+    std::size_t next = 0;
+    const auto take = [&](const BatchScaler::Round& round) {
+      std::vector<GroupOutcome> outcomes;
+      for (const auto task : round.tasks) {
+        const bool same = next < groups.size() && groups[next].outcome.task == task &&
+                          groups[next].rollouts == round.group_size;
+        if (!same) return std::vector<GroupOutcome>();
+        outcomes.push_back(groups[next++].outcome);
+      }
+      return outcomes;
+    };
+    while (auto round = scaler.next_round()) {
+      const auto outcomes = take(*round);
+      if (outcomes.empty()) break;
+      scaler.observe(outcomes);
+      decision.rounds.push_back(std::move(*round));
+    }
+    decision.signal = scaler.signal();
+    decision.step_size = scaler.step_size();
+    scaler.end_step();
+    if (next != groups.size() || decision.rounds.empty())
+      throw Error("step " + std::to_string(step) +
+                      " of the journal sampled other tasks than these settings would",
+                  "batch, run.seed or data.train of the run's config.yaml are not those it was "
+                  "sampled with");
+  }
+  return decisions;
+}
+
+}  // namespace rollcall

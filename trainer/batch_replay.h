@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "trainer/batch_scaler.h"
+
+namespace rollcall {
+
+class JournalReader;
+
+// What the batch scaler decided for a step, and what came of it.
+struct BatchDecision {
+  std::int64_t step = 0;
+  std::vector<BatchScaler::Round> rounds;
+  double signal = 0;     // of the step
+  double step_size = 1;  // of the learning rate
+};
+
+// The decisions of a run, made again from what its updates used. Throws Error at the first step
+// whose rollouts are of other tasks than decided: `options` are not those of that step.
+std::vector<BatchDecision> replay_batches(const JournalReader&, const BatchOptions& options,
+                                          std::int64_t tasks, std::uint64_t seed);
+
+}  // namespace rollcall

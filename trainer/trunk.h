@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "model/decoder.h"
+#include "trainer/packing.h"
+#include "trainer/sharded_masters.h"
+#include "trainer/trained_policy.h"
+
+namespace rollcall {
+
+class Communicator;
+
+// A decoder in training, up to its last norm. Gradients and moments are as large as the masters:
+// those of an adapter are small. Single thread.
+class Trunk {
+ public:
+  // Trains the weights' own storage, and computes with them rounded to `dtype`.
+  Trunk(const ModelSpec&, TrainedPolicy weights, Communicator&, at::ScalarType dtype);
+
+  // Takes up the masters' present values: before hidden(), whenever they have changed, and not
+  // between a forward pass and its backward pass.
+  void bind() { weights_.bind(decoder_, masters_.leaves()); }
+
+  // [N, hidden]: the states that predict the batch's action tokens.
+  at::Tensor hidden(const PackedBatch&, Activations = Activations::kKept) const;
+
+  const Decoder& decoder() const { return decoder_; }
+  const TrainedPolicy& weights() const { return weights_; }
+  ShardedMasters& masters() { return masters_; }
+
+ private:
+  Decoder decoder_;
+  TrainedPolicy weights_;
+  ShardedMasters masters_;
+};
+
+}  // namespace rollcall
