@@ -23,9 +23,9 @@ BatchOptions adaptive(double target = 32) {
 }
 
 // Agents whose chance of success is known.
-class World {
+class Agents {
  public:
-  explicit World(std::function<double(std::int64_t task)> chance) : chance_(std::move(chance)) {}
+  explicit Agents(std::function<double(std::int64_t task)> chance) : chance_(std::move(chance)) {}
 
   std::vector<GroupOutcome> play(const BatchScaler::Round& round) {
     std::vector<GroupOutcome> groups;
@@ -64,8 +64,8 @@ class World {
   std::uint64_t drawn_ = 0;
 };
 
-World all_alike(double p) {
-  return World([p](std::int64_t) { return p; });
+Agents all_alike(double p) {
+  return Agents([p](std::int64_t) { return p; });
 }
 
 TEST(SignalMass, IsThatOfCountsForZeroAndOne) {
@@ -96,7 +96,7 @@ TEST(BatchScaler, ResamplesUntilEnoughGroupsHaveASignalOrItsRoundsAreUsedUp) {
 TEST(BatchScaler, AimsAtItsSignalWhateverTheSuccessRate) {
   for (const double p : {0.5, 0.05, 0.02, 0.005, 0.95}) {
     BatchScaler scaler(adaptive(), kTasks, 1);
-    World world = all_alike(p);
+    Agents world = all_alike(p);
     world.steps(scaler, 6);
     double signal = 0, rollouts = 0;
     for (int i = 0; i < 10; ++i) {
@@ -111,7 +111,7 @@ TEST(BatchScaler, AimsAtItsSignalWhateverTheSuccessRate) {
 
 TEST(BatchScaler, GrowsWithinTheFirstStepUntilARareSuccessTeaches) {
   BatchScaler scaler(adaptive(), kTasks, 1);
-  World world = all_alike(0.004);
+  Agents world = all_alike(0.004);
   const auto first = world.step(scaler);
   EXPECT_GT(first.rounds, 2);
   EXPECT_GT(first.signal, 0.7 * 32);
@@ -130,7 +130,7 @@ TEST(BatchScaler, StopsAtItsMostAndSaysSoInTheStepSize) {
 
 TEST(BatchScaler, ShrinksByHalvesWhenSuccessesBecomeFrequent) {
   BatchScaler scaler(adaptive(), kTasks, 1);
-  World rare = all_alike(0.01), frequent = all_alike(0.5);
+  Agents rare = all_alike(0.01), frequent = all_alike(0.5);
   std::int64_t before = rare.steps(scaler, 5).rollouts;
   EXPECT_GT(before, 2000);
   for (int i = 0; i < 12; ++i) {
@@ -143,7 +143,7 @@ TEST(BatchScaler, ShrinksByHalvesWhenSuccessesBecomeFrequent) {
 
 TEST(BatchScaler, RaisesTheGroupOnlyWhereThereAreNoMoreTasks) {
   BatchScaler many(adaptive(), 100000, 1), few(adaptive(), 20, 1);
-  World world = all_alike(0.01);
+  Agents world = all_alike(0.01);
   world.steps(many, 4);
   world.steps(few, 4);
   EXPECT_EQ(many.next_round()->group_size, 16);
@@ -152,7 +152,7 @@ TEST(BatchScaler, RaisesTheGroupOnlyWhereThereAreNoMoreTasks) {
 
 TEST(BatchScaler, DrawsTasksWhereASuccessIsNeitherSureNorUnlikely) {
   BatchScaler scaler(adaptive(), kTasks, 1);
-  World world([](std::int64_t task) { return task % 4 == 0 ? 0.5 : task % 4 == 1 ? 1 : 0.0; });
+  Agents world([](std::int64_t task) { return task % 4 == 0 ? 0.5 : task % 4 == 1 ? 1 : 0.0; });
   world.steps(scaler, 200);
   std::map<std::int64_t, double> drawn;
   for (int i = 0; i < 40; ++i) {
@@ -170,12 +170,12 @@ TEST(BatchScaler, DrawsTasksWhereASuccessIsNeitherSureNorUnlikely) {
 
 TEST(BatchScaler, GoesOnFromItsStateAsIfNothingHadHappened) {
   BatchScaler one(adaptive(), kTasks, 1);
-  World world([](std::int64_t task) { return 0.3 / static_cast<double>(1 + task % 7); });
+  Agents world([](std::int64_t task) { return 0.3 / static_cast<double>(1 + task % 7); });
   world.steps(one, 5);
   BatchScaler other(adaptive(), kTasks, 1);
   other.restore(one.state());
   EXPECT_EQ(other.state(), one.state());
-  World same = world;
+  Agents same = world;
   for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(world.step(one).rollouts, same.step(other).rollouts);
     EXPECT_EQ(other.state(), one.state());
@@ -203,7 +203,7 @@ TEST(BatchScaler, LooksAtGroupsWithoutAnyGradedRollout) {
 
 TEST(BatchScaler, TakesRewardsOfAnyRange) {
   BatchScaler zero_to_one(adaptive(), kTasks, 1), minus_to_five(adaptive(), kTasks, 1);
-  World world = all_alike(0.2);
+  Agents world = all_alike(0.2);
   const auto round = zero_to_one.next_round();
   minus_to_five.next_round();
   auto groups = world.play(*round);
