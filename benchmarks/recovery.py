@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a run needs to notice a fault, and to go on: rows for docs/reliability.md.
 
-    ROLLCALL=build/app/rollcall/rollcall python3 benchmarks/recovery.py [--runs 5]
+    ROLLCALL=build/app/rollcall/rollcall python3 benchmarks/recovery.py [--runs 5] [--only TEXT]
 
 Each run is the small ledger run of the end-to-end tests; its end is held to the bits of an undisturbed one. Seconds are medians
 (smallest - largest): until the fault was noticed and its work given to others, or until every process was gone; and, where a
@@ -39,6 +39,7 @@ def stamped(text, words):
 
 class Recovery(Case):
     runs = 5
+    only = ""
 
     def case_run(self, name, faults, learners=1):
         run = self.make_run(name, checkpoint={"every": 1}, cluster={
@@ -69,7 +70,11 @@ class Recovery(Case):
         self.wait_for(lambda: not processes.of_run(run.file), "all processes are gone", 60)
         gone = time.time()
         if not strike:
-            struck = max(stamped(run.log(rank), "injected fault") for rank in range(learners) if "injected" in run.log(rank))
+            struck = max(stamped(run.log(rank), "injected fault") for rank in range(learners + 2) if "injected" in run.log(rank))
+        return gone - struck, self.start_again(run, learners)
+
+    def start_again(self, run, learners=1):
+        """Seconds until the new start has made a step."""
         run.variables = {}
         steps = len(run.metrics()) if (run.dir / "metrics.jsonl").exists() else 0
         again = run.start()
@@ -79,9 +84,25 @@ class Recovery(Case):
         code, errors = run.finish(again, seconds=120)
         self.assertEqual(code, 0, errors)
         self.assert_same(run, learners)
-        return gone - struck, on_again
+        return on_again
+
+    def cut_short(self, name):
+        """Seconds until a start with half a journal has ended, and until one with the whole had made a step."""
+        run = self.case_run(name, "0:update:2:kill")
+        run.train(seconds=120)
+        whole = run.journal().read_bytes()
+        run.journal().write_bytes(whole[:len(whole) // 2])
+        run.variables = {}
+        begin = time.time()
+        code, errors = run.train(seconds=120)
+        self.assertEqual(code, 3, errors)
+        ended = time.time() - begin
+        run.journal().write_bytes(whole)
+        return ended, self.start_again(run)
 
     def row(self, title, measure):
+        if self.only and self.only not in title:
+            return
         self.cases = getattr(self, "cases", 0) + 1
         results = [measure(f"case{self.cases}run{i}") for i in range(self.runs)]
 
@@ -105,6 +126,8 @@ class Recovery(Case):
         self.row("the lead learner is killed inside a checkpoint", lambda n: self.goes_on_later(n, "0:checkpoint:2:kill"))
         self.row("a file cannot be written", lambda n: self.goes_on_later(n, "0:write:20:fail"))
         self.row("the journal cannot be written", lambda n: self.goes_on_later(n, "0:journal:3:fail"))
+        self.row("no worker is left", lambda n: self.goes_on_later(n, "1:turn:40:kill,2:turn:40:kill"))
+        self.row("the journal is cut short at a start", self.cut_short)
         kill_mpirun = lambda run, process: os.kill(processes.mpirun(run.file), signal.SIGKILL)  # noqa: E731
         self.row("mpirun is killed", lambda n: self.goes_on_later(n, "", strike=kill_mpirun))
         self.row("the parent is killed", lambda n: self.goes_on_later(n, "", strike=lambda run, process: process.kill()))
@@ -114,5 +137,6 @@ class Recovery(Case):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5)
-    Recovery.runs = parser.parse_args().runs
+    parser.add_argument("--only", default="", help="rows whose title holds this text")
+    Recovery.runs, Recovery.only = parser.parse_args().runs, parser.parse_args().only
     unittest.main(argv=sys.argv[:1])
