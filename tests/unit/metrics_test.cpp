@@ -154,5 +154,13 @@ TEST(StepMetrics, CountAsSpeedOnlyWhatWasSampledInTheTime) {
   EXPECT_THAT(step_line(m, {}, old), testing::Not(HasSubstr("tok/s")));
 }
 
+TEST(MetricsLog, TellsAFullDiskFromABug) {
+  const TempFolder folder;
+  MetricsLog log(folder.path(), 0);
+  std::filesystem::remove(folder / "metrics.jsonl");
+  std::filesystem::create_symlink("/dev/full", folder / "metrics.jsonl");
+  EXPECT_THROW(log.append(1, {{"loss", 1}}), StorageError);
+}
+
 }  // namespace
 }  // namespace rollcall
