@@ -172,22 +172,24 @@ class Disturbed(SlurmCase):
         self.addCleanup(self.cluster.start_node, node)
         self.cluster.kill_node(node)
 
-    def check_death_of_workers_node(self, name, *arguments):
+    def submit_and_kill_workers_node(self, name, *arguments):
         run = self.three_ranks(name)
         jobs = self.submit_and_hold(run, *arguments)
         self.kill_node(node_of(run, 2))
-        self.struck(run)
-        self.endpoints.release()
         return run, *jobs
 
     def test_a_dead_node_of_workers_is_survived_or_the_job_put_back(self):
-        run, job = self.check_death_of_workers_node("outlying")
+        run, job = self.submit_and_kill_workers_node("outlying")
+        self.struck(run)
+        self.endpoints.release()
         self.assert_ends(run, job)
         self.assert_done_as_undisturbed(run)
 
     def test_after_the_death_of_a_node_the_next_of_a_chain_goes_on(self):
-        run, job, following = self.check_death_of_workers_node("relayed", "--chain", "2")
+        run, job, following = self.submit_and_kill_workers_node("relayed", "--chain", "2")
         self.assertEqual(self.cluster.wait_for_end(job), "NODE_FAIL")
+        self.struck(run)
+        self.endpoints.release()
         self.assert_ends(run, following)
         self.assert_done_as_undisturbed(run)
 
