@@ -182,12 +182,16 @@ class Cluster:
     def state(self, job_id):
         return self.job(job_id).get("JobState", "")
 
+    def is_off(self, job_id):
+        """It runs no more. A controller that does not answer says nothing of that."""
+        return self.state(job_id) not in ("", "RUNNING")
+
     def jobs(self):
         return run("squeue", "-h", "-o", "%i %t").split("\n")
 
     def wait_for_end(self, job_id, seconds=90):
         """The state in which the job has ended."""
-        unfinished = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "REQUEUED", "SIGNALING")
+        unfinished = ("", "PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "REQUEUED", "SIGNALING")
         self.wait_for(lambda: self.state(job_id) not in unfinished, f"job {job_id} ends", seconds)
         return self.state(job_id)
 

@@ -149,7 +149,7 @@ class Disturbed(SlurmCase):
         [job] = self.submit_and_hold(run)
         cluster.run("scontrol", "requeue", job)
         self.struck(run)
-        self.cluster.wait_for(lambda: self.cluster.state(job) != "RUNNING", "the job is taken from its nodes")
+        self.cluster.wait_for(lambda: self.cluster.is_off(job), "the job is taken from its nodes")
         self.endpoints.release()
         self.assert_ends(run, job)
         self.assertEqual(self.cluster.job(job)["Restarts"], "1")
@@ -172,22 +172,24 @@ class Disturbed(SlurmCase):
         self.addCleanup(self.cluster.start_node, node)
         self.cluster.kill_node(node)
 
-    def check_death_of_workers_node(self, name, *arguments):
+    def submit_and_kill_workers_node(self, name, *arguments):
         run = self.three_ranks(name)
         jobs = self.submit_and_hold(run, *arguments)
         self.kill_node(node_of(run, 2))
-        self.struck(run)
-        self.endpoints.release()
         return run, *jobs
 
     def test_a_dead_node_of_workers_is_survived_or_the_job_put_back(self):
-        run, job = self.check_death_of_workers_node("outlying")
+        run, job = self.submit_and_kill_workers_node("outlying")
+        self.struck(run)
+        self.endpoints.release()
         self.assert_ends(run, job)
         self.assert_done_as_undisturbed(run)
 
     def test_after_the_death_of_a_node_the_next_of_a_chain_goes_on(self):
-        run, job, following = self.check_death_of_workers_node("relayed", "--chain", "2")
+        run, job, following = self.submit_and_kill_workers_node("relayed", "--chain", "2")
         self.assertEqual(self.cluster.wait_for_end(job), "NODE_FAIL")
+        self.struck(run)
+        self.endpoints.release()
         self.assert_ends(run, following)
         self.assert_done_as_undisturbed(run)
 
@@ -216,7 +218,7 @@ class Disturbed(SlurmCase):
         urgent = cluster.run("sbatch", "--parsable", "--partition=urgent", "--nodes=4", "--exclusive", "--chdir=/",
                              "--output=/dev/null", "--wrap=true").strip()
         self.struck(run)
-        self.cluster.wait_for(lambda: self.cluster.state(job) != "RUNNING", "the job is taken from its nodes")
+        self.cluster.wait_for(lambda: self.cluster.job(job).get("Restarts") == "1", "the job is put back")
         self.endpoints.release()
         self.assertEqual(self.cluster.wait_for_end(urgent), "COMPLETED")
         self.assert_ends(run, job)
@@ -258,7 +260,7 @@ class TimeLimit(SlurmCase):
         first_endpoints.wait_until_held()
         tasks = [f"{array}_0", f"{array}_1"]
         for stopping in (job, links[0], *tasks):
-            self.cluster.wait_for(lambda: self.cluster.state(stopping) != "RUNNING", f"job {stopping} stops before its limit", 110)
+            self.cluster.wait_for(lambda: self.cluster.is_off(stopping), f"job {stopping} stops before its limit", 110)
         self.assertEqual(self.cluster.job(links[0])["ExitCode"], "3:0")
         self.struck(alone, chained, first, second)
         for endpoints in (alone_endpoints, chained_endpoints, first_endpoints, second_endpoints):
