@@ -40,17 +40,16 @@ bool may_read_other_processes() {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-// Names of the environment variables that are meant for this program.
-std::vector<std::string> rollcall_variables() {
+}  // namespace
+
+std::vector<std::string> variables_named(std::string_view prefix) {
   std::vector<std::string> names;
   for (char** entry = ::environ; *entry != nullptr; ++entry) {
     const std::string_view name = std::string_view(*entry).substr(0, std::strcspn(*entry, "="));
-    if (name.starts_with("ROLLCALL_") && name != kLifelineVariable) names.emplace_back(name);
+    if (name.starts_with(prefix)) names.emplace_back(name);
   }
   return names;
 }
-
-}  // namespace
 
 bool is_set(const char* variable) { return std::getenv(variable) != nullptr; }
 
@@ -61,7 +60,8 @@ LaunchSite inspect_launch_site() {
   site.root = ::geteuid() == 0;
   site.single_host = std::none_of(kSeveralHosts.begin(), kSeveralHosts.end(), is_set);
   site.shared_memory_copies = may_read_other_processes();
-  if (!site.single_host) site.variables = rollcall_variables();
+  if (!site.single_host) site.variables = variables_named("ROLLCALL_");
+  std::erase(site.variables, kLifelineVariable);
   return site;
 }
 

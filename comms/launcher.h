@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace rollcall {
@@ -18,6 +19,9 @@ struct LaunchSite {
 
 // Looks at this process, its environment and the kernel.
 LaunchSite inspect_launch_site();
+
+// Names of the environment variables that begin so.
+std::vector<std::string> variables_named(std::string_view prefix);
 
 // Whether an environment variable exists.
 bool is_set(const char* variable);

@@ -22,6 +22,7 @@
 
 #include "comms/error.h"
 #include "comms/log.h"
+#include "comms/split.h"
 
 namespace rollcall {
 namespace {
@@ -80,13 +81,6 @@ int connect_to(const std::string& address, int port) {
   return -1;
 }
 
-std::vector<std::string> split(const std::string& text, char at) {
-  std::vector<std::string> parts;
-  std::istringstream in(text);
-  for (std::string part; std::getline(in, part, at);) parts.push_back(part);
-  return parts;
-}
-
 // A host that lost power sends no end of its connections.
 void probe_when_silent(int socket) {
   const auto set = [&](int level, int name, int value) {
@@ -105,10 +99,10 @@ Lifeline::Lifeline(int rank) {
   if (variable == nullptr) return;
   const auto parts = split(variable, ':');  // token, port, addresses
   for (std::size_t i = 2; i < parts.size() && socket_ < 0; ++i) {
-    socket_ = connect_to(parts[i], std::atoi(parts[1].c_str()));
+    socket_ = connect_to(std::string(parts[i]), std::atoi(std::string(parts[1]).c_str()));
   }
   if (socket_ >= 0) {
-    say("hello " + parts[0] + " " + std::to_string(rank));
+    say("hello " + std::string(parts[0]) + " " + std::to_string(rank));
   } else {
     log_warning("rank " + std::to_string(rank) +
                 " cannot reach the process that started the run: if it dies, only timeouts tell");

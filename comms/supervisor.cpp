@@ -294,11 +294,7 @@ std::filesystem::path temporary_folder() try {
 
 // What an outer job step tells its tasks is not for the ranks of this run.
 void forget_outer_launcher() {
-  std::vector<std::string> names;
-  for (char** entry = ::environ; *entry != nullptr; ++entry)
-    if (std::string_view(*entry).starts_with("PMI"))
-      names.emplace_back(*entry, std::strcspn(*entry, "="));
-  for (const std::string& name : names) ::unsetenv(name.c_str());
+  for (const std::string& name : variables_named("PMI")) ::unsetenv(name.c_str());
 }
 
 JobEnd supervise(const LaunchSite& site, int ranks, int essential, const std::string& program,

@@ -181,9 +181,9 @@ std::filesystem::path journal_of(const std::filesystem::path& run_dir) {
 
 int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t> row, bool text,
                 std::ostream& out) {
-  const JournalReader journal(journal_of(run_dir));
+  const std::filesystem::path journal = journal_of(run_dir);
   if (row) {
-    const Trajectory trajectory = journal.read(*row);
+    const Trajectory trajectory = JournalReader(journal).read(*row);
     print_trajectory(trajectory, *row, out);
     if (text) {
       const std::filesystem::path model = config_of_run(run_dir).model.path;

@@ -149,10 +149,11 @@ int run_ranks(const RunConfig& config, const RunArguments& arguments, bool may_r
   std::optional<StopClock> clock;
   if (job && config.cluster.stop_before.count() > 0)
     clock.emplace([&job] { return job->time_left(); }, config.cluster.stop_before);
-  const Headway before = headway(run_dir);
+  const bool may_go_back = may_requeue && job;
+  const Headway before = may_go_back ? headway(run_dir) : Headway{};
   const JobEnd end = start_ranks(config.cluster, arguments, clock ? &*clock : nullptr);
   record_end(run_dir, end);
-  if (may_requeue && job) requeue(*job, run_dir, next_job(end, *job, headway(run_dir) > before));
+  if (may_go_back) requeue(*job, run_dir, next_job(end, *job, headway(run_dir) > before));
   return end.code;
 }
 

@@ -130,10 +130,10 @@ void BatchScaler::observe(std::span<const GroupOutcome> groups) {
     for (const double r : group.rewards) low_ = std::min(low_, r), high_ = std::max(high_, r);
   }
   const double range = high_ - low_;
+  mass_ += signal_mass(groups) / (range * range);
   for (const auto& group : groups) {
     double successes = 0;
     for (const double r : group.rewards) successes += (r - low_) / range;
-    mass_ += group_mass(group.rewards) / (range * range);
     beliefs_.add(group.task, successes, static_cast<double>(group.rewards.size()) - successes);
   }
 }

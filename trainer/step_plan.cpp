@@ -24,6 +24,7 @@ std::int64_t sampled_version(const Trajectory& t) {
 
 // Collected indices of each group's valid members, in order.
 struct Group {
+  std::int64_t task = 0;
   std::vector<std::size_t> members;
   bool mixed = false;
 };
@@ -33,13 +34,20 @@ std::vector<Group> valid_groups(std::span<const Collected> collected) {
   std::int64_t current = -1;
   for (std::size_t i = 0; i < collected.size(); ++i) {
     const Trajectory& t = collected[i].trajectory;
-    if (groups.empty() || t.assignment.group != current) groups.emplace_back();
+    if (groups.empty() || t.assignment.group != current)
+      groups.push_back({t.assignment.task_row, {}, false});
     current = t.assignment.group;
     if (!valid(t)) continue;
     groups.back().mixed |= sampled_version(t) != collected.front().trajectory.assignment.version;
     groups.back().members.push_back(i);
   }
   return groups;
+}
+
+std::vector<double> rewards_of(const Group& group, std::span<const Collected> collected) {
+  std::vector<double> rewards;
+  for (const auto i : group.members) rewards.push_back(collected[i].trajectory.grade.reward);
+  return rewards;
 }
 
 bool carries_gradient(std::span<const double> advantages) {
@@ -78,13 +86,8 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
 
 std::vector<GroupOutcome> group_outcomes(std::span<const Collected> collected) {
   std::vector<GroupOutcome> outcomes;
-  std::int64_t current = -1;
-  for (const auto& [row, t, recovered] : collected) {
-    if (outcomes.empty() || t.assignment.group != current)
-      outcomes.push_back({t.assignment.task_row, {}});
-    current = t.assignment.group;
-    if (valid(t)) outcomes.back().rewards.push_back(t.grade.reward);
-  }
+  for (const Group& group : valid_groups(collected))
+    outcomes.push_back({group.task, rewards_of(group, collected)});
   return outcomes;
 }
 
@@ -122,10 +125,7 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   batch.signal.groups_dropped = batch.signal.groups - static_cast<std::int64_t>(groups.size());
 
   std::vector<std::vector<double>> rewards;
-  for (const auto& g : groups) {
-    auto& of_group = rewards.emplace_back();
-    for (const auto i : g.members) of_group.push_back(collected[i].trajectory.grade.reward);
-  }
+  for (const auto& g : groups) rewards.push_back(rewards_of(g, collected));
   const auto advantages =
       by_critic ? std::vector<std::vector<double>>{} : group_advantages(rewards, options);
   std::int64_t prompt = 0;

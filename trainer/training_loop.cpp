@@ -203,9 +203,10 @@ class TrainingLoop {
     return collected;
   }
 
-  // The step's rollouts, round after round; empty, and the scaler as it was, if the run shall stop.
+  // The step's rollouts, round after round; empty, and the plan as it was, if the run shall stop.
   std::vector<Collected> collect_rounds(StepMetrics& record) {
     const BatchScaler before = scaler_;
+    const std::int64_t first_group = next_group_;
     std::vector<Collected> collected;
     while (const auto round = scaler_.next_round()) {
       log_debug(fmt::format("step {}: {} tasks x {} rollouts: {}", step_, round->tasks.size(),
@@ -216,6 +217,7 @@ class TrainingLoop {
       auto more = collect(plan, "rollouts");
       if (stopping_) {
         scaler_ = before;
+        next_group_ = first_group;
         return {};
       }
       record.seconds_rollout += seconds_collecting_;
@@ -231,12 +233,8 @@ class TrainingLoop {
   void train_step() {
     const auto begin = Clock::now();
     StepMetrics record;
-    const std::int64_t first_group = next_group_;
     const auto collected = collect_rounds(record);
-    if (stopping_) {
-      next_group_ = first_group;
-      return;
-    }
+    if (stopping_) return;
     auto mark = Clock::now();
     const std::int64_t committed_rows = journal_->commit();
     record.seconds_journal = seconds_since(mark);

@@ -33,6 +33,10 @@ std::unique_ptr<ValueLearner> make_critic(const TrainSetup& setup, const ModelSp
                                         communicator, dtype);
 }
 
+AdamWOptions adamw_options(const AlgorithmOptions& a, double learning_rate) {
+  return {learning_rate, a.beta1, a.beta2, a.epsilon, a.weight_decay};
+}
+
 // One list of `size` numbers from all learners, of which this one has `mine` at `places`.
 std::vector<double> gathered(const std::vector<double>& mine,
                              const std::vector<std::size_t>& places, std::size_t size,
@@ -86,19 +90,14 @@ double Updater::learning_rate(std::int64_t step) const {
 
 UpdateOptions Updater::update_options(std::int64_t step, double step_size) const {
   const AlgorithmOptions& a = setup_.algorithm;
-  return {{learning_rate(step) * step_size, a.beta1, a.beta2, a.epsilon, a.weight_decay},
-          a.max_grad_norm,
-          setup_.alarms.logprob_gap,
-          a.activation_checkpointing};
+  return {adamw_options(a, learning_rate(step) * step_size), a.max_grad_norm,
+          setup_.alarms.logprob_gap, a.activation_checkpointing};
 }
 
 ValueUpdateOptions Updater::value_options(std::int64_t step) const {
   const AlgorithmOptions& a = setup_.algorithm;
   const double rate = warmup_learning_rate(a.critic.learning_rate, a.warmup_steps, step);
-  return {{rate, a.beta1, a.beta2, a.epsilon, a.weight_decay},
-          a.max_grad_norm,
-          a.critic.value_clip,
-          a.activation_checkpointing};
+  return {adamw_options(a, rate), a.max_grad_norm, a.critic.value_clip, a.activation_checkpointing};
 }
 
 void Updater::announce(std::string message) {

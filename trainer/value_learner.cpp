@@ -55,12 +55,16 @@ std::vector<ShardedMasters*> ValueLearner::trained() {
   return {&own_->masters(), &masters_};
 }
 
+void ValueLearner::bind_head() {
+  pack(head_, masters_.leaves().at(kWeight));
+  head_.bias = masters_.leaves().at(kBias);
+}
+
 std::vector<at::Tensor> ValueLearner::values(std::span<const PackedBatch> batches,
                                              const std::function<void()>& between) {
   const at::NoGradGuard no_grad;
   trunk_.bind();
-  pack(head_, masters_.leaves().at(kWeight));
-  head_.bias = masters_.leaves().at(kBias);
+  bind_head();
   std::vector<at::Tensor> result;
   for (const PackedBatch& batch : batches) {
     result.push_back(linear(trunk_.hidden(batch), head_).flatten());
@@ -89,8 +93,7 @@ ValueStats ValueLearner::update(std::span<const PackedBatch> batches, const Valu
 
 void ValueLearner::begin(const ValueTargets& targets, const ValueUpdateOptions& options) {
   for (ShardedMasters* masters : trained()) masters->clear_gradients();
-  pack(head_, masters_.leaves().at(kWeight));
-  head_.bias = masters_.leaves().at(kBias);
+  bind_head();
   targets_ = targets;
   options_ = options;
   loss_ = clipped_ = 0;

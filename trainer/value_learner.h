@@ -67,6 +67,7 @@ class ValueLearner {
   void restore(const CriticState&);
 
  private:
+  void bind_head();
   at::Tensor share(std::size_t batch, const at::Tensor& hidden);
   std::vector<ShardedMasters*> trained();
 

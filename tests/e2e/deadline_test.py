@@ -96,15 +96,19 @@ class Deadline(Case):
         self.stopped_by(signal.SIGTERM, "cancelled")
         self.assertEqual(self.said(), [])
 
-    def test_a_dead_learner_is_replaced_by_the_next_life(self):
-        run = self.job("headless", cluster={"workers": 2})
-        self.endpoints.hold_from(16 + 8)
+    def lose_lead(self, run, grade):
+        """Starts the run and kills its lead learner once it stands still at that grade; the job is put back."""
+        self.endpoints.hold_from(grade)
         process = run.start("--requeue")
         self.endpoints.wait_until_held()
         run.signal(signal.SIGKILL, 0)
         code, errors = run.finish(process, seconds=20)
         self.assertEqual(code, 3, errors)
         self.assertEqual(self.said(), ["requeue 17"])
+
+    def test_a_dead_learner_is_replaced_by_the_next_life(self):
+        run = self.job("headless", cluster={"workers": 2})
+        self.lose_lead(run, grade=16 + 8)
         self.endpoints.release()
         code, errors = run.train("--requeue")
         self.assertEqual(code, 0, errors)
@@ -122,13 +126,7 @@ class Deadline(Case):
     def test_a_job_that_was_preempted_at_once_is_queued_again(self):
         self.preempted_at.write_text("2026-01-01T00:01:00")
         run = self.job("displaced", cluster={"workers": 2})
-        self.endpoints.hold_from(1)
-        process = run.start("--requeue")
-        self.endpoints.wait_until_held()
-        run.signal(signal.SIGKILL, 0)
-        code, errors = run.finish(process, seconds=20)
-        self.assertEqual(code, 3, errors)
-        self.assertEqual(self.said(), ["requeue 17"])
+        self.lose_lead(run, grade=1)
 
     def test_where_requeueing_is_not_allowed_the_run_says_what_to_do(self):
         self.command("scontrol", "echo 'Job is not requeueable'; exit 1")
