@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 
@@ -11,8 +12,10 @@ namespace rollcall {
 class FileLock {
  public:
   // Creates `file` (and its folder) if need be. `what` names what it guards in messages. Throws
-  // Error if another process holds the lock.
-  FileLock(const std::filesystem::path& file, const std::string& what);
+  // Error if another process holds the lock for longer than `patience`, or still holds it when a
+  // stop is asked for (StopSignal). Says so when it begins to wait.
+  FileLock(const std::filesystem::path& file, const std::string& what,
+           std::chrono::milliseconds patience = {});
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;

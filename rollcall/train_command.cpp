@@ -39,8 +39,14 @@ void record_failure(const fs::path& run_dir, ExitCode code, const char* message)
   log_error(error.what());
 }
 
-FileLock lock_run(const fs::path& run_dir) {
-  return FileLock(run_dir / "run.lock", "run " + run_dir.string());
+FileLock lock_run(const fs::path& run_dir, std::chrono::seconds patience = {}) {
+  return FileLock(run_dir / "run.lock", "run " + run_dir.string(), patience);
+}
+
+// Slurm starts the next job of a chain as soon as it has given one up, whose processes may still
+// be ending (KillWait, 30 s by default), or be on a dead node that a file server still believes in.
+FileLock lock_run_at_start(const fs::path& run_dir) {
+  return lock_run(run_dir, std::chrono::minutes(SlurmJob::of_environment() ? 2 : 0));
 }
 
 // How a job ended that the lead learner could not write the end of, being dead or not the one that
@@ -102,7 +108,7 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
     run_following_learner(setup, spec, *communicator);
     return ExitCode::kDone;
   }
-  const FileLock lock = lock_run(setup.run_dir);
+  const FileLock lock = lock_run_at_start(setup.run_dir);
   mark_result_running(setup.run_dir);
   RolloutServer server(world, config.cluster,
                        published_bytes(spec, policy_dtype(config.model.dtype)));
@@ -142,7 +148,7 @@ void requeue(const SlurmJob& job, const fs::path& run_dir, NextJob next) try {
 int run_ranks(const RunConfig& config, const RunArguments& arguments, bool may_requeue) {
   const fs::path run_dir = run_directory(config);
   {
-    const FileLock lock = lock_run(run_dir);
+    const FileLock lock = lock_run_at_start(run_dir);
     mark_result_running(run_dir);
   }
   const auto job = SlurmJob::of_environment();
