@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comms/trajectory.h"
 
+#include <algorithm>
+
 namespace rollcall {
 
 const char* to_string(Split split) { return split == Split::kTrain ? "train" : "valid"; }
@@ -51,8 +53,19 @@ bool infrastructure_failed(FaultReason fault) {
   return fault != FaultReason::kNone && fault != FaultReason::kMasked;
 }
 
+bool is_limit(EndReason end) {
+  return end == EndReason::kMaxTurns || end == EndReason::kMaxToolCalls ||
+         end == EndReason::kMaxNewTokens || end == EndReason::kContextFull;
+}
+
 bool lost_to_infrastructure(const Trajectory& t) {
   return infrastructure_failed(t.fault) || t.end == EndReason::kInfraExhausted;
+}
+
+bool has_void_turn(const Trajectory& t) {
+  const bool silent = t.end == EndReason::kFinished &&
+                      t.final_text.find_first_not_of(" \t\r\n") == std::string::npos;
+  return silent || std::ranges::any_of(t.tool_events, &std::string::empty, &ToolEvent::name);
 }
 
 }  // namespace rollcall

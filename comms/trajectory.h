@@ -55,6 +55,8 @@ const char* to_string(FaultReason);
 
 // Whether it was the infrastructure that left the rollout without a grade. A mask is a grade.
 bool infrastructure_failed(FaultReason);
+// Whether a limit of `rollout:` cut the agent short.
+bool is_limit(EndReason);
 
 // One tool call as the agent made it, and what came back. Parallel calls of one turn keep call
 // order.
@@ -107,5 +109,9 @@ struct Trajectory {
 
 // Whether the infrastructure decided how the rollout ended: a fault, or one turned into reward 0.
 bool lost_to_infrastructure(const Trajectory&);
+
+// Whether a turn neither acted nor answered: a call that could not be read, or an empty final
+// answer (SimpleTIR, 2509.02479).
+bool has_void_turn(const Trajectory&);
 
 }  // namespace rollcall

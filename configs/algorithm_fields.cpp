@@ -87,6 +87,14 @@ std::vector<Field<CriticOptions>> critic_fields() {
   };
 }
 
+std::vector<Field<KlSection>> kl_fields() {
+  using O = KlSection;
+  return {
+      number("coefficient", &O::coefficient, kFromZero, "0"),
+      choice("form", &O::form, {"k1_reward", "k2", "k3", "k3_weighted"}, "k1_reward"),
+  };
+}
+
 Field<AlgorithmOptions> critic_field() {
   const Field<AlgorithmOptions> written_out = section(
       "critic", &AlgorithmOptions::critic, critic_fields(),
@@ -176,8 +184,11 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
              "log-probabilities, or the learner's at the start of the step (the ratio is 1 then, "
              "as there is one update a step)."),
       corrections_field(),
-      number("kl_coef", &O::kl_coef, kFromZero,
-             "Weight of a KL to a reference policy. This version: 0."),
+      section("kl", &O::kl, kl_fields(),
+              "A price on going away from the policy that the run began with: `coefficient` times "
+              "the KL in nats, from a second copy of the weights. `k1_reward` takes it off each "
+              "rollout's reward, before rollouts are compared; `k2`, `k3` and `k3_weighted` add it "
+              "to the loss of each token (docs/algorithms.md). 0: none, and no copy."),
       choice("aggregation", &O::aggregation, names(aggregation_names()),
              "How token losses become one number."),
       number("aggregation_constant", &O::aggregation_constant, kAboveZero,

@@ -157,6 +157,13 @@ void check_corrections(const AlgorithmOptions& a, ReadContext& context) {
     context.problem(path, "gspo has one ratio a sequence; use seq_tis");
 }
 
+void check_kl(const AlgorithmOptions& a, ReadContext& context) {
+  if (a.kl.coefficient > 0 && a.kl.form == "k3_weighted" && a.anchor == "old")
+    context.problem("algorithm.kl.form",
+                    "k3_weighted weighs by the ratio to the policy that sampled; write anchor: "
+                    "rollout, or k3");
+}
+
 void check_algorithm(const RunConfig& config, ReadContext& context) {
   const AlgorithmOptions& a = config.algorithm;
   check_loss(a, context);
@@ -165,9 +172,36 @@ void check_algorithm(const RunConfig& config, ReadContext& context) {
   check_batch(config.batch, context);
   check_critic(a, config.batch, context);
   check_corrections(a, context);
-  if (a.kl_coef != 0) {
-    context.problem("algorithm.kl_coef", "a reference policy is not part of this version; write 0");
-  }
+  check_kl(a, context);
+}
+
+void check_budget(const std::string& path, const char* price_key, double price, double cap,
+                  ReadContext& context) {
+  if (cap > 0 && price == 0)
+    context.problem(path + "." + price_key, "with a cap, expected a number more than 0");
+  if (cap == 0 && price > 0)
+    context.problem(path + ".cap", "with a price, expected a number more than 0");
+}
+
+// Half of it stays: with more, a dear success would hardly be worth more than a failure.
+void check_budgets(const RunConfig& config, ReadContext& context) {
+  const RolloutOptions& r = config.rollout;
+  check_budget("rollout.tool_budget", "penalty_per_call", r.tool_budget.penalty_per_call,
+               r.tool_budget.cap, context);
+  check_budget("rollout.latency_budget", "penalty_per_second", r.latency_budget.penalty_per_second,
+               r.latency_budget.cap, context);
+  if (r.length_budget.cap > 0 && r.length_budget.limit <= r.length_budget.free)
+    context.problem("rollout.length_budget.limit", "expected more than free");
+  const double caps = r.tool_budget.cap + r.latency_budget.cap + r.length_budget.cap;
+  const double success = config.grader.pass_reward();
+  if (caps == 0 || caps <= success / 2) return;
+  const char* last = r.length_budget.cap > 0    ? "length_budget"
+                     : r.latency_budget.cap > 0 ? "latency_budget"
+                                                : "tool_budget";
+  context.problem(std::string("rollout.") + last + ".cap",
+                  "the caps of all budgets, " + format_number(caps) +
+                      ", are more than half of what a success earns (" + format_number(success) +
+                      "): success has to dominate");
 }
 
 void check_lora(const RunConfig& config, ReadContext& context) {
@@ -216,6 +250,7 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
   }
   check_tools(config, context);
   check_algorithm(config, context);
+  check_budgets(config, context);
   check_lora(config, context);
   check_policy(config.policy, context);
   if (!context.failed("rollout.context") &&

@@ -90,6 +90,30 @@ Field<GraderOptions> flags_field() {
   return field;
 }
 
+// `gates: {tests: 1}`.
+Field<GraderOptions> parts_field(std::string_view key,
+                                 std::vector<GradePart> GraderOptions::*member, std::string type,
+                                 std::string_view meaning) {
+  Field<GraderOptions> field{
+      .key = key, .type = std::move(type), .meaning = meaning, .read = {}, .write = {}};
+  field.read = [member](ReadContext& context, const YamlNode& node, const std::string& path,
+                        GraderOptions& out) {
+    if (!context.check_section(node, path)) return;
+    (out.*member).clear();
+    for (const YamlEntry& entry : node.entries) {
+      const auto value = context.read_number(entry.value, child_path(path, entry.key), kAny);
+      if (value) (out.*member).push_back({entry.key, *value});
+    }
+  };
+  field.write = [member](const GraderOptions& in, const std::string&, const AsWritten&) {
+    std::string out;
+    for (const GradePart& part : in.*member)
+      out += (out.empty() ? "" : ", ") + format_text(part.name) + ": " + format_number(part.value);
+    return "{" + out + "}";
+  };
+  return field;
+}
+
 }  // namespace
 
 std::vector<Field<RunOptions>> run_fields() {
@@ -205,9 +229,45 @@ std::vector<Field<GraderOptions>> grader_fields() {
       duration("give_up_after", &O::give_up_after, {1, 365 * kDay}, "As of a tool."),
       number("gate_value", &O::gate_value, kAny, "Reward when any gate of the reply is false."),
       flags_field(),
+      parts_field("gates", &O::gates, "section of sub-reward: least value",
+                  "Gates besides those of the reply: one is false while that sub-reward is less. "
+                  "Gates come before parts and score."),
+      parts_field("parts", &O::parts, "section of sub-reward: weight",
+                  "The weighted sum of these sub-rewards takes the score's place. Empty: the score "
+                  "itself."),
+      choice("reward", &O::reward, {"score", "passed"},
+             "`score`: the score, or the sum of its parts. `passed`: 1 for a rollout that passes, "
+             "0 for any other."),
       number("pass_threshold", &O::pass_threshold, kAny,
              "A rollout passes when its score reaches this, all its gates are true and neither a "
              "flag nor a limit makes its reward 0."),
+  };
+}
+
+std::vector<Field<ToolBudget>> tool_budget_fields() {
+  using O = ToolBudget;
+  return {
+      integer("free", &O::free, kFromZero, "0"),
+      number("penalty_per_call", &O::penalty_per_call, kFromZero, "0"),
+      number("cap", &O::cap, kFromZero, "0"),
+  };
+}
+
+std::vector<Field<LatencyBudget>> latency_budget_fields() {
+  using O = LatencyBudget;
+  return {
+      duration("free", &O::free, {0, kDay}, "0s"),
+      number("penalty_per_second", &O::penalty_per_second, kFromZero, "0"),
+      number("cap", &O::cap, kFromZero, "0"),
+  };
+}
+
+std::vector<Field<LengthBudget>> length_budget_fields() {
+  using O = LengthBudget;
+  return {
+      integer("free", &O::free, kFromZero, "0"),
+      integer("limit", &O::limit, kFromZero, "0"),
+      number("cap", &O::cap, kFromZero, "0"),
   };
 }
 
@@ -220,12 +280,24 @@ std::vector<Field<RolloutOptions>> rollout_fields() {
       integer("context", &O::context, kFromOne, "Tokens in all, the prompt included."),
       integer("max_attempts", &O::max_attempts, {1, 100},
               "Attempts per rollout when the infrastructure faults."),
-      choice("on_limit", &O::on_limit, {"grade", "zero", "mask"},
-             "What a rollout that meets a limit gets: its grade, reward 0, or no part in the "
-             "update."),
+      choice("on_limit", &O::on_limit, {"grade", "zero", "mask", "mask_loss"},
+             "What a rollout that meets a limit gets: its grade, reward 0, no part in the update, "
+             "or its grade in the baseline of the others but no gradient of its own."),
+      choice("on_void_turn", &O::on_void_turn, {"grade", "zero", "mask", "mask_loss"},
+             "The same for a rollout with a turn that neither acts nor answers: a tool call that "
+             "cannot be read, or an empty final answer."),
       choice("on_infra_exhausted", &O::on_infra_exhausted, {"discard", "zero"},
              "What a rollout gets whose tools failed in every attempt: no part in the update, or "
              "reward 0, for tools that the policy itself can crash."),
+      section("tool_budget", &O::tool_budget, tool_budget_fields(),
+              "What a success pays for tool calls beyond the `free` ones, at most `cap`. Failures "
+              "pay nothing and earn at most what is left to a success that pays all caps. 0: no "
+              "budget."),
+      section("latency_budget", &O::latency_budget, latency_budget_fields(),
+              "The same for the time that it waits for tools. The reward then follows the servers' "
+              "load too."),
+      section("length_budget", &O::length_budget, length_budget_fields(),
+              "The same for sampled tokens: from nothing at `free` to `cap` at `limit`."),
       flag("check_reencoding", &O::check_reencoding,
            "For debugging: render and encode the conversation anew after each turn, as a server "
            "that is sent messages would, and log where that differs from the tokens that the "

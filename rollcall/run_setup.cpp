@@ -119,6 +119,8 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.run = config.run;
   setup.batch = config.batch;
   setup.algorithm = config.algorithm;
+  setup.baseline_only = {config.rollout.on_limit == "mask_loss",
+                         config.rollout.on_void_turn == "mask_loss"};
   setup.alarms = config.alarms;
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;

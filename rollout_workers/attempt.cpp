@@ -12,6 +12,7 @@
 #include "rollout_workers/event.h"
 #include "rollout_workers/grader.h"
 #include "rollout_workers/ids.h"
+#include "rollout_workers/reward_shape.h"
 #include "rollout_workers/tool_reply.h"
 
 namespace rollcall {
@@ -246,18 +247,20 @@ asio::awaitable<void> Attempt::grade() {
   auto& sub_rewards = trajectory_.grade.sub_rewards;
   sub_rewards.insert(sub_rewards.end(), tool_sums_.begin(), tool_sums_.end());
   if (check_) std::ranges::copy(check_->shares(), std::back_inserter(sub_rewards));
-  apply_limit_rule();
+  apply_rule(is_limit(trajectory_.end), context_.options.on_limit, "on_limit");
+  apply_rule(has_void_turn(trajectory_), context_.options.on_void_turn, "on_void_turn");
+  apply_budgets(context_.options, spent(trajectory_), environment_.grader.pass_reward(),
+                trajectory_.grade);
   if (outcome.masked) fail(FaultReason::kMasked, "the grader masked the sample");
 }
 
-void Attempt::apply_limit_rule() {
-  if (!is_limit(trajectory_.end)) return;
-  if (context_.options.on_limit == "zero") {
+void Attempt::apply_rule(bool met, const std::string& rule, const char* name) {
+  if (met && rule == "zero") {
     trajectory_.grade.reward = 0;
     trajectory_.grade.passed = false;
   }
-  if (context_.options.on_limit == "mask")
-    fail(FaultReason::kMasked, std::string("on_limit masks ") + to_string(trajectory_.end));
+  if (met && rule == "mask")
+    fail(FaultReason::kMasked, std::string(name) + " masks " + to_string(trajectory_.end));
 }
 
 void Attempt::give_up() {

@@ -55,7 +55,7 @@ class Attempt {
   void settle(std::vector<ToolOutcome> outcomes);
   bool append_results(std::vector<std::int32_t>& delta);
   void check_reencoding(std::span<const std::string> outputs);
-  void apply_limit_rule();
+  void apply_rule(bool met, const std::string& rule, const char* name);
 
   void end(EndReason);
   void fail(FaultReason, std::string detail);

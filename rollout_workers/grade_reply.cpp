@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "comms/json_depth.h"
 
@@ -118,6 +119,20 @@ std::string read_flags(const json& reply, Grade& grade) {
   return {};
 }
 
+std::optional<double> sub_reward(const Grade& grade, const std::string& name) {
+  const auto found =
+      std::ranges::find(grade.sub_rewards, name, &std::pair<std::string, double>::first);
+  return found == grade.sub_rewards.end() ? std::nullopt : std::optional(found->second);
+}
+
+double weighted_score(const GraderOptions& options, const Grade& grade) {
+  if (options.parts.empty()) return grade.score;
+  double sum = 0;
+  for (const GradePart& part : options.parts)
+    sum += part.value * sub_reward(grade, part.name).value_or(0);
+  return sum;
+}
+
 void read_extras(const json& reply, Grade& grade) {
   read_numbers(reply, "sub_rewards", "", grade);
   read_numbers(reply, "reward_components", "", grade);
@@ -158,9 +173,19 @@ GradeReply read_grade_reply(std::string_view body) {
   return result;
 }
 
+std::string missing_part(const GraderOptions& options, const Grade& grade) {
+  for (const auto* list : {&options.gates, &options.parts})
+    for (const GradePart& part : *list)
+      if (!sub_reward(grade, part.name)) return part.name;
+  return {};
+}
+
 bool apply_grade_rules(const GraderOptions& options, Grade& grade) {
-  grade.reward = grade.score;
-  grade.passed = grade.score >= options.pass_threshold;
+  for (const GradePart& gate : options.gates)
+    grade.gates.emplace_back(gate.name, sub_reward(grade, gate.name).value_or(0) >= gate.value);
+  const double value = weighted_score(options, grade);
+  grade.passed = value >= options.pass_threshold;
+  grade.reward = options.reward == "passed" ? (grade.passed ? 1.0 : 0.0) : value;
   if (std::any_of(grade.gates.begin(), grade.gates.end(),
                   [](const auto& gate) { return !gate.second; })) {
     grade.reward = options.gate_value;

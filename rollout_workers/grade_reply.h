@@ -20,8 +20,12 @@ struct GradeReply {
 // gate that is no boolean is an error: no guess ever becomes a reward.
 GradeReply read_grade_reply(std::string_view body);
 
-// Fills in grade.reward, gates before flags before the score, and grade.passed. Returns true if a
-// flag masks the sample.
+// The first of the options' gates and parts that the reply's sub_rewards lack; empty: none. Without
+// it there is no grade.
+std::string missing_part(const GraderOptions&, const Grade&);
+
+// Fills in grade.reward, gates before flags before parts and score, and grade.passed. Gates of the
+// options join those of the reply. Returns true if a flag masks the sample.
 bool apply_grade_rules(const GraderOptions&, Grade& grade);
 
 }  // namespace rollcall

@@ -8,8 +8,8 @@ namespace rollcall {
 namespace {
 
 // Any failure is retried, unless the grader says that this cannot help.
-Judgement judge_reply(const HttpReply& reply, bool resent, const Redactor& redact,
-                      GradeReply& parsed) {
+Judgement judge_reply(const GraderOptions& options, const HttpReply& reply, bool resent,
+                      const Redactor& redact, GradeReply& parsed) {
   Judgement judgement = judge_status(reply, resent, redact);
   if (judgement.verdict != Verdict::kAccept) return judgement;
   if (reply.too_large) return {Verdict::kRetry, "the reply is larger than 1 MiB"};
@@ -17,6 +17,9 @@ Judgement judge_reply(const HttpReply& reply, bool resent, const Redactor& redac
     return {Verdict::kRetry,
             "HTTP " + std::to_string(reply.status) + ": " + redact.line(reply.body, 200)};
   parsed = read_grade_reply(reply.body);
+  if (const auto missing = missing_part(options, parsed.grade);
+      parsed.error.empty() && !parsed.masked && !missing.empty())
+    parsed.error = "sub_rewards has no " + missing + ", which grader.parts or grader.gates names";
   if (parsed.error.empty()) return {};
   return {parsed.retryable ? Verdict::kRetry : Verdict::kGiveUp, redact.line(parsed.error, 400)};
 }
@@ -49,7 +52,7 @@ asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trac
   Parcel parcel = make_parcel(environment.grader, trace, std::move(body));
   const Redactor& redact = environment.redact;
   const auto judge = [&](const HttpReply& reply, bool resent) {
-    return judge_reply(reply, resent, redact, parsed);
+    return judge_reply(environment.grader, reply, resent, redact, parsed);
   };
   const Delivery delivery =
       co_await deliver(environment, environment.grader_endpoint, trace, std::move(parcel), judge);

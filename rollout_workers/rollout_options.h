@@ -47,6 +47,12 @@ struct FlagAction {
   double value = -1.0;  // added to the score by penalize
 };
 
+// A part of the grade, by its name in sub_rewards.
+struct GradePart {
+  std::string name;
+  double value = 0;  // of `parts` its weight, of `gates` the least that opens the gate
+};
+
 // `grader:`.
 struct GraderOptions {
   std::string type = "endpoint";
@@ -60,7 +66,31 @@ struct GraderOptions {
   std::chrono::milliseconds give_up_after{1800000};  // as of a tool
   double gate_value = 0.0;                           // reward when any gate is false
   std::vector<FlagAction> flags{{"hacking", "zero", -1.0}};
-  double pass_threshold = 1.0;  // a score that passes, if no gate and no flag speaks against it
+  std::vector<GradePart> gates;  // besides those of the reply
+  std::vector<GradePart> parts;  // their weighted sum takes the score's place; none: the score
+  std::string reward = "score";  // or passed: 1 for a rollout that passes, 0 for any other
+  double pass_threshold = 1.0;   // a score that passes, if no gate and no flag speaks against it
+
+  // The least reward of a rollout that passes, before costs.
+  double pass_reward() const { return reward == "passed" ? 1.0 : pass_threshold; }
+};
+
+// What a passing rollout pays from its reward for what it spends beyond the free part; of each
+// budget at most the cap, and nothing where that is 0.
+struct ToolBudget {
+  int free = 0;  // calls
+  double penalty_per_call = 0;
+  double cap = 0;
+};
+struct LatencyBudget {
+  std::chrono::milliseconds free{0};  // of waiting for tools
+  double penalty_per_second = 0;
+  double cap = 0;
+};
+struct LengthBudget {      // linear from 0 at `free` to the cap at `limit` (DAPO, 2503.14476)
+  std::int64_t free = 0;   // sampled tokens of all turns
+  std::int64_t limit = 0;  // more than `free`
+  double cap = 0;
 };
 
 // `rollout:`. Each limit has an EndReason of its own.
@@ -70,9 +100,13 @@ struct RolloutOptions {
   std::int32_t max_new_tokens = 1024;  // per turn
   std::int64_t context = 8192;         // tokens, prompt included
   int max_attempts = 2;                // attempts per rollout when the infrastructure faults
-  std::string on_limit = "grade";      // grade, zero or mask
+  std::string on_limit = "grade";      // grade, zero, mask or mask_loss
+  std::string on_void_turn = "grade";  // likewise, see has_void_turn()
   std::string on_infra_exhausted = "discard";  // or zero: when a tool failed every attempt
-  bool check_reencoding = false;               // see ReencodingCheck
+  ToolBudget tool_budget;
+  LatencyBudget latency_budget;
+  LengthBudget length_budget;
+  bool check_reencoding = false;  // see ReencodingCheck
 };
 
 }  // namespace rollcall

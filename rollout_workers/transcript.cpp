@@ -99,11 +99,6 @@ ordered_json output_json(const std::string& text) {
 
 }  // namespace
 
-bool is_limit(EndReason end) {
-  return end == EndReason::kMaxTurns || end == EndReason::kMaxToolCalls ||
-         end == EndReason::kMaxNewTokens || end == EndReason::kContextFull;
-}
-
 std::string grade_request_body(const Trajectory& t, std::span<const TurnText> turns,
                                const Task& task) {
   ordered_json sample{{"output_text", t.final_text}, {"output_json", output_json(t.final_text)}};

@@ -17,9 +17,6 @@ struct TurnText {
   std::size_t events = 0;
 };
 
-// True if a budget ended the agent's side.
-bool is_limit(EndReason);
-
 // The body of a grading request: the rollout as a sample in the chat-completions and Responses
 // shapes, and the task's row as it stands.
 std::string grade_request_body(const Trajectory&, std::span<const TurnText> turns, const Task&);

@@ -27,14 +27,21 @@ constexpr std::array<std::string_view, 5> kFixed{"run.seed", "model.dtype", "mod
                                                  "model.lora", "algorithm.critic"};
 // Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
 // or rewarded by these.
-constexpr std::array<std::string_view, 11> kFixedInStep{"model.chat",
+constexpr std::array<std::string_view, 18> kFixedInStep{"model.chat",
                                                         "batch",
                                                         "rollout.max_turns",
                                                         "rollout.max_tool_calls",
                                                         "rollout.max_new_tokens",
                                                         "rollout.context",
                                                         "rollout.on_limit",
+                                                        "rollout.on_void_turn",
                                                         "rollout.on_infra_exhausted",
+                                                        "rollout.tool_budget",
+                                                        "rollout.latency_budget",
+                                                        "rollout.length_budget",
+                                                        "grader.gates",
+                                                        "grader.parts",
+                                                        "grader.reward",
                                                         "grader.gate_value",
                                                         "grader.flags",
                                                         "grader.pass_threshold"};
@@ -74,7 +81,8 @@ Settings settings_of(const std::string& yaml) try {
 
 // Keys that a run file may have or not; every other key is in all configurations of one version.
 bool is_optional(const std::string& key) {
-  return key.starts_with("tools.") || key.starts_with("grader.flags.");
+  return key.starts_with("tools.") || key.starts_with("grader.flags.") ||
+         key.starts_with("grader.gates.") || key.starts_with("grader.parts.");
 }
 
 // key -> "key: old -> new"

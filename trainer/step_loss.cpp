@@ -7,6 +7,7 @@
 
 #include "comms/communicator.h"
 #include "trainer/corrections.h"
+#include "trainer/mismatch.h"
 
 namespace rollcall {
 namespace {
@@ -23,17 +24,23 @@ LossOptions loss_options(const AlgorithmOptions& a) {
   options.ratio_cap = a.ratio_cap;
   options.tau_positive = a.tau_positive;
   options.tau_negative = a.tau_negative;
+  if (!a.kl_in_loss()) return options;
+  options.kl.importance_weighted = a.kl.form == "k3_weighted";
+  options.kl.kind = options.kl.importance_weighted ? KlKind::kK3 : kl_kind(a.kl.form);
+  options.kl.coef = a.kl.coefficient;
   return options;
 }
 
 }  // namespace
 
 StepLoss::StepLoss(const AlgorithmOptions& algorithm, std::span<const PackedBatch> batches,
-                   std::span<const at::Tensor> old_logprobs, Communicator& communicator)
+                   std::span<const at::Tensor> old_logprobs,
+                   std::span<const at::Tensor> reference_logprobs, Communicator& communicator)
     : communicator_(communicator),
       options_(loss_options(algorithm)),
       anchor_is_old_(algorithm.anchor == "old"),
-      batches_(batches.begin(), batches.end()) {
+      batches_(batches.begin(), batches.end()),
+      reference_logprobs_(reference_logprobs.begin(), reference_logprobs.end()) {
   if (!algorithm.corrections.empty()) {
     for (std::size_t i = 0; i < batches_.size(); ++i)
       correct(algorithm.corrections, i, old_logprobs[i]);
@@ -51,6 +58,8 @@ void StepLoss::correct(std::span<const Correction> corrections, std::size_t batc
   weights_.push_back(corrected.weights.to(behavior.options()));
   kept_.push_back(corrected.kept);
   tokens = select_tokens(tokens, corrected.kept);
+  if (!reference_logprobs_.empty())
+    reference_logprobs_[batch] = reference_logprobs_[batch].index_select(0, corrected.kept);
 }
 
 at::Tensor StepLoss::share(std::size_t batch, const at::Tensor& current_logprobs) {
@@ -61,6 +70,10 @@ at::Tensor StepLoss::share(std::size_t batch, const at::Tensor& current_logprobs
     inputs.weights = weights_[batch];
   }
   ActionTokens tokens = batches_[batch].actions;
+  if (!reference_logprobs_.empty()) {
+    inputs.reference_logprobs = reference_logprobs_[batch];
+    reference_kl_ += measure_mismatch(inputs.reference_logprobs - current.detach()).k3;
+  }
   if (anchor_is_old_) tokens.anchor_logprobs = current.detach();
   const LossStats result = policy_loss(tokens, current, denominators_[batch], options_, inputs);
   clipped_high_ += result.clip_high_fraction_sum;
@@ -72,10 +85,12 @@ StepLoss::Stats StepLoss::stats() const {
   double active = 0;
   for (const PackedBatch& batch : batches_)
     active += static_cast<double>(batch.actions.sequence.numel());
-  double sums[] = {clipped_high_, clipped_low_, rejected_, active};
+  double sums[] = {clipped_high_, clipped_low_, rejected_, reference_kl_, active};
   communicator_.all_sum_host(sums);
-  const double divisor = std::max(1.0, sums[3]);
-  return {sums[0] / divisor, sums[1] / divisor, sums[2]};
+  const double divisor = std::max(1.0, sums[4]);
+  Stats stats{sums[0] / divisor, sums[1] / divisor, sums[2], {}};
+  if (options_.kl.coef > 0) stats.reference_kl_mean = sums[3] / divisor;
+  return stats;
 }
 
 }  // namespace rollcall

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -21,9 +22,10 @@ class Communicator;
 class StepLoss {
  public:
   // `old_logprobs`: [N] of each batch under the weights at the start of the step; needed only with
-  // corrections, else empty. Collective.
+  // corrections, else empty. `reference_logprobs`: likewise, with a KL in the loss. Collective.
   StepLoss(const AlgorithmOptions&, std::span<const PackedBatch> batches,
-           std::span<const at::Tensor> old_logprobs, Communicator&);
+           std::span<const at::Tensor> old_logprobs, std::span<const at::Tensor> reference_logprobs,
+           Communicator&);
 
   // Scalar, differentiable in `current_logprobs` [N].
   at::Tensor share(std::size_t batch, const at::Tensor& current_logprobs);
@@ -31,6 +33,7 @@ class StepLoss {
   struct Stats {
     double clip_high_fraction = 0, clip_low_fraction = 0;  // of the tokens that were not rejected
     double tokens_rejected = 0;
+    std::optional<double> reference_kl_mean;  // with a KL: k3, nats per token
   };
   Stats stats() const;  // of the shares so far, over all learners; collective
 
@@ -43,8 +46,10 @@ class StepLoss {
   std::vector<PackedBatch> batches_;  // their actions without the rejected tokens
   std::vector<at::Tensor> kept_;      // places of what is left; empty without corrections
   std::vector<at::Tensor> weights_;
+  std::vector<at::Tensor> reference_logprobs_;  // empty without a KL
   std::vector<LossDenominators> denominators_;
   double rejected_ = 0, clipped_high_ = 0, clipped_low_ = 0;  // tokens, on this learner
+  double reference_kl_ = 0;                                   // sum over tokens
 };
 
 }  // namespace rollcall

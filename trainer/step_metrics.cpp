@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "trainer/arrivals.h"
@@ -118,6 +119,12 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
                   {n::kWorkers, static_cast<double>(m.workers)},
                   {n::kWorkersLost, static_cast<double>(m.workers_lost)},
                   {n::kEntropyMean, of_policy(m.update.learner.entropy_mean)}};
+  if (m.update.loss.reference_kl_mean)
+    list.emplace_back(n::kReferenceKlPerToken, *m.update.loss.reference_kl_mean);
+  if (!m.penalties.empty())
+    list.emplace_back(n::kRewardPenaltyMean, std::reduce(m.penalties.begin(), m.penalties.end()) /
+                                                 static_cast<double>(std::max<std::int64_t>(
+                                                     1, s.rollouts - s.faults - s.masked)));
   if (m.update.critic) {
     const MetricList more = critic_metrics(*m.update.critic);
     list.insert(list.end(), more.begin(), more.end());

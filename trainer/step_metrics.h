@@ -26,6 +26,7 @@ struct StepMetrics {
   double signal_mass = 0;  // what the batch scaler goes by
   std::int64_t rounds = 1;
   int workers = 0, workers_lost = 0;  // at the end of the step; during it
+  std::vector<double> penalties;      // taken off the rewards; see Updater::penalties()
   StepUpdate update;
 };
 

@@ -44,10 +44,17 @@ std::vector<Group> valid_groups(std::span<const Collected> collected) {
   return groups;
 }
 
-std::vector<double> rewards_of(const Group& group, std::span<const Collected> collected) {
+std::vector<double> rewards_of(const Group& group, std::span<const Collected> collected,
+                               std::span<const double> penalties = {}) {
   std::vector<double> rewards;
-  for (const auto i : group.members) rewards.push_back(collected[i].trajectory.grade.reward);
+  for (const auto i : group.members)
+    rewards.push_back(collected[i].trajectory.grade.reward -
+                      (penalties.empty() ? 0.0 : penalties[i]));
   return rewards;
+}
+
+bool in_baseline_only(const Trajectory& t, const BaselineOnly& rule) {
+  return (rule.limits && is_limit(t.end)) || (rule.void_turns && has_void_turn(t));
 }
 
 bool carries_gradient(std::span<const double> advantages) {
@@ -91,8 +98,13 @@ std::vector<GroupOutcome> group_outcomes(std::span<const Collected> collected) {
   return outcomes;
 }
 
+StepBatchOptions step_batch_options(const AlgorithmOptions& a, const BaselineOnly& baseline_only) {
+  return {{.kind = advantage_kind(a.advantage), .k = a.passk_k}, baseline_only, a.kl_in_loss()};
+}
+
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
-                          const AdvantageOptions& options, std::int64_t step) {
+                          const StepBatchOptions& options, std::int64_t step,
+                          std::span<const double> penalties) {
   StepBatch batch;
   for (const auto& c : collected) {
     if (c.row >= committed_rows) {
@@ -100,7 +112,8 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
                               step, c.row, committed_rows));
     }
     const Trajectory& t = c.trajectory;
-    batch.uses.push_back({c.row, step, t.grade.reward, 0.0, false});
+    const double penalty = penalties.empty() ? 0.0 : penalties[batch.uses.size()];
+    batch.uses.push_back({c.row, step, t.grade.reward - penalty, 0.0, false});
     ++batch.signal.rollouts;
     batch.signal.faults += infrastructure_failed(t.fault) ? 1 : 0;
     batch.signal.masked += t.fault == FaultReason::kMasked ? 1 : 0;
@@ -112,7 +125,7 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   batch.signal.reward_mean /= graded;
   batch.signal.pass_rate /= graded;
 
-  const bool by_critic = options.kind == AdvantageKind::kGae;
+  const bool by_critic = options.advantage.kind == AdvantageKind::kGae;
   const std::size_t least_members = by_critic ? 1 : 2;
   std::vector<Group> groups = valid_groups(collected);
   batch.signal.groups = static_cast<std::int64_t>(groups.size());
@@ -125,33 +138,57 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   batch.signal.groups_dropped = batch.signal.groups - static_cast<std::int64_t>(groups.size());
 
   std::vector<std::vector<double>> rewards;
-  for (const auto& g : groups) rewards.push_back(rewards_of(g, collected));
+  for (const auto& g : groups) {
+    count_group(batch.signal, rewards_of(g, collected));
+    rewards.push_back(rewards_of(g, collected, penalties));
+  }
   const auto advantages =
-      by_critic ? std::vector<std::vector<double>>{} : group_advantages(rewards, options);
+      by_critic ? std::vector<std::vector<double>>{} : group_advantages(rewards, options.advantage);
   std::int64_t prompt = 0;
   for (std::size_t g = 0; g < groups.size(); ++g) {
-    count_group(batch.signal, rewards[g]);
-    if (!by_critic && !carries_gradient(advantages[g])) continue;
+    if (!by_critic && !options.every_group_in_loss && !carries_gradient(advantages[g])) continue;
+    const std::size_t before = batch.in_loss.size();
     for (std::size_t m = 0; m < groups[g].members.size(); ++m) {
       const std::size_t i = groups[g].members[m];
+      if (in_baseline_only(collected[i].trajectory, options.baseline_only)) continue;
       batch.uses[i].advantage = by_critic ? 0.0 : advantages[g][m];
       batch.uses[i].in_loss = true;
       batch.in_loss.push_back(i);
       batch.prompt.push_back(prompt);
     }
-    ++prompt;
+    prompt += batch.in_loss.size() > before ? 1 : 0;
   }
   return batch;
 }
 
-std::vector<TrainSequence> train_sequences(std::span<const Trajectory* const> trajectories,
-                                           std::span<const double> advantages,
-                                           std::span<const std::int64_t> prompts) {
+std::vector<LossRollout> loss_rollouts(std::span<const Collected> collected,
+                                       const StepBatch& batch) {
+  std::vector<LossRollout> rollouts;
+  for (std::size_t k = 0; k < batch.in_loss.size(); ++k) {
+    const std::size_t i = batch.in_loss[k];
+    rollouts.push_back(
+        {&collected[i].trajectory, batch.prompt[k], batch.uses[i].reward, batch.uses[i].advantage});
+  }
+  return rollouts;
+}
+
+std::vector<LossRollout> valid_rollouts(std::span<const Collected> collected) {
+  std::vector<LossRollout> rollouts;
+  std::int64_t prompt = 0;
+  for (const Group& group : valid_groups(collected)) {
+    for (const std::size_t i : group.members)
+      rollouts.push_back({&collected[i].trajectory, prompt, collected[i].trajectory.grade.reward});
+    prompt += group.members.empty() ? 0 : 1;
+  }
+  return rollouts;
+}
+
+std::vector<TrainSequence> train_sequences(std::span<const LossRollout> rollouts) {
   std::vector<TrainSequence> sequences;
-  for (std::size_t i = 0; i < trajectories.size(); ++i) {
-    const Trajectory& t = *trajectories[i];
-    sequences.push_back({t.tokens, t.is_action, t.behavior_logprobs, t.prompt_length, prompts[i],
-                         advantages[i], t.grade.reward});
+  for (const LossRollout& r : rollouts) {
+    const Trajectory& t = *r.trajectory;
+    sequences.push_back({t.tokens, t.is_action, t.behavior_logprobs, t.prompt_length, r.prompt,
+                         r.advantage, r.reward});
   }
   return sequences;
 }

@@ -36,6 +36,14 @@ struct StepSignal {
   double reward_mean = 0, pass_rate = 0;  // over valid rollouts; NaN if there are none
 };
 
+struct StepBatchOptions {
+  AdvantageOptions advantage;
+  BaselineOnly baseline_only = {};
+  bool every_group_in_loss = false;  // a KL in the loss pulls at groups without variance too
+};
+
+StepBatchOptions step_batch_options(const AlgorithmOptions&, const BaselineOnly&);
+
 struct StepBatch {
   std::vector<UpdateUse> uses;       // one per collected trajectory
   std::vector<std::size_t> in_loss;  // indices into the collected list
@@ -49,14 +57,27 @@ struct StepBatch {
 // leaves the loss; a group whose members were sampled by different policy versions is dropped and
 // counted. With AdvantageKind::kGae nothing is compared inside a group: every valid rollout of one
 // version is in the loss, of groups of one and without variance too, and the learners make the
-// advantages. Throws Error for a trajectory whose row is not below `committed_rows`: no update
-// rests on what a crash could lose.
+// advantages. `penalties`, one per trajectory or none, are taken off the rewards before they are
+// compared; the signal is that of the rewards themselves. Throws Error for a trajectory whose row
+// is not below `committed_rows`: no update rests on what a crash could lose.
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
-                          const AdvantageOptions&, std::int64_t step);
+                          const StepBatchOptions&, std::int64_t step,
+                          std::span<const double> penalties = {});
 
-// The sequences of a step's loss, viewing `trajectories`.
-std::vector<TrainSequence> train_sequences(std::span<const Trajectory* const> trajectories,
-                                           std::span<const double> advantages,
-                                           std::span<const std::int64_t> prompts);
+// A rollout as the learners get it.
+struct LossRollout {
+  const Trajectory* trajectory = nullptr;
+  std::int64_t prompt = 0;  // step-wide number
+  double reward = 0, advantage = 0;
+};
+
+// What a step's loss is made of, viewing `collected`.
+std::vector<LossRollout> loss_rollouts(std::span<const Collected> collected, const StepBatch&);
+
+// Every rollout that has a reward, without advantages, viewing `collected`; prompts are groups.
+std::vector<LossRollout> valid_rollouts(std::span<const Collected> collected);
+
+// Viewing the trajectories.
+std::vector<TrainSequence> train_sequences(std::span<const LossRollout>);
 
 }  // namespace rollcall

@@ -57,6 +57,11 @@ struct CriticOptions {               // algorithm.critic: read where the advanta
   double coefficient = 0.1;             // shared: of the value gradient in the trunk
 };
 
+struct KlSection {  // algorithm.kl: how far the policy may go from the one the run began with
+  double coefficient = 0;          // 0: no reference policy is loaded
+  std::string form = "k1_reward";  // or k2, k3, k3_weighted in the loss (kl.h)
+};
+
 // `algorithm:` every value of the profile agent_sparse_v1.
 struct AlgorithmOptions {
   std::string profile = "agent_sparse_v1";
@@ -73,7 +78,8 @@ struct AlgorithmOptions {
   double tau_negative = 1.05;      // sapo: where A <= 0
   std::string anchor = "rollout";  // whose log-probabilities the ratio is taken against, or "old"
   std::vector<Correction> corrections;
-  double kl_coef = 0;  // this version: 0, no reference policy is loaded
+  KlSection kl;
+  bool kl_in_loss() const { return kl.coefficient > 0 && kl.form != "k1_reward"; }
   std::string aggregation = "prompt_mean";
   double aggregation_constant = 1;  // divisor of seq_mean_token_sum_const
   double learning_rate = 1e-6;
@@ -85,6 +91,12 @@ struct AlgorithmOptions {
   double max_grad_norm = 1.0;             // global L2; 0: no clipping
   std::int64_t microbatch_tokens = 8192;  // packed tokens per forward/backward
   bool activation_checkpointing = false;  // compute layers again in the backward pass
+};
+
+// Rollouts that others are compared with and nothing is learnt from (mask_loss in `rollout:`).
+struct BaselineOnly {
+  bool limits = false;      // is_limit()
+  bool void_turns = false;  // has_void_turn()
 };
 
 struct AlarmOptions {           // alarms: 0: off

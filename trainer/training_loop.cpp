@@ -241,12 +241,13 @@ class TrainingLoop {
     refuse_if_all_lost(collected, "the step");
     refuse_if_many_lost(collected, setup_.alarms.discard_share, step_);
 
-    const AlgorithmOptions& a = setup_.algorithm;
-    StepBatch batch = make_step_batch(collected, committed_rows,
-                                      {.kind = advantage_kind(a.advantage), .k = a.passk_k}, step_);
-    fault_point("step");
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
+    record.penalties = updater_.penalties(collected, [&] { keep_links_alive(); });
+    StepBatch batch = make_step_batch(collected, committed_rows,
+                                      step_batch_options(setup_.algorithm, setup_.baseline_only),
+                                      step_, record.penalties);
+    fault_point("step");
     const double step_size = scaler_.step_size();
     record.update =
         updater_.update(collected, batch, step_, step_size, [&] { keep_links_alive(); });

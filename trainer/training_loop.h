@@ -23,6 +23,7 @@ struct TrainSetup {
   RunOptions run;
   BatchOptions batch;
   AlgorithmOptions algorithm;
+  BaselineOnly baseline_only;
   AlarmOptions alarms;
   CheckpointOptions checkpoint;
   EvalOptions eval;

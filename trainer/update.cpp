@@ -17,9 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// First byte of what the lead announces.
-enum class Verb : char { kUpdate, kSave, kRestore, kWait, kDismiss };
-
 constexpr int kWordsPerTimeout = 4;
 
 std::unique_ptr<ValueLearner> make_critic(const TrainSetup& setup, const ModelSpec& spec,
@@ -31,6 +28,34 @@ std::unique_ptr<ValueLearner> make_critic(const TrainSetup& setup, const ModelSp
   return std::make_unique<ValueLearner>(without_head(spec),
                                         load_trunk(setup.model_dir, spec, dtype, setup.lora),
                                         communicator, dtype);
+}
+
+std::unique_ptr<ReferencePolicy> make_reference(const TrainSetup& setup, const ModelSpec& spec) {
+  if (setup.algorithm.kl.coefficient == 0) return nullptr;
+  const auto adapter = setup.lora ? setup.lora->adapter : fs::path();
+  return std::make_unique<ReferencePolicy>(setup.model_dir, adapter, spec,
+                                           policy_dtype(setup.dtype), setup.valid_ids);
+}
+
+// The sequences that one of several learners trains, prompts being dealt round robin.
+struct Share {
+  std::vector<TrainSequence> sequences;
+  std::vector<std::size_t> places;  // in the step's list
+};
+
+Share share_of(std::span<const LossRollout> rollouts, const Communicator& communicator) {
+  const auto all = train_sequences(rollouts);
+  Share mine;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (all[i].prompt % communicator.size() != communicator.rank()) continue;
+    mine.sequences.push_back(all[i]);
+    mine.places.push_back(i);
+  }
+  return mine;
+}
+
+std::int64_t prompts_of(std::span<const LossRollout> rollouts) {
+  return rollouts.empty() ? 0 : rollouts.back().prompt + 1;
 }
 
 AdamWOptions adamw_options(const AlgorithmOptions& a, double learning_rate) {
@@ -75,7 +100,8 @@ Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& c
       model_config_(read_file(setup.model_dir / "config.json")),
       learner_(spec, load_policy(setup.model_dir, spec, policy_dtype(setup.dtype), setup.lora),
                setup.valid_ids, communicator, policy_dtype(setup.dtype)),
-      critic_(make_critic(setup, spec, learner_, communicator)) {}
+      critic_(make_critic(setup, spec, learner_, communicator)),
+      reference_(make_reference(setup, spec)) {}
 
 bool Updater::policy_learns(std::int64_t step) const {
   return !critic_ || step >= setup_.algorithm.critic.pretrain_steps;
@@ -105,77 +131,100 @@ void Updater::announce(std::string message) {
   announced_ = Clock::now();
 }
 
+void Updater::announce(Verb verb, std::int64_t step, double step_size,
+                       std::span<const LossRollout> rollouts) {
+  if (communicator_.size() == 1) return;
+  ByteWriter message;
+  message.enumerator(verb);
+  message.number(step);
+  message.number(step_size);
+  message.number(static_cast<std::uint64_t>(rollouts.size()));
+  for (const LossRollout& r : rollouts) {
+    message.number(r.prompt);
+    message.number(r.reward);
+    message.number(r.advantage);
+    message.text(encode(*r.trajectory));
+  }
+  announce(message.take());
+}
+
+void Updater::take_part(std::string_view bytes) {
+  ByteReader message(bytes, "update");
+  const auto verb = message.enumerator(Verb::kDismiss);
+  const auto step = message.number<std::int64_t>();
+  const auto step_size = message.number<double>();
+  const auto count = message.number<std::uint64_t>();
+  std::vector<Trajectory> trajectories(count);
+  std::vector<LossRollout> rollouts;
+  for (Trajectory& t : trajectories) {
+    LossRollout& r = rollouts.emplace_back();
+    r.trajectory = &t;
+    r.prompt = message.number<std::int64_t>();
+    r.reward = message.number<double>();
+    r.advantage = message.number<double>();
+    t = decode_trajectory(message.text());
+  }
+  if (verb == Verb::kDiverge)
+    divergences(rollouts, [] {});
+  else
+    train(rollouts, step, step_size, [] {});
+}
+
+std::vector<double> Updater::penalties(std::span<const Collected> collected,
+                                       const std::function<void()>& between) {
+  const KlSection& kl = setup_.algorithm.kl;
+  if (!reference_ || kl.form != "k1_reward") return {};
+  const auto rollouts = valid_rollouts(collected);
+  announce(Verb::kDiverge, 0, 0, rollouts);
+  const auto nats = divergences(rollouts, between);
+  std::vector<double> result(collected.size());
+  for (std::size_t i = 0, next = 0; i < collected.size(); ++i)
+    if (next < rollouts.size() && rollouts[next].trajectory == &collected[i].trajectory)
+      result[i] = kl.coefficient * nats[next++];
+  return result;
+}
+
+std::vector<double> Updater::divergences(std::span<const LossRollout> rollouts,
+                                         const std::function<void()>& between) {
+  const Share mine = share_of(rollouts, communicator_);
+  const auto batches = pack_sequences(mine.sequences, setup_.algorithm.microbatch_tokens);
+  const auto logprobs = reference_->logprobs(batches, between);
+  std::vector<double> nats(mine.sequences.size());
+  for (std::size_t b = 0; b < batches.size(); ++b) {
+    const at::Tensor sums = sequence_divergence(batches[b], logprobs[b]);
+    for (std::size_t s = 0; s < batches[b].sequences.size(); ++s)
+      nats[static_cast<std::size_t>(batches[b].sequences[s])] = sums.const_data_ptr<double>()[s];
+  }
+  return gathered(nats, mine.places, rollouts.size(), communicator_);
+}
+
 StepUpdate Updater::update(std::span<const Collected> collected, StepBatch& batch,
                            std::int64_t step, double step_size,
                            const std::function<void()>& between) {
-  std::vector<const Trajectory*> trajectories;
-  std::vector<double> advantages;
-  for (const std::size_t i : batch.in_loss) {
-    trajectories.push_back(&collected[i].trajectory);
-    advantages.push_back(batch.uses[i].advantage);
-  }
-  if (communicator_.size() > 1) {
-    ByteWriter message;
-    message.enumerator(Verb::kUpdate);
-    message.number(step);
-    message.number(step_size);
-    message.number(static_cast<std::uint64_t>(trajectories.size()));
-    for (std::size_t i = 0; i < trajectories.size(); ++i) {
-      message.number(advantages[i]);
-      message.number(batch.prompt[i]);
-      message.text(encode(*trajectories[i]));
-    }
-    announce(message.take());
-  }
-  StepUpdate result = train(trajectories, advantages, batch.prompt, step, step_size, between);
+  const auto rollouts = loss_rollouts(collected, batch);
+  announce(Verb::kUpdate, step, step_size, rollouts);
+  StepUpdate result = train(rollouts, step, step_size, between);
   for (std::size_t i = 0; i < result.advantages.size(); ++i)
     batch.uses[batch.in_loss[i]].advantage = result.advantages[i];
   return result;
 }
 
-StepUpdate Updater::train_announced(std::string_view bytes) {
-  ByteReader message(bytes, "update");
-  message.enumerator(Verb::kDismiss);
-  const auto step = message.number<std::int64_t>();
-  const auto step_size = message.number<double>();
-  const auto count = message.number<std::uint64_t>();
-  std::vector<Trajectory> trajectories;
-  std::vector<double> advantages;
-  std::vector<std::int64_t> prompts;
-  for (std::uint64_t i = 0; i < count; ++i) {
-    advantages.push_back(message.number<double>());
-    prompts.push_back(message.number<std::int64_t>());
-    trajectories.push_back(decode_trajectory(message.text()));
-  }
-  std::vector<const Trajectory*> pointers;
-  for (const auto& t : trajectories) pointers.push_back(&t);
-  return train(pointers, advantages, prompts, step, step_size, [] {});
-}
-
-StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
-                          std::span<const double> advantages, std::span<const std::int64_t> prompts,
-                          std::int64_t step, double step_size,
-                          const std::function<void()>& between) {
-  const auto all = train_sequences(trajectories, advantages, prompts);
-  std::vector<TrainSequence> mine;  // prompts are dealt round robin
-  std::vector<std::size_t> places;  // of mine in all
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    if (all[i].prompt % communicator_.size() != communicator_.rank()) continue;
-    mine.push_back(all[i]);
-    places.push_back(i);
-  }
-  Minibatches step_batches = pack(mine, prompts);
+StepUpdate Updater::train(std::span<const LossRollout> rollouts, std::int64_t step,
+                          double step_size, const std::function<void()>& between) {
+  const Share mine = share_of(rollouts, communicator_);
+  Minibatches step_batches = pack(mine.sequences, prompts_of(rollouts));
   auto& batches = step_batches.batches;
   StepUpdate result;
   result.policy_learns = policy_learns(step);
   fault_point("update");
   ValueTargets targets;
   if (critic_) {
-    StepValues values = step_values(batches, mine, critic_->values(batches, between),
+    StepValues values = step_values(batches, mine.sequences, critic_->values(batches, between),
                                     setup_.algorithm.critic, result.policy_learns, communicator_);
     for (std::size_t i = 0; i < batches.size(); ++i)
       batches[i].actions.advantages = values.advantages[i];
-    result.advantages = gathered(values.sequence_advantages, places, all.size(), communicator_);
+    result.advantages =
+        gathered(values.sequence_advantages, mine.places, rollouts.size(), communicator_);
     result.critic = {{}, values.explained_variance, values.value_mean, values.return_mean};
     targets = std::move(values.targets);
     if (critic_->owns_trunk() || !result.policy_learns)
@@ -185,12 +234,10 @@ StepUpdate Updater::train(std::span<const Trajectory* const> trajectories,
   return result;
 }
 
-Minibatches Updater::pack(std::span<const TrainSequence> mine,
-                          std::span<const std::int64_t> prompts) const {
+Minibatches Updater::pack(std::span<const TrainSequence> mine, std::int64_t prompts) const {
   const AlgorithmOptions& a = setup_.algorithm;
   const std::int64_t count = critic_ && critic_->owns_trunk() ? a.critic.minibatches : 1;
-  return pack_minibatches(mine, prompts.empty() ? 0 : prompts.back() + 1, count,
-                          a.microbatch_tokens);
+  return pack_minibatches(mine, prompts, count, a.microbatch_tokens);
 }
 
 void Updater::train_policy(std::span<const PackedBatch> batches, const ValueTargets& targets,
@@ -201,7 +248,9 @@ void Updater::train_policy(std::span<const PackedBatch> batches, const ValueTarg
   // pass.
   std::vector<at::Tensor> old_logprobs;
   if (!a.corrections.empty()) old_logprobs = learner_.logprobs(batches, between);
-  StepLoss loss(a, batches, old_logprobs, communicator_);
+  std::vector<at::Tensor> reference_logprobs;
+  if (a.kl_in_loss()) reference_logprobs = reference_->logprobs(batches, between);
+  StepLoss loss(a, batches, old_logprobs, reference_logprobs, communicator_);
   const bool shared = critic_ && !critic_->owns_trunk();
   Learner::Pull pull;
   if (shared) {
@@ -308,7 +357,8 @@ void Updater::follow() {
     communicator_.broadcast(message);
     switch (static_cast<Verb>(message.at(0))) {
       case Verb::kUpdate:
-        train_announced(message);
+      case Verb::kDiverge:
+        take_part(message);
         break;
       case Verb::kSave:
         learner_.optimizer_state();

@@ -11,6 +11,7 @@
 
 #include "trainer/checkpoint.h"
 #include "trainer/learner.h"
+#include "trainer/reference_policy.h"
 #include "trainer/step_loss.h"
 #include "trainer/step_plan.h"
 #include "trainer/step_values.h"
@@ -41,6 +42,10 @@ class Updater {
   const TrainedPolicy& policy() const { return learner_.policy(); }
   double learning_rate(std::int64_t step) const;
 
+  // With algorithm.kl in the reward: its coefficient times the divergence from the reference policy
+  // of each rollout (sequence_divergence()), 0 where there is no reward; else nothing.
+  std::vector<double> penalties(std::span<const Collected>, const std::function<void()>& between);
+
   // One policy-gradient update from a step's trajectories, at learning_rate(step) * step_size. With
   // a critic, which learns from them too, `batch` gets the advantages.
   StepUpdate update(std::span<const Collected>, StepBatch& batch, std::int64_t step,
@@ -58,20 +63,24 @@ class Updater {
 
  private:
   using Clock = std::chrono::steady_clock;
+  // First byte of what the lead announces.
+  enum class Verb : char { kUpdate, kDiverge, kSave, kRestore, kWait, kDismiss };
 
   void announce(std::string message);
   TrainState load(const std::filesystem::path& folder);
   void refuse_foreign(const TrainState&, const std::filesystem::path& folder) const;
-  StepUpdate train(std::span<const Trajectory* const>, std::span<const double> advantages,
-                   std::span<const std::int64_t> prompts, std::int64_t step, double step_size,
+  void announce(Verb, std::int64_t step, double step_size, std::span<const LossRollout>);
+  void take_part(std::string_view message);
+  StepUpdate train(std::span<const LossRollout>, std::int64_t step, double step_size,
                    const std::function<void()>& between);
-  StepUpdate train_announced(std::string_view message);
+  // Of each rollout; collective.
+  std::vector<double> divergences(std::span<const LossRollout>,
+                                  const std::function<void()>& between);
   bool policy_learns(std::int64_t step) const;
   UpdateOptions update_options(std::int64_t step, double step_size) const;
   ValueUpdateOptions value_options(std::int64_t step) const;
   // Minibatches are the critic's on a trunk of its own; else there is one.
-  Minibatches pack(std::span<const TrainSequence> mine,
-                   std::span<const std::int64_t> prompts) const;
+  Minibatches pack(std::span<const TrainSequence> mine, std::int64_t prompts) const;
   void train_policy(std::span<const PackedBatch>, const ValueTargets&, std::int64_t step,
                     double step_size, const std::function<void()>& between, StepUpdate&);
   ValueStats train_critic(const Minibatches&, const ValueTargets&, std::int64_t step,
@@ -82,7 +91,8 @@ class Updater {
   Clock::time_point announced_ = Clock::now();
   std::string model_config_;  // config.json, kept in checkpoints
   Learner learner_;
-  std::unique_ptr<ValueLearner> critic_;  // none: advantages are group-relative
+  std::unique_ptr<ValueLearner> critic_;        // none: advantages are group-relative
+  std::unique_ptr<ReferencePolicy> reference_;  // none: algorithm.kl.coefficient is 0
 };
 
 }  // namespace rollcall

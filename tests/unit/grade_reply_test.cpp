@@ -154,6 +154,45 @@ TEST(GradeRules, PassesByScoreUnlessAGateOrAZeroFlagSpeaksAgainstIt) {
   EXPECT_FALSE(graded(R"({"score":1,"gates":{"a":true,"b":false}})", options).passed);
 }
 
+TEST(GradeRules, WeighsPartsBehindGates) {
+  GraderOptions options;
+  options.gates = {{"tests", 1}};
+  options.parts = {{"quality", 0.75}, {"style", 0.25}};
+  options.pass_threshold = 0.5;
+  const auto reply = [](double tests, double quality) {
+    return R"({"score":9,"sub_rewards":{"style":1,"tests":)" + std::to_string(tests) +
+           ",\"quality\":" + std::to_string(quality) + "}}";
+  };
+  const Grade good = graded(reply(1, 0.5), options);
+  EXPECT_DOUBLE_EQ(good.reward, 0.625);
+  EXPECT_TRUE(good.passed);
+  EXPECT_DOUBLE_EQ(good.score, 9);  // the raw one stays for an audit
+  EXPECT_FALSE(graded(reply(1, 0.25), options).passed);
+  const Grade shut = graded(reply(0.5, 1), options);
+  EXPECT_DOUBLE_EQ(shut.reward, 0);
+  EXPECT_FALSE(shut.passed);
+  EXPECT_THAT(shut.gates, testing::Contains(testing::Pair("tests", false)));
+}
+
+TEST(GradeRules, MissesThePartsThatAReplyLacks) {
+  GraderOptions options;
+  const GradeReply reply = read_grade_reply(R"({"score":1,"sub_rewards":{"a":1}})");
+  EXPECT_EQ(missing_part(options, reply.grade), "");
+  options.parts = {{"a", 1}, {"b", 1}};
+  EXPECT_EQ(missing_part(options, reply.grade), "b");
+  options.gates = {{"c", 1}};
+  EXPECT_EQ(missing_part(options, reply.grade), "c");
+}
+
+TEST(GradeRules, BinaryRewardIsWhatPasses) {
+  GraderOptions options;
+  options.reward = "passed";
+  options.pass_threshold = 0.5;
+  EXPECT_DOUBLE_EQ(graded(R"({"score":0.75})", options).reward, 1);
+  EXPECT_DOUBLE_EQ(graded(R"({"score":0.25})", options).reward, 0);
+  EXPECT_DOUBLE_EQ(graded(R"({"score":0.75,"flags":["hacking"]})", options).reward, 0);
+}
+
 TEST(GradeRules, HackingIsZeroByDefault) {
   EXPECT_DOUBLE_EQ(graded(R"({"score":1,"flags":["hacking"]})").reward, 0);
 }

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <memory>
+#include <utility>
 
 #include "comms/communicator.h"
 
@@ -57,6 +58,8 @@ Micro micro(std::size_t begin, std::size_t end) {
   return result;
 }
 
+constexpr double kFromReference = 0.1;  // nats at every token, where there is a reference
+
 struct Outcome {
   double loss = 0;
   std::vector<double> gradient;
@@ -67,15 +70,16 @@ struct Outcome {
 Outcome outcome(const AlgorithmOptions& algorithm, const std::vector<std::size_t>& cuts,
                 Communicator& communicator) {
   std::vector<PackedBatch> batches;
-  std::vector<at::Tensor> old;
+  std::vector<at::Tensor> old, reference;
   std::size_t begin = 0;
   for (const std::size_t end : cuts) {
     const Micro one = micro(begin, end);
     batches.push_back(one.batch);
     old.push_back(one.old);
+    if (algorithm.kl_in_loss()) reference.push_back(one.old - kFromReference);
     begin = end;
   }
-  StepLoss loss(algorithm, batches, old, communicator);
+  StepLoss loss(algorithm, batches, old, reference, communicator);
   Outcome result;
   for (std::size_t i = 0; i < batches.size(); ++i) {
     const at::Tensor current = old[i].clone().set_requires_grad(true);
@@ -113,6 +117,32 @@ TEST(StepLoss, LeavesRejectedPromptsOutOfTheDenominators) {
   const auto result = outcome(reinforce({{CorrectionKind::kIcepop, 0.5, 5}}, "prompt_mean"));
   EXPECT_THAT(result.gradient,
               Pointwise(DoubleNear(1e-6), {-0.125, 0.0, 0.125, 0.125, 0.125, 0.0, 0.5, 0.5}));
+}
+
+// The gradient of k2 = d^2 / 2 is d, that of k3 = exp(-d) - 1 + d is 1 - exp(-d).
+TEST(StepLoss, AddsTheDivergenceOfEachTokenThatIsLeft) {
+  const auto icepop = std::vector<Correction>{{CorrectionKind::kIcepop, 0.5, 5}};
+  AlgorithmOptions options = reinforce(icepop, "token_mean");
+  const auto plain = outcome(options);
+  EXPECT_FALSE(plain.stats.reference_kl_mean);
+  options.kl.coefficient = 0.5;
+  for (const auto& [form, slope] :
+       {std::pair{"k2", kFromReference}, {"k3", 1 - std::exp(-kFromReference)}}) {
+    options.kl.form = form;
+    const auto priced = outcome(options, {2, 4});
+    for (std::size_t i = 0; i < plain.gradient.size(); ++i) {
+      const bool rejected = i == 1 || i == 5;
+      EXPECT_NEAR(priced.gradient[i] - plain.gradient[i], rejected ? 0 : 0.5 * slope / 6, 1e-6);
+    }
+    EXPECT_NEAR(priced.stats.reference_kl_mean.value(),
+                std::exp(-kFromReference) - 1 + kFromReference, 1e-6);
+  }
+}
+
+TEST(StepLoss, LeavesADivergenceInTheRewardOutOfTheLoss) {
+  AlgorithmOptions options = reinforce({}, "token_mean");
+  options.kl = {.coefficient = 0.5, .form = "k1_reward"};
+  EXPECT_EQ(outcome(options).gradient, outcome(reinforce({}, "token_mean")).gradient);
 }
 
 TEST(StepLoss, DoesNotDependOnTheMicroBatches) {

@@ -34,7 +34,8 @@ Collected rollout(std::int64_t group, std::int32_t member, double reward) {
 }
 
 StepBatch plan(const std::vector<Collected>& collected) {
-  return make_step_batch(collected, /*committed_rows=*/1000, {.kind = AdvantageKind::kRloo},
+  return make_step_batch(collected, /*committed_rows=*/1000,
+                         {.advantage = {.kind = AdvantageKind::kRloo}},
                          /*step=*/5);
 }
 
@@ -46,10 +47,50 @@ Collected left_out(Collected c, FaultReason why) {
 TEST(StepBatch, RefusesARowThatIsNotCommitted) {
   const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0)};  // rows 0 and 1
   const auto with_committed = [&](std::int64_t rows) {
-    return make_step_batch(collected, rows, {.kind = AdvantageKind::kRloo}, 5);
+    return make_step_batch(collected, rows, {.advantage = {.kind = AdvantageKind::kRloo}}, 5);
   };
   EXPECT_EQ(with_committed(2).in_loss.size(), 2u);
   EXPECT_THROW(with_committed(1), Error);
+}
+
+TEST(StepBatch, ComparesWithRolloutsThatItDoesNotLearnFrom) {
+  std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0), rollout(0, 2, 0),
+                                   rollout(1, 0, 1), rollout(1, 1, 0)};
+  collected[1].trajectory.end = EndReason::kMaxNewTokens;
+  collected[2].trajectory.tool_events.emplace_back();  // its call could not be read
+  collected[3].trajectory.end = collected[4].trajectory.end = EndReason::kMaxTurns;
+  const auto in_loss = [&](BaselineOnly rule) {
+    const auto batch = make_step_batch(
+        collected, 1000, {.advantage = {.kind = AdvantageKind::kRloo}, .baseline_only = rule}, 5);
+    EXPECT_DOUBLE_EQ(batch.uses[0].advantage, 1);  // against both failures, learnt from or not
+    EXPECT_EQ(batch.prompt.back(), static_cast<std::int64_t>(rule.limits ? 0 : 1));
+    return batch.in_loss;
+  };
+  EXPECT_THAT(in_loss({}), testing::ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_THAT(in_loss({.limits = true}), testing::ElementsAre(0, 2));
+  EXPECT_THAT(in_loss({.void_turns = true}), testing::ElementsAre(0, 1, 3, 4));
+}
+
+TEST(StepBatch, ComparesRewardsAfterTheirPenalties) {
+  const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 1), rollout(1, 0, 0),
+                                         rollout(1, 1, 1)};
+  const std::vector<double> penalties{0.25, 0, 0, 0.5};
+  const auto batch =
+      make_step_batch(collected, 1000, {.advantage = {.kind = AdvantageKind::kRloo}}, 5, penalties);
+  EXPECT_DOUBLE_EQ(batch.uses[0].reward, 0.75);
+  EXPECT_DOUBLE_EQ(batch.uses[0].advantage, -0.25);
+  EXPECT_DOUBLE_EQ(batch.uses[3].advantage, 0.5);
+  EXPECT_EQ(batch.signal.groups_all_one, 1);  // of the rewards themselves
+  EXPECT_EQ(batch.signal.groups_signal, 1);
+}
+
+TEST(StepBatch, KeepsGroupsWithoutVarianceWhereADivergencePullsAtThem) {
+  const std::vector<Collected> collected{rollout(0, 0, 0), rollout(0, 1, 0)};
+  const auto batch = make_step_batch(
+      collected, 1000, {.advantage = {.kind = AdvantageKind::kRloo}, .every_group_in_loss = true},
+      5);
+  EXPECT_THAT(batch.in_loss, testing::ElementsAre(0, 1));
+  EXPECT_DOUBLE_EQ(batch.uses[0].advantage, 0);
 }
 
 TEST(StepBatch, UsesGroupsWhoseRewardsDiffer) {
@@ -66,7 +107,8 @@ TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
   const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 1), rollout(0, 2, 0),
                                          rollout(1, 0, 1), rollout(1, 1, 0), rollout(1, 2, 0)};
   // Two successes of three: every pair holds one.
-  const auto batch = make_step_batch(collected, 1000, {.kind = AdvantageKind::kPassK, .k = 2}, 5);
+  const auto batch =
+      make_step_batch(collected, 1000, {.advantage = {.kind = AdvantageKind::kPassK, .k = 2}}, 5);
   EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{3, 4, 5}));
   EXPECT_EQ(batch.signal.groups_signal, 2);
 }
@@ -80,7 +122,8 @@ TEST(StepBatch, UsesEveryValidRolloutWhereACriticCompares) {
                                          left_out(rollout(1, 1, 0), FaultReason::kToolFault),
                                          stale,
                                          left_out(rollout(4, 0, 0), FaultReason::kMasked)};
-  const auto batch = make_step_batch(collected, 1000, {.kind = AdvantageKind::kGae}, 5);
+  const auto batch =
+      make_step_batch(collected, 1000, {.advantage = {.kind = AdvantageKind::kGae}}, 5);
   EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{0, 1, 2}));
   EXPECT_EQ(batch.prompt, (std::vector<std::int64_t>{0, 0, 1}));
   EXPECT_EQ(batch.signal.groups_dropped, 2);
