@@ -5,7 +5,17 @@
 
 namespace rollcall {
 
-const char* to_string(Split split) { return split == Split::kTrain ? "train" : "valid"; }
+const char* to_string(Split split) {
+  switch (split) {
+    case Split::kTrain:
+      return "train";
+    case Split::kValid:
+      return "valid";
+    case Split::kCanary:
+      break;
+  }
+  return "canary";
+}
 
 const char* to_string(EndReason end) {
   switch (end) {

@@ -8,7 +8,8 @@
 
 namespace rollcall {
 
-enum class Split : std::uint8_t { kTrain = 0, kValid = 1 };
+// Canaries are tasks that cannot be solved: what passes them exploits the grader.
+enum class Split : std::uint8_t { kTrain = 0, kValid = 1, kCanary = 2 };
 
 // One attempt that a worker shall make. Everything random in it follows from `seed`, so any worker
 // gives the same tokens for the same assignment and the same server replies.

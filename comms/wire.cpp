@@ -41,7 +41,7 @@ Assignment read_assignment(ByteReader& in) {
   value.task_row = in.number<std::int64_t>();
   value.seed = in.number<std::uint64_t>();
   value.version = in.number<std::int64_t>();
-  value.split = in.enumerator(Split::kValid);
+  value.split = in.enumerator(Split::kCanary);
   return value;
 }
 

@@ -276,6 +276,8 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
                                                format_duration(config.cluster.stop_grace) +
                                                "), or 0s: what follows takes time too");
   }
+  if (!config.data.canaries.empty() && config.data.valid.empty())
+    context.problem("data.canaries", "they are tried with each evaluation: data.valid is not set");
   if (config.eval.every_steps > 0 && config.data.valid.empty() && !context.failed("data.valid")) {
     context.problem("eval.every", "there is nothing to evaluate on: data.valid is not set");
   }

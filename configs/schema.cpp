@@ -183,6 +183,9 @@ std::vector<Field<DataOptions>> data_fields() {
   return {
       path("train", &O::train, PathBase::kRunFile, "Training tasks (JSONL); required to train."),
       path("valid", &O::valid, PathBase::kRunFile, "Held-out tasks (JSONL); empty: no evaluation."),
+      path("canaries", &O::canaries, PathBase::kRunFile,
+           "Tasks that cannot be solved (JSONL), tried with each evaluation: what passes them "
+           "exploits the grader (`alarms.canary`)."),
   };
 }
 
@@ -336,6 +339,41 @@ std::vector<Field<BatchOptions>> batch_fields() {
   };
 }
 
+std::vector<Field<AlarmRule>> alarm_rule_fields() {
+  return {
+      number("limit", &AlarmRule::limit, kFromZero, ""),
+      enumeration("action", &AlarmRule::action, {"off", "warn", "stop"}, ""),
+  };
+}
+
+// `entropy: 0.2`, `entropy: off` or `entropy: {limit: 0.2, action: stop}`.
+Field<AlarmOptions> alarm_rule(std::string_view key, AlarmRule AlarmOptions::*member,
+                               std::string_view meaning) {
+  Field<AlarmOptions> field{.key = key,
+                            .type = "number, `off`, `warn`, `stop`, or section of limit and action",
+                            .meaning = meaning,
+                            .read = {},
+                            .write = {}};
+  field.read = [member](ReadContext& context, const YamlNode& node, const std::string& path,
+                        AlarmOptions& out) {
+    const auto fields = alarm_rule_fields();
+    const bool is_word = node.kind == YamlNode::Kind::kScalar && !node.text.empty() &&
+                         std::isalpha(static_cast<unsigned char>(node.text.front())) != 0;
+    if (node.kind == YamlNode::Kind::kScalar)
+      fields[is_word ? 1 : 0].read(context, node, path, out.*member);
+    else
+      read_section(context, node, path, fields, out.*member);
+  };
+  field.write = [member](const AlarmOptions& in, const std::string& path, const AsWritten& w) {
+    std::string out;
+    for (const auto& inner : alarm_rule_fields())
+      out += (out.empty() ? "" : ", ") + std::string(inner.key) + ": " +
+             inner.write(in.*member, path, w);
+    return "{" + out + "}";
+  };
+  return field;
+}
+
 std::vector<Field<AlarmOptions>> alarm_fields() {
   using O = AlarmOptions;
   return {
@@ -348,6 +386,30 @@ std::vector<Field<AlarmOptions>> alarm_fields() {
       number("discard_reward_z", &O::discard_reward_z, kFromZero,
              "Warns, and goes on, when groups that lost rollouts to faults have other rewards than "
              "groups that did not, by so many standard errors. 0: off."),
+      number("grad_norm", &O::grad_norm, kFromZero,
+             "An update whose gradient norm, before clipping, is so many times the usual one is "
+             "left out; after three in a row the policy goes back to the newest checkpoint. 0: "
+             "off."),
+      alarm_rule("signal_share", &O::signal_share,
+                 "Less than this share of the groups of five steps has a signal. This and the next "
+                 "ones warn once as they begin, or with `stop` end the run behind a checkpoint "
+                 "with exit code 4; docs/alarms.md."),
+      alarm_rule("limit_share", &O::limit_share,
+                 "More than this share of the rollouts of five steps met a limit."),
+      alarm_rule("ess", &O::ess,
+                 "The sampled tokens are worth less than this share of their number to the learner "
+                 "(`mismatch_ess_fraction`)."),
+      alarm_rule("mismatch_k3", &O::mismatch_k3,
+                 "More nats a token between sampler and learner (`mismatch_k3_nats_mean`)."),
+      alarm_rule("clip", &O::clip, "More than this share of the tokens is clipped."),
+      alarm_rule("entropy", &O::entropy, "Entropy below this share of the first step's."),
+      alarm_rule("reward_spread", &O::reward_spread,
+                 "In 20 steps the deviation of rewards lost more than this share, and their mean "
+                 "did not rise."),
+      alarm_rule("reward_jump", &O::reward_jump,
+                 "The mean reward is so many standard errors above that of the ten steps before."),
+      alarm_rule("canary", &O::canary,
+                 "More than this share of the rollouts of `data.canaries` passes."),
   };
 }
 

@@ -39,8 +39,10 @@ std::string indented(const std::string& text) {
 
 void print_counts(const RunFacts& run, std::ostream& out) {
   out << fmt::format("run       {}\n", printable(run.name));
-  out << fmt::format("rows      {} ({} committed): {} training, {} held-out\n", run.rows,
-                     run.committed_rows, run.train.size(), run.valid.size());
+  out << fmt::format(
+      "rows      {} ({} committed): {} training, {} held-out{}\n", run.rows, run.committed_rows,
+      run.train.size(), run.valid.size(),
+      run.canaries.empty() ? "" : fmt::format(", {} of canaries", run.canaries.size()));
   const std::vector<StepFacts> steps = steps_of(run);
   if (steps.empty()) return;
   out << fmt::format("steps     {} to {}\n", steps.front().step, steps.back().step);
@@ -65,7 +67,7 @@ void print_evaluations(const RunFacts& run, std::ostream& out) {
 
 void print_ends(const RunFacts& run, std::ostream& out) {
   std::map<std::string, std::int64_t> ends, faults;
-  for (const auto* rollouts : {&run.train, &run.valid}) {
+  for (const auto* rollouts : {&run.train, &run.valid, &run.canaries}) {
     for (const RolloutFacts& rollout : *rollouts) {
       ++(rollout.graded() ? ends[to_string(rollout.end)] : faults[to_string(rollout.fault)]);
     }

@@ -129,6 +129,7 @@ TrainSetup make_train_setup(const RunConfig& config) {
   const DatasetSummary train = summary_of(config.data.train), valid = summary_of(config.data.valid);
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;
+  setup.canary_tasks = summary_of(config.data.canaries).rows;
   setup.model_dir = config.model.path;
   setup.lora = lora_start(config.model, config.run.seed);
   setup.run_dir = run_directory(config);
@@ -154,6 +155,7 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           config.model.chat,
           tasks_of(config.data.train, "data.train"),
           tasks_of(config.data.valid, "data.valid"),
+          tasks_of(config.data.canaries, "data.canaries"),
           config.run.name,
           rank,
           config.cluster.rollouts_per_worker,
@@ -175,6 +177,7 @@ void check_model_and_data(const RunConfig& config) {
                       "this tokenizer.json belongs to another model");
   check_dataset(config, "data.train", config.data.train, *format);
   check_dataset(config, "data.valid", config.data.valid, *format);
+  check_dataset(config, "data.canaries", config.data.canaries, *format);
 }
 
 void check_inputs(const RunConfig& config, bool began) {

@@ -117,7 +117,7 @@ class Worker {
   }
 
   void start(const Assignment& assignment) {
-    const auto& tasks = assignment.split == Split::kTrain ? setup_.train : setup_.valid;
+    const auto& tasks = setup_.tasks(assignment.split);
     const auto row = static_cast<std::size_t>(assignment.task_row);
     if (row >= tasks.size())
       throw input_error("worker: task row " + std::to_string(row) + " of split " +

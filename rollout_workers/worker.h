@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comms/task.h"
+#include "comms/trajectory.h"
 #include "model/chat_format.h"
 #include "model/model_spec.h"
 #include "rollout_workers/rollout_options.h"
@@ -23,7 +24,12 @@ struct WorkerSetup {
   GraderOptions grader;
   RolloutOptions rollout;
   ChatOptions chat;
-  std::vector<Task> train, valid;
+  std::vector<Task> train, valid, canaries;
+
+  const std::vector<Task>& tasks(Split split) const {
+    return split == Split::kTrain ? train : split == Split::kValid ? valid : canaries;
+  }
+
   std::string job_id;  // X-Rft-Job-Id
   int rank = 0;
   std::int64_t max_batch = 256;       // sequences decoded together

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <numeric>
 
@@ -18,10 +19,19 @@ constexpr std::int64_t kFirstGroup = std::int64_t{1} << 40;
 
 std::vector<Assignment> plan_evaluation(const TrainSetup& setup, std::int64_t step) {
   const std::int64_t wanted = setup.eval.tasks == 0 ? setup.valid_tasks : setup.eval.tasks;
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min(wanted, setup.valid_tasks)));
-  std::iota(rows.begin(), rows.end(), std::int64_t{0});
-  return plan_groups(setup.run.seed, Split::kValid, step, step, rows, setup.eval.samples,
-                     kFirstGroup + step * setup.valid_tasks);
+  std::int64_t group = kFirstGroup + step * (setup.valid_tasks + setup.canary_tasks);
+  std::vector<Assignment> plan;
+  const auto add = [&](Split split, std::int64_t tasks) {
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(tasks));
+    std::iota(rows.begin(), rows.end(), std::int64_t{0});
+    std::ranges::copy(
+        plan_groups(setup.run.seed, split, step, step, rows, setup.eval.samples, group),
+        std::back_inserter(plan));
+    group += tasks;
+  };
+  add(Split::kValid, std::min(wanted, setup.valid_tasks));
+  add(Split::kCanary, setup.canary_tasks);
+  return plan;
 }
 
 Evaluation evaluate_rollouts(std::span<const Collected> collected) {
@@ -30,8 +40,11 @@ Evaluation evaluate_rollouts(std::span<const Collected> collected) {
   };
   std::map<std::int64_t, Count> tasks;
   Evaluation result;
+  std::int64_t rollouts = 0;
   for (const auto& c : collected) {
     const Trajectory& t = c.trajectory;
+    if (t.assignment.split != Split::kValid) continue;
+    ++rollouts;
     Count& count = tasks[t.assignment.task_row];
     result.faults += infrastructure_failed(t.fault) ? 1 : 0;
     result.masked += t.fault == FaultReason::kMasked ? 1 : 0;
@@ -41,7 +54,7 @@ Evaluation evaluate_rollouts(std::span<const Collected> collected) {
   }
   if (tasks.empty()) return result;
   result.tasks = static_cast<std::int64_t>(tasks.size());
-  result.samples = static_cast<std::int64_t>(collected.size()) / result.tasks;
+  result.samples = rollouts / result.tasks;
   std::erase_if(tasks, [](const auto& task) { return task.second.graded == 0; });
   result.graded_tasks = static_cast<std::int64_t>(tasks.size());
   if (tasks.empty()) return result;
@@ -58,6 +71,16 @@ Evaluation evaluate_rollouts(std::span<const Collected> collected) {
   result.low_95 = std::max(0.0, result.pass_at_1 - half_width);
   result.high_95 = std::min(1.0, result.pass_at_1 + half_width);
   return result;
+}
+
+std::optional<double> canary_pass_rate(std::span<const Collected> collected) {
+  double graded = 0, passed = 0;
+  for (const auto& [row, t, recovered] : collected) {
+    if (t.assignment.split != Split::kCanary || t.fault != FaultReason::kNone) continue;
+    graded += 1;
+    passed += t.grade.passed ? 1 : 0;
+  }
+  return graded > 0 ? std::optional(passed / graded) : std::nullopt;
 }
 
 }  // namespace rollcall

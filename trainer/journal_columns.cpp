@@ -230,7 +230,7 @@ std::uint64_t checksum_of(const JournalColumns& columns) {
 }
 
 Trajectory trajectory_of(const RowRecord& row) {
-  if (row.split > static_cast<std::uint8_t>(Split::kValid) ||
+  if (row.split > static_cast<std::uint8_t>(Split::kCanary) ||
       row.end > static_cast<std::uint8_t>(EndReason::kInfraExhausted) ||
       row.fault > static_cast<std::uint8_t>(FaultReason::kCancelled)) {
     throw Error("journal: a row holds an unknown split, end or fault");

@@ -83,7 +83,8 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
   // The same number on every member, so they agree on clipping and skipping without a vote.
   stats.grad_norm_l2 = std::sqrt(masters.squared_grad_norm());
   stats.skipped = !std::isfinite(stats.grad_norm_l2) || !std::isfinite(stats.loss);
-  if (!stats.skipped && stats.grad_norm_l2 > 0)
+  stats.spiked = options.skip_above > 0 && stats.grad_norm_l2 > options.skip_above;
+  if (!stats.skipped && !stats.spiked && stats.grad_norm_l2 > 0)
     masters.step(clip_factor(stats.grad_norm_l2, options.max_grad_norm), options.adamw);
   return stats;
 }

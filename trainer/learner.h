@@ -21,6 +21,7 @@ struct UpdateOptions {
   AdamWOptions adamw;
   double max_grad_norm = 1.0;  // global L2; 0: no clipping
   double max_logprob_gap = 0;  // mean |current - behavior|, nats; 0: no alarm
+  double skip_above = 0;       // norm before clipping, beyond which nothing is changed; 0: none
   bool activation_checkpointing = false;
 };
 
@@ -28,6 +29,7 @@ struct UpdateStats {
   double loss = 0;          // of the whole step
   double grad_norm_l2 = 0;  // before clipping
   bool skipped = false;     // gradient not finite: nothing changed
+  bool spiked = false;      // its norm is above skip_above: likewise
   double action_tokens = 0;
   double entropy_mean = 0;  // nats per action token
   Mismatch mismatch;        // current against behavior, over the action tokens, before the update

@@ -45,6 +45,15 @@ inline constexpr const char* kSkippedUpdates = "skipped_updates";
 inline constexpr const char* kWorkers = "workers";
 inline constexpr const char* kWorkersLost = "workers_lost";
 inline constexpr const char* kEntropyMean = "entropy_mean";
+inline constexpr const char* kRewardStd = "reward_std";
+inline constexpr const char* kLimitShare = "limit_share";
+inline constexpr const char* kVoidTurnShare = "void_turn_share";
+inline constexpr const char* kRewardLengthCorrelation = "reward_length_correlation";
+inline constexpr const char* kRewardCallsCorrelation = "reward_calls_correlation";
+inline constexpr const char* kGradientSpikes = "gradient_spikes";
+inline constexpr const char* kCanaryPassRate = "canary_pass_rate";
+// A dot and the rule's name follow: "alarm.entropy".
+inline constexpr const char* kAlarm = "alarm";
 inline constexpr const char* kReferenceKlPerToken = "reference_kl_nats_per_token";
 inline constexpr const char* kRewardPenaltyMean = "reward_penalty_mean";
 inline constexpr const char* kValueLoss = "value_loss";

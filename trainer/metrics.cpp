@@ -57,6 +57,11 @@ std::string kept_lines(const std::filesystem::path& file, std::int64_t last_step
 
 }  // namespace
 
+double value_of(const MetricList& list, const std::string& name) {
+  const auto found = std::ranges::find(list, name, &MetricList::value_type::first);
+  return found == list.end() ? std::numeric_limits<double>::quiet_NaN() : found->second;
+}
+
 double percentile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
   const auto at = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5);

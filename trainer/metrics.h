@@ -13,6 +13,9 @@ namespace rollcall {
 
 using MetricList = std::vector<std::pair<std::string, double>>;  // in the order written
 
+// NaN if the list has none of the name.
+double value_of(const MetricList&, const std::string& name);
+
 // Nearest-rank percentile, `share` in [0, 1]; 0 for no values.
 double percentile(std::vector<double> values, double share);
 

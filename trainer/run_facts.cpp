@@ -50,7 +50,8 @@ void add_journal(RunFacts& run, const std::filesystem::path& file) {
     facts.row = row;
     facts.tokens = reader.token_count(row);
     const bool training = t.assignment.split == Split::kTrain;
-    (training ? run.train : run.valid).push_back(std::move(facts));
+    const bool canary = t.assignment.split == Split::kCanary;
+    (training ? run.train : canary ? run.canaries : run.valid).push_back(std::move(facts));
     if (!training) continue;
     for (const ToolEvent& event : t.tool_events) {
       run.calls.push_back(call_of(t.assignment.step, event));

@@ -48,8 +48,8 @@ struct RunFacts {
   std::string config;  // config.yaml as it stands
   std::optional<RunResult> result;
   std::vector<MetricsLine> metrics;
-  std::vector<RolloutFacts> train, valid;  // in journal order
-  std::vector<CallFacts> calls;            // of train
+  std::vector<RolloutFacts> train, valid, canaries;  // in journal order
+  std::vector<CallFacts> calls;                      // of train
   std::int64_t rows = 0, committed_rows = 0;
 };
 

@@ -70,7 +70,8 @@ void supervised_fine_tuning(const SftOptions& options, const AlgorithmOptions& a
                                       {{sft_learning_rate(options, step), algorithm.beta1,
                                         algorithm.beta2, algorithm.epsilon, options.weight_decay},
                                        algorithm.max_grad_norm,
-                                       0,
+                                       /*max_logprob_gap=*/0,
+                                       /*skip_above=*/0,
                                        algorithm.activation_checkpointing},
                                       [] {});
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -54,6 +55,43 @@ std::string critic_text(const StepUpdate& update) {
   if (!update.critic) return "";
   return fmt::format("  explained variance {:.2f}{}", update.critic->explained_variance,
                      update.policy_learns ? "" : "  critic alone");
+}
+
+// Pearson's; NaN where one of the two does not vary.
+double correlation(std::span<const double> x, std::span<const double> y) {
+  const auto n = static_cast<double>(x.size());
+  double mx = 0, my = 0, xx = 0, yy = 0, xy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) mx += x[i] / n, my += y[i] / n;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xx += (x[i] - mx) * (x[i] - mx);
+    yy += (y[i] - my) * (y[i] - my);
+    xy += (x[i] - mx) * (y[i] - my);
+  }
+  return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : std::numeric_limits<double>::quiet_NaN();
+}
+
+// How the graded rollouts spend and end, beside what they earn: reward hacking shows here first.
+MetricList behavior_metrics(std::span<const Collected> collected) {
+  std::vector<double> rewards, tokens, calls;
+  double limits = 0, voids = 0, sum = 0, squares = 0;
+  for (const Collected& c : collected) {
+    const Trajectory& t = c.trajectory;
+    if (t.fault != FaultReason::kNone) continue;
+    rewards.push_back(t.grade.reward);
+    tokens.push_back(sampled_tokens(c));
+    calls.push_back(static_cast<double>(t.tool_events.size()));
+    limits += is_limit(t.end) ? 1 : 0;
+    voids += has_void_turn(t) ? 1 : 0;
+    sum += t.grade.reward;
+  }
+  const auto n = static_cast<double>(rewards.size());
+  for (const double r : rewards) squares += (r - sum / n) * (r - sum / n);
+  namespace m = metric;
+  return {{m::kRewardStd, std::sqrt(squares / n)},
+          {m::kLimitShare, limits / n},
+          {m::kVoidTurnShare, voids / n},
+          {m::kRewardLengthCorrelation, correlation(tokens, rewards)},
+          {m::kRewardCallsCorrelation, correlation(calls, rewards)}};
 }
 
 int skipped_updates(const StepUpdate& update) {
@@ -116,9 +154,12 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
                   {n::kClipLowFraction, m.update.loss.clip_low_fraction},
                   {n::kTokensRejected, m.update.loss.tokens_rejected},
                   {n::kSkippedUpdates, static_cast<double>(skipped_updates(m.update))},
+                  {n::kGradientSpikes, m.update.learner.spiked ? 1.0 : 0.0},
                   {n::kWorkers, static_cast<double>(m.workers)},
                   {n::kWorkersLost, static_cast<double>(m.workers_lost)},
                   {n::kEntropyMean, of_policy(m.update.learner.entropy_mean)}};
+  const MetricList behavior = behavior_metrics(collected);
+  list.insert(list.end(), behavior.begin(), behavior.end());
   if (m.update.loss.reference_kl_mean)
     list.emplace_back(n::kReferenceKlPerToken, *m.update.loss.reference_kl_mean);
   if (!m.penalties.empty())
@@ -154,7 +195,9 @@ std::string step_line(const StepMetrics& m, const StepSignal& s,
       m.update.policy_learns && m.update.learner.action_tokens == 0
           ? "  no update: no group has a signal"
           : "",
-      skipped_updates(m.update) > 0 ? "  update skipped: gradient not finite" : "");
+      skipped_updates(m.update) > 0 ? "  update skipped: gradient not finite"
+      : m.update.learner.spiked     ? "  update skipped: gradient far above the usual"
+                                    : "");
 }
 
 std::string evaluation_line(const Evaluation& e) {

@@ -19,6 +19,7 @@
 #include "comms/rollout_link.h"
 #include "model/published_weights.h"
 #include "model/stored_weights.h"
+#include "trainer/alarm_watch.h"
 #include "trainer/arrivals.h"
 #include "trainer/batch_scaler.h"
 #include "trainer/checkpoint.h"
@@ -27,6 +28,7 @@
 #include "trainer/endpoint_watch.h"
 #include "trainer/evaluation.h"
 #include "trainer/export.h"
+#include "trainer/gradient_watch.h"
 #include "trainer/journal.h"
 #include "trainer/learner.h"
 #include "trainer/metric_names.h"
@@ -73,7 +75,9 @@ class TrainingLoop {
         spec_(spec),
         updater_(setup, spec, communicator),
         scaler_(setup.batch, setup.train_tasks, setup.run.seed),
-        progress_(setup.live_progress) {}
+        progress_(setup.live_progress),
+        alarms_(setup.alarms),
+        gradients_(setup.alarms.grad_norm) {}
 
   RunResult run() {
     start();
@@ -129,6 +133,11 @@ class TrainingLoop {
     if (journalled) recover(state.journal_rows, other_updates);
     write_durably(config, setup_.effective_config);  // last: the next start compares with it
     metrics_ = std::make_unique<MetricsLog>(setup_.run_dir, step_);
+    for (const MetricsLine& line : read_metrics(setup_.run_dir / "metrics.jsonl")) {
+      alarms_.add(line.values);
+      gradients_.add(value_of(line.values, metric::kGradNormL2),
+                     value_of(line.values, metric::kGradientSpikes) > 0);
+    }
     if (step_ == 0) result_ = RunResult{};
     result_.status = RunStatus::kRunning;
     write_result(setup_.run_dir, result_);
@@ -248,13 +257,15 @@ class TrainingLoop {
                                       step_batch_options(setup_.algorithm, setup_.baseline_only),
                                       step_, record.penalties);
     fault_point("step");
-    const double step_size = scaler_.step_size();
-    record.update =
-        updater_.update(collected, batch, step_, step_size, [&] { keep_links_alive(); });
-    record.learning_rate = updater_.learning_rate(step_) * step_size;
+    const StepSize size{scaler_.step_size(), gradients_.limit()};
+    record.update = updater_.update(collected, batch, step_, size, [&] { keep_links_alive(); });
+    record.learning_rate = updater_.learning_rate(step_) * size.factor;
     record.seconds_update = seconds_since(mark);
     journal_->append_uses(batch.uses);
     scaler_.end_step();
+    const UpdateStats& learnt = record.update.learner;
+    const bool went_back = record.update.policy_learns &&
+                           gradients_.add(learnt.grad_norm_l2, learnt.spiked) && roll_back();
     ++step_;
     mark = Clock::now();
     publish();
@@ -265,9 +276,45 @@ class TrainingLoop {
     MetricList metrics = step_metrics(record, batch.signal, collected);
     for (const MetricList& more : {discards_.metrics(), endpoints_.take_metrics()})
       metrics.insert(metrics.end(), more.begin(), more.end());
-    metrics_->append(step_, metrics);
     last_line_ = step_line(record, batch.signal, collected);
     tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, last_line_));
+    log_metrics(std::move(metrics));
+    if (went_back) save();  // a resumed run must not go back to what it left
+  }
+
+  // What the metrics are alarming about is said, and stands in them.
+  void log_metrics(MetricList metrics) {
+    const auto alarms = alarms_.add(metrics);
+    std::ranges::copy(alarms_.metrics(), std::back_inserter(metrics));
+    metrics_->append(step_, metrics);
+    for (const Alarm& alarm : alarms) raise_alarm(alarm);
+  }
+
+  void raise_alarm(const Alarm& alarm) {
+    const std::string text = fmt::format("step {}: {} (alarms.{})", step_, alarm.text, alarm.name);
+    progress_.clear();
+    if (alarm.action == AlarmAction::kStop) {
+      save();
+      throw Error(text,
+                  alarm.what_to_do + "; alarms." + alarm.name +
+                      ": warn lets the run go on, which resumes here",
+                  ExitCode::kAlarm);
+    }
+    log_warning(text + "; " + alarm.what_to_do);
+  }
+
+  // Takes up weights and moments of the newest checkpoint; true if there is one.
+  bool roll_back() {
+    const auto newest = newest_checkpoint(checkpoints());
+    progress_.clear();
+    log_warning(
+        fmt::format("step {}: the gradients of the last updates were far above the usual "
+                    "(alarms.grad_norm): {}",
+                    step_ + 1,
+                    newest ? "the policy goes back to " + newest->filename().string()
+                           : "there is no checkpoint to go back to"));
+    if (newest) updater_.restore(*newest);
+    return newest.has_value();
   }
 
   void count_workers(StepMetrics& record) {
@@ -317,8 +364,11 @@ class TrainingLoop {
     const Evaluation e = evaluate_rollouts(collected);
     (step_ == 0 ? result_.before : result_.after) = e;
     write_result(setup_.run_dir, result_);  // before the metrics, which evaluated() asks first
-    metrics_->append(step_, evaluation_metrics(e));
     tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, evaluation_line(e)));
+    MetricList metrics = evaluation_metrics(e);
+    if (const auto rate = canary_pass_rate(collected))
+      metrics.emplace_back(metric::kCanaryPassRate, *rate);
+    log_metrics(std::move(metrics));
   }
 
   void save() {
@@ -389,6 +439,8 @@ class TrainingLoop {
   Updater updater_;
   BatchScaler scaler_;
   Progress progress_;
+  AlarmWatch alarms_;
+  GradientWatch gradients_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Collector> collector_;
   std::unique_ptr<MetricsLog> metrics_;

@@ -31,6 +31,7 @@ struct TrainSetup {
   std::chrono::milliseconds learner_timeout{600000};  // silence that ends a learner's wait
   std::int64_t train_tasks = 0;                       // rows of data.train
   std::int64_t valid_tasks = 0;                       // rows of data.valid; 0: no evaluation
+  std::int64_t canary_tasks = 0;                      // rows of data.canaries
   std::filesystem::path model_dir;                    // the checkpoint trained from
   std::optional<LoraStart> lora;                      // nothing: every weight is trained
   std::filesystem::path run_dir;                      // runs/<name>

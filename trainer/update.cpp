@@ -114,10 +114,10 @@ double Updater::learning_rate(std::int64_t step) const {
   return warmup_learning_rate(a.learning_rate, a.warmup_steps, step - first);
 }
 
-UpdateOptions Updater::update_options(std::int64_t step, double step_size) const {
+UpdateOptions Updater::update_options(std::int64_t step, const StepSize& size) const {
   const AlgorithmOptions& a = setup_.algorithm;
-  return {adamw_options(a, learning_rate(step) * step_size), a.max_grad_norm,
-          setup_.alarms.logprob_gap, a.activation_checkpointing};
+  return {adamw_options(a, learning_rate(step) * size.factor), a.max_grad_norm,
+          setup_.alarms.logprob_gap, size.grad_norm_limit, a.activation_checkpointing};
 }
 
 ValueUpdateOptions Updater::value_options(std::int64_t step) const {
@@ -131,13 +131,14 @@ void Updater::announce(std::string message) {
   announced_ = Clock::now();
 }
 
-void Updater::announce(Verb verb, std::int64_t step, double step_size,
+void Updater::announce(Verb verb, std::int64_t step, const StepSize& size,
                        std::span<const LossRollout> rollouts) {
   if (communicator_.size() == 1) return;
   ByteWriter message;
   message.enumerator(verb);
   message.number(step);
-  message.number(step_size);
+  message.number(size.factor);
+  message.number(size.grad_norm_limit);
   message.number(static_cast<std::uint64_t>(rollouts.size()));
   for (const LossRollout& r : rollouts) {
     message.number(r.prompt);
@@ -152,7 +153,9 @@ void Updater::take_part(std::string_view bytes) {
   ByteReader message(bytes, "update");
   const auto verb = message.enumerator(Verb::kDismiss);
   const auto step = message.number<std::int64_t>();
-  const auto step_size = message.number<double>();
+  StepSize size;
+  size.factor = message.number<double>();
+  size.grad_norm_limit = message.number<double>();
   const auto count = message.number<std::uint64_t>();
   std::vector<Trajectory> trajectories(count);
   std::vector<LossRollout> rollouts;
@@ -167,7 +170,7 @@ void Updater::take_part(std::string_view bytes) {
   if (verb == Verb::kDiverge)
     divergences(rollouts, [] {});
   else
-    train(rollouts, step, step_size, [] {});
+    train(rollouts, step, size, [] {});
 }
 
 std::vector<double> Updater::penalties(std::span<const Collected> collected,
@@ -175,7 +178,7 @@ std::vector<double> Updater::penalties(std::span<const Collected> collected,
   const KlSection& kl = setup_.algorithm.kl;
   if (!reference_ || kl.form != "k1_reward") return {};
   const auto rollouts = valid_rollouts(collected);
-  announce(Verb::kDiverge, 0, 0, rollouts);
+  announce(Verb::kDiverge, 0, {}, rollouts);
   const auto nats = divergences(rollouts, between);
   std::vector<double> result(collected.size());
   for (std::size_t i = 0, next = 0; i < collected.size(); ++i)
@@ -199,18 +202,18 @@ std::vector<double> Updater::divergences(std::span<const LossRollout> rollouts,
 }
 
 StepUpdate Updater::update(std::span<const Collected> collected, StepBatch& batch,
-                           std::int64_t step, double step_size,
+                           std::int64_t step, const StepSize& size,
                            const std::function<void()>& between) {
   const auto rollouts = loss_rollouts(collected, batch);
-  announce(Verb::kUpdate, step, step_size, rollouts);
-  StepUpdate result = train(rollouts, step, step_size, between);
+  announce(Verb::kUpdate, step, size, rollouts);
+  StepUpdate result = train(rollouts, step, size, between);
   for (std::size_t i = 0; i < result.advantages.size(); ++i)
     batch.uses[batch.in_loss[i]].advantage = result.advantages[i];
   return result;
 }
 
 StepUpdate Updater::train(std::span<const LossRollout> rollouts, std::int64_t step,
-                          double step_size, const std::function<void()>& between) {
+                          const StepSize& size, const std::function<void()>& between) {
   const Share mine = share_of(rollouts, communicator_);
   Minibatches step_batches = pack(mine.sequences, prompts_of(rollouts));
   auto& batches = step_batches.batches;
@@ -230,7 +233,7 @@ StepUpdate Updater::train(std::span<const LossRollout> rollouts, std::int64_t st
     if (critic_->owns_trunk() || !result.policy_learns)
       result.critic->learner = train_critic(step_batches, targets, step, between);
   }
-  if (result.policy_learns) train_policy(batches, targets, step, step_size, between, result);
+  if (result.policy_learns) train_policy(batches, targets, step, size, between, result);
   return result;
 }
 
@@ -241,7 +244,7 @@ Minibatches Updater::pack(std::span<const TrainSequence> mine, std::int64_t prom
 }
 
 void Updater::train_policy(std::span<const PackedBatch> batches, const ValueTargets& targets,
-                           std::int64_t step, double step_size,
+                           std::int64_t step, const StepSize& size,
                            const std::function<void()>& between, StepUpdate& result) {
   const AlgorithmOptions& a = setup_.algorithm;
   // Corrections compare the sampler with the weights at the start of the step: one more forward
@@ -262,7 +265,7 @@ void Updater::train_policy(std::span<const PackedBatch> batches, const ValueTarg
   result.learner = learner_.update(
       batches,
       [&](std::size_t i, const TokenLogprobs& current) { return loss.share(i, current.logprobs); },
-      update_options(step, step_size), between, pull);
+      update_options(step, size), between, pull);
   if (shared) result.critic->learner = critic_->finish();
   result.loss = loss.stats();
 }

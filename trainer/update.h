@@ -20,6 +20,12 @@
 
 namespace rollcall {
 
+// How far one update of the policy may go.
+struct StepSize {
+  double factor = 1;           // of the learning rate
+  double grad_norm_limit = 0;  // UpdateOptions::skip_above
+};
+
 struct CriticStats {
   ValueStats learner;  // means over the critic's updates in the step
   double explained_variance = 0, value_mean = 0, return_mean = 0;
@@ -46,10 +52,10 @@ class Updater {
   // of each rollout (sequence_divergence()), 0 where there is no reward; else nothing.
   std::vector<double> penalties(std::span<const Collected>, const std::function<void()>& between);
 
-  // One policy-gradient update from a step's trajectories, at learning_rate(step) * step_size. With
+  // One policy-gradient update from a step's trajectories, at learning_rate(step) * factor. With
   // a critic, which learns from them too, `batch` gets the advantages.
   StepUpdate update(std::span<const Collected>, StepBatch& batch, std::int64_t step,
-                    double step_size, const std::function<void()>& between);
+                    const StepSize& size, const std::function<void()>& between);
   // Fills in weights and optimizer and writes the checkpoint; returns its folder.
   std::filesystem::path save(const std::filesystem::path& dir, TrainState state, int keep);
   // Everyone loads the checkpoint; returns what it says.
@@ -69,20 +75,20 @@ class Updater {
   void announce(std::string message);
   TrainState load(const std::filesystem::path& folder);
   void refuse_foreign(const TrainState&, const std::filesystem::path& folder) const;
-  void announce(Verb, std::int64_t step, double step_size, std::span<const LossRollout>);
+  void announce(Verb, std::int64_t step, const StepSize& size, std::span<const LossRollout>);
   void take_part(std::string_view message);
-  StepUpdate train(std::span<const LossRollout>, std::int64_t step, double step_size,
+  StepUpdate train(std::span<const LossRollout>, std::int64_t step, const StepSize& size,
                    const std::function<void()>& between);
   // Of each rollout; collective.
   std::vector<double> divergences(std::span<const LossRollout>,
                                   const std::function<void()>& between);
   bool policy_learns(std::int64_t step) const;
-  UpdateOptions update_options(std::int64_t step, double step_size) const;
+  UpdateOptions update_options(std::int64_t step, const StepSize& size) const;
   ValueUpdateOptions value_options(std::int64_t step) const;
   // Minibatches are the critic's on a trunk of its own; else there is one.
   Minibatches pack(std::span<const TrainSequence> mine, std::int64_t prompts) const;
   void train_policy(std::span<const PackedBatch>, const ValueTargets&, std::int64_t step,
-                    double step_size, const std::function<void()>& between, StepUpdate&);
+                    const StepSize& size, const std::function<void()>& between, StepUpdate&);
   ValueStats train_critic(const Minibatches&, const ValueTargets&, std::int64_t step,
                           const std::function<void()>& between);
 
