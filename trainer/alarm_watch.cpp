@@ -56,8 +56,8 @@ void AlarmWatch::look_at_step(const MetricList& line) {
   const auto value = [&](const char* name) { return value_of(line, name); };
   steps_.push_back({value(metric::kGroupsSignal) / std::max(1.0, value(metric::kGroups)),
                     value(metric::kLimitShare), value(metric::kEntropyMean),
-                    value(metric::kRewardMean), value(metric::kRewardStd),
-                    value(metric::kRollouts), value(metric::kPassRate)});
+                    value(metric::kRewardMean), value(metric::kRewardStd), value(metric::kRollouts),
+                    value(metric::kPassRate)});
   if (steps_.size() > kManySteps + kFewSteps) steps_.pop_front();
   look_at_signal();
   look_at_policy(line);
@@ -116,13 +116,14 @@ void AlarmWatch::look_at_rewards() {
     const auto [spread, spread_now] = change(&Step::reward_std);
     const auto [reward, reward_now] = change(&Step::reward_mean);
     // Rewards that rise to their top lose their spread too, as they should.
-    judge("reward_spread", options_.reward_spread,
-          spread_now < (1 - options_.reward_spread.limit) * spread && reward_now <= reward,
-          fmt::format("the spread of rewards fell from {:.3g} to {:.3g} in {} steps, and their "
-                      "mean from {:.3g} to {:.3g}",
-                      spread, spread_now, kManySteps, reward, reward_now),
-          "the policy has settled on one way to fail: go back to an earlier checkpoint with a lower "
-          "learning rate, or a price on leaving it (algorithm.kl)");
+    judge(
+        "reward_spread", options_.reward_spread,
+        spread_now < (1 - options_.reward_spread.limit) * spread && reward_now <= reward,
+        fmt::format("the spread of rewards fell from {:.3g} to {:.3g} in {} steps, and their "
+                    "mean from {:.3g} to {:.3g}",
+                    spread, spread_now, kManySteps, reward, reward_now),
+        "the policy has settled on one way to fail: go back to an earlier checkpoint with a lower "
+        "learning rate, or a price on leaving it (algorithm.kl)");
   }
   if (n <= kJumpSteps) return;
   const std::size_t begin = n - 1 - kJumpSteps;
@@ -131,7 +132,8 @@ void AlarmWatch::look_at_rewards() {
   for (std::size_t i = begin; i < n - 1; ++i)
     variance += std::pow(steps_[i].reward_mean - usual, 2) / static_cast<double>(kJumpSteps - 1);
   const double jump = steps_.back().reward_mean - usual;
-  judge("reward_jump", options_.reward_jump, jump > options_.reward_jump.limit * std::sqrt(variance),
+  judge("reward_jump", options_.reward_jump,
+        jump > options_.reward_jump.limit * std::sqrt(variance),
         fmt::format("the mean reward jumped to {:.3g}, from {:.3g} over {} steps",
                     steps_.back().reward_mean, usual, kJumpSteps),
         "see whether it is earned: rollcall report, and the transcripts of that step");

@@ -36,14 +36,15 @@ class AlarmWatch {
   struct Step {  // NaN, of which no rule is met, where the line had none
     double signal_share, limit_share, entropy, reward_mean, reward_std, rollouts, pass_rate;
   };
-  void judge(const char* name, const AlarmRule&, bool met, std::string text, const char* what_to_do);
+  void judge(const char* name, const AlarmRule&, bool met, std::string text,
+             const char* what_to_do);
   void look_at_step(const MetricList&);
   void look_at_signal();
   void look_at_policy(const MetricList&);
   void look_at_rewards();
 
   AlarmOptions options_;
-  std::deque<Step> steps_;              // the latest
+  std::deque<Step> steps_;  // the latest
   std::optional<double> first_entropy_;
   std::set<std::string> active_;
   std::vector<Alarm> news_;

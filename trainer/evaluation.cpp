@@ -43,7 +43,7 @@ Evaluation evaluate_rollouts(std::span<const Collected> collected) {
   std::int64_t rollouts = 0;
   for (const auto& c : collected) {
     const Trajectory& t = c.trajectory;
-    if (t.assignment.split != Split::kValid) continue;
+    if (t.assignment.split == Split::kCanary) continue;
     ++rollouts;
     Count& count = tasks[t.assignment.task_row];
     result.faults += infrastructure_failed(t.fault) ? 1 : 0;

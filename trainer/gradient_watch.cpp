@@ -24,8 +24,6 @@ bool GradientWatch::add(double norm, bool left_out) {
   return false;
 }
 
-double GradientWatch::limit() const {
-  return updates_ < kFewestUpdates ? 0 : factor_ * usual_;
-}
+double GradientWatch::limit() const { return updates_ < kFewestUpdates ? 0 : factor_ * usual_; }
 
 }  // namespace rollcall

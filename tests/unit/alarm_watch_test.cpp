@@ -19,18 +19,13 @@ using testing::IsEmpty;
 
 // The metrics of a step in which all is well, but for some.
 MetricList step(const std::map<std::string, double>& unusual = {}) {
-  std::map<std::string, double> values{{metric::kRollouts, 256},
-                                       {metric::kGroups, 16},
-                                       {metric::kGroupsSignal, 8},
-                                       {metric::kPassRate, 0.3},
-                                       {metric::kLimitShare, 0.02},
-                                       {metric::kEntropyMean, 0.5},
-                                       {metric::kRewardMean, 0.3},
-                                       {metric::kRewardStd, 0.45},
-                                       {metric::kMismatchEssFraction, 1},
-                                       {metric::kMismatchK3Mean, 0},
-                                       {metric::kClipHighFraction, 0.01},
-                                       {metric::kClipLowFraction, 0.01}};
+  std::map<std::string, double> values{
+      {metric::kRollouts, 256},          {metric::kGroups, 16},
+      {metric::kGroupsSignal, 8},        {metric::kPassRate, 0.3},
+      {metric::kLimitShare, 0.02},       {metric::kEntropyMean, 0.5},
+      {metric::kRewardMean, 0.3},        {metric::kRewardStd, 0.45},
+      {metric::kMismatchEssFraction, 1}, {metric::kMismatchK3Mean, 0},
+      {metric::kClipHighFraction, 0.01}, {metric::kClipLowFraction, 0.01}};
   for (const auto& [name, value] : unusual) values[name] = value;
   return {values.begin(), values.end()};
 }
@@ -132,8 +127,8 @@ TEST(GradientWatch, KnowsTheUsualNormAfterTenUpdates) {
   GradientWatch watch(5);
   for (int i = 0; i < 9; ++i) watch.add(2, false);
   EXPECT_EQ(watch.limit(), 0);
-  watch.add(0, false);              // no signal: no update
-  watch.add(std::nan(""), false);   // the critic alone
+  watch.add(0, false);             // no signal: no update
+  watch.add(std::nan(""), false);  // the critic alone
   EXPECT_EQ(watch.limit(), 0);
   watch.add(2, false);
   EXPECT_DOUBLE_EQ(watch.limit(), 10);

@@ -177,7 +177,7 @@ TEST_F(RolloutFaultsTest, RetriesAreByteIdenticalUnderOneKey) {
 }
 
 TEST_F(RolloutFaultsTest, TimeoutsAreRetriedOnSilentAndSlowServers) {
-  tools[0].timeout = milliseconds(40);
+  tools[0].timeout = milliseconds(200);
   for (const Way way : {Way::kStall, Way::kDrip}) {
     tool_fails(1, {.way = way});
     expect_recovered(run(), 1);

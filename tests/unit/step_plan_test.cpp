@@ -290,6 +290,16 @@ TEST(Evaluation, TellsWhatWasPlannedAndWhatIsMissing) {
               HasSubstr("left out: 6 of 12 rollouts (5 faults, 1 masked), and with them 2 of 4"));
 }
 
+TEST(Evaluation, CountsCanariesApart) {
+  std::vector<Collected> collected{rollout(0, 0, 0), rollout(1, 0, 1), rollout(1, 1, 0),
+                                   left_out(rollout(1, 2, 1), FaultReason::kToolFault)};
+  EXPECT_FALSE(canary_pass_rate(collected));
+  for (std::size_t i = 1; i < 4; ++i) collected[i].trajectory.assignment.split = Split::kCanary;
+  EXPECT_DOUBLE_EQ(canary_pass_rate(collected).value(), 0.5);
+  EXPECT_DOUBLE_EQ(evaluate_rollouts(collected).pass_at_1, 0);
+  EXPECT_EQ(evaluate_rollouts(collected).samples, 1);
+}
+
 TEST(Evaluation, IsNoNumberWithoutAGrade) {
   const std::vector<Collected> collected{left_out(rollout(0, 0, 1), FaultReason::kMasked),
                                          left_out(rollout(0, 1, 1), FaultReason::kToolFault)};

@@ -135,7 +135,7 @@ TEST(Wire, RefusesOtherKindsAndVersions) {
 
 TEST(Wire, RefusesAnUnknownEnumerator) {
   std::string bytes = encode(some_assignment());
-  bytes.back() = 2;
+  bytes.back() = 3;
   EXPECT_THROW(decode_assignment(bytes), Error);
 }
 
