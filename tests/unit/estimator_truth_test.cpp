@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every advantage on a problem whose truth is known: a policy that succeeds with probability p = sigmoid(theta), so that
+// the gradient of p is p (1 - p) and a rollout's score, d log pi / d theta, is r - p. What is measured over many draws
+// must lie within three standard errors of what sums over the binomial distribution of successes say.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "model/sampling.h"
+#include "trainer/advantages.h"
+#include "trainer/batch_scaler.h"
+
+namespace rollcall {
+namespace {
+
+constexpr double kErrors = 3;
+
+class Draws {
+ public:
+  explicit Draws(std::uint64_t seed) : seed_(seed) {}
+  std::vector<double> rewards(double p, std::int64_t size) {
+    std::vector<double> group;
+    for (std::int64_t i = 0; i < size; ++i)
+      group.push_back(uniform_draw(seed_, drawn_++) < p ? 1 : 0);
+    return group;
+  }
+
+ private:
+  std::uint64_t seed_, drawn_ = 0;
+};
+
+struct Moments {
+  double mean = 0, variance = 0;
+};
+
+class Measured {
+ public:
+  void add(double x) {
+    const double delta = x - mean_;
+    mean_ += delta / ++n_;
+    squares_ += delta * (x - mean_);
+    values_.push_back(x);
+  }
+  double mean() const { return mean_; }
+  double variance() const { return squares_ / (n_ - 1); }
+  double mean_error() const { return std::sqrt(variance() / n_); }
+  double variance_error() const {
+    double fourth = 0;
+    for (const double x : values_) fourth += std::pow(x - mean_, 4) / n_;
+    return std::sqrt(std::max(0.0, fourth - variance() * variance()) / n_);
+  }
+
+ private:
+  double n_ = 0, mean_ = 0, squares_ = 0;
+  std::vector<double> values_;
+};
+
+double choose(double n, double k) {
+  if (k < 0 || k > n) return 0;
+  return std::round(std::exp(std::lgamma(n + 1) - std::lgamma(k + 1) - std::lgamma(n - k + 1)));
+}
+
+// The gradient that a group says: the mean of advantage times score.
+double gradient(const std::vector<double>& rewards, const std::vector<double>& advantages,
+                double p) {
+  double sum = 0;
+  for (std::size_t i = 0; i < rewards.size(); ++i) sum += advantages[i] * (rewards[i] - p);
+  return sum / static_cast<double>(rewards.size());
+}
+
+// Advantages of successes and failures where k of n succeed, as the papers write them.
+struct Pair {
+  double success = 0, failure = 0;
+};
+using Formula = std::function<Pair(double k, double n)>;
+
+Pair rloo(double k, double n) { return {1 - (k - 1) / (n - 1), -k / (n - 1)}; }
+
+Pair grpo_std(double k, double n) {
+  const double mean = k / n, deviation = std::sqrt(k * (n - k) / n / (n - 1));
+  if (deviation == 0) return {};
+  return {(1 - mean) / (deviation + 1e-6), -mean / (deviation + 1e-6)};
+}
+
+Pair maxrl(double k, double n) {
+  return k == 0 ? Pair{} : Pair{(1 - k / n) / (k / n), -1};
+}
+
+Pair pass_at_2(double c, double n) {
+  const double r = 1 - choose(n - c, 2) / choose(n, 2), s = std::sqrt(r * (1 - r));
+  if (s == 0) return {};
+  const double hit = 1 - choose(n - c - 1, 1) / choose(n - 1, 1);
+  return {(1 - r) / (s + 1e-6), (hit - r) / (s + 1e-6)};
+}
+
+Moments truth(const Formula& formula, double p, double n) {
+  Moments m;
+  double squares = 0;
+  for (double k = 0; k <= n; ++k) {
+    const double chance = choose(n, k) * std::pow(p, k) * std::pow(1 - p, n - k);
+    const auto [success, failure] = formula(k, n);
+    const double g = (k * success * (1 - p) - (n - k) * failure * p) / n;
+    m.mean += chance * g;
+    squares += chance * g * g;
+  }
+  m.variance = squares - m.mean * m.mean;
+  return m;
+}
+
+struct Estimator {
+  std::string name;
+  AdvantageOptions options;
+  Formula formula;
+};
+
+std::vector<Estimator> estimators() {
+  return {{"rloo", {.kind = AdvantageKind::kRloo}, rloo},
+          {"drgrpo",
+           {.kind = AdvantageKind::kDrGrpo},
+           [](double k, double n) {
+             return Pair{1 - k / n, -k / n};
+           }},
+          {"grpo_std", {.kind = AdvantageKind::kGrpoStd}, grpo_std},
+          {"maxrl", {.kind = AdvantageKind::kMaxRl}, maxrl},
+          {"passk", {.kind = AdvantageKind::kPassK, .k = 2}, pass_at_2}};
+}
+
+TEST(EstimatorTruth, BiasAndVarianceAreThoseOfTheFormulas) {
+  std::uint64_t seed = 0;
+  for (const Estimator& estimator : estimators()) {
+    for (const double p : {0.01, 0.1, 0.5, 0.9}) {
+      for (const std::int64_t size : {4, 16}) {
+        Draws draws(++seed);
+        Measured measured;
+        for (int i = 0; i < 20000; ++i) {
+          const std::vector<std::vector<double>> group{draws.rewards(p, size)};
+          measured.add(gradient(group[0], group_advantages(group, estimator.options)[0], p));
+        }
+        const Moments expected = truth(estimator.formula, p, static_cast<double>(size));
+        const std::string where =
+            estimator.name + ", p " + std::to_string(p) + ", of " + std::to_string(size);
+        EXPECT_NEAR(measured.mean(), expected.mean, kErrors * measured.mean_error()) << where;
+        EXPECT_NEAR(measured.variance(), expected.variance, kErrors * measured.variance_error())
+            << where;
+      }
+    }
+  }
+}
+
+// What each estimator makes larger or smaller: E[g] = w(p) p (1 - p).
+TEST(EstimatorTruth, WeightsAreTheClosedOnes) {
+  for (const double p : {0.01, 0.1, 0.5, 0.9}) {
+    for (const double n : {4.0, 16.0}) {
+      const double gradient_of_p = p * (1 - p);
+      const auto all = estimators();
+      EXPECT_NEAR(truth(all[0].formula, p, n).mean, gradient_of_p, 1e-12);
+      EXPECT_NEAR(truth(all[1].formula, p, n).mean, (1 - 1 / n) * gradient_of_p, 1e-12);
+      EXPECT_NEAR(truth(all[3].formula, p, n).mean,
+                  (1 - std::pow(1 - p, n - 1)) / p * gradient_of_p, 1e-12);
+    }
+  }
+}
+
+// One deviation for the whole step: tasks of different difficulty keep their relative weights.
+TEST(EstimatorTruth, DeviationOfTheStepKeepsRelativeWeights) {
+  for (const auto kind : {AdvantageKind::kRlooBatchStd, AdvantageKind::kBatchStd}) {
+    const double hard = 0.05, easy = 0.6;
+    Draws draws(77);
+    Measured difference;  // of the two gradients, each over its truth
+    for (int step = 0; step < 400; ++step) {
+      std::vector<std::vector<double>> groups;
+      for (int g = 0; g < 64; ++g) groups.push_back(draws.rewards(g % 2 == 0 ? hard : easy, 8));
+      const auto advantages = group_advantages(groups, {.kind = kind});
+      double sums[2] = {};
+      for (std::size_t g = 0; g < groups.size(); ++g) {
+        const double p = g % 2 == 0 ? hard : easy;
+        sums[g % 2] += gradient(groups[g], advantages[g], p) / (p * (1 - p));
+      }
+      difference.add(sums[0] - sums[1]);
+    }
+    EXPECT_NEAR(difference.mean(), 0, kErrors * difference.mean_error());
+  }
+}
+
+// The scaler samples rounds until a step has its signal, a rule that looks at rewards. By Wald's identity the sum of the
+// groups' gradients still has the mean of one group's times the mean number of groups, for every task.
+TEST(EstimatorTruth, ToppingUpLeavesTheSumUnbiased) {
+  for (const double p : {0.004, 0.05, 0.4}) {
+    Draws draws(static_cast<std::uint64_t>(1000 * p));
+    BatchOptions options{.prompts = 8, .group_size = 8};
+    options.adaptive = {.target_signal = 4, .min_rollouts = 64, .max_rollouts = 1 << 20};
+    Measured sum;  // less what it should be
+    double rounds = 0;
+    for (int step = 0; step < 1500; ++step) {
+      BatchScaler scaler(options, 1000, static_cast<std::uint64_t>(step));
+      double error = 0;
+      while (const auto round = scaler.next_round()) {
+        std::vector<GroupOutcome> outcomes;
+        for (const auto task : round->tasks) {
+          outcomes.push_back({task, draws.rewards(p, round->group_size)});
+          const std::vector<std::vector<double>> group{outcomes.back().rewards};
+          error += gradient(group[0], group_advantages(group, {})[0], p) - p * (1 - p);
+        }
+        scaler.observe(outcomes);
+      }
+      rounds += static_cast<double>(scaler.rounds()) / 1500;
+      sum.add(error);
+    }
+    EXPECT_NEAR(sum.mean(), 0, kErrors * sum.mean_error()) << p;
+    if (p < 0.05) {
+      EXPECT_GT(rounds, 2) << "or nothing was topped up";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rollcall
