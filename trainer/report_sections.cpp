@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "trainer/metric_names.h"
 
@@ -106,6 +107,29 @@ std::string notice(const std::string& text, bool bad = false) {
   return fmt::format("<div class=\"notice{}\">{}</div>", bad ? " bad" : "", text);
 }
 
+// The alarms of the run, with the steps in which they went on.
+void add_alarms(const RunFacts& run, std::vector<std::string>& out) {
+  struct Span {
+    std::int64_t first = 0, last = 0, lines = 0;
+  };
+  std::map<std::string, Span> alarms;
+  const std::string prefix = std::string(metric::kAlarm) + ".";
+  for (const MetricsLine& line : run.metrics) {
+    for (const auto& [name, value] : line.values) {
+      if (!name.starts_with(prefix)) continue;
+      Span& span =
+          alarms.try_emplace(name.substr(prefix.size()), Span{line.step, 0, 0}).first->second;
+      span.last = line.step;
+      ++span.lines;
+    }
+  }
+  for (const auto& [name, span] : alarms)
+    out.push_back(
+        notice(fmt::format("Alarm {}: from step {} to {}, {} times. docs/alarms.md says "
+                           "what it means and what to do.",
+                           escape_html(name), span.first, span.last, span.lines)));
+}
+
 // What a person should look at, with the limit that was crossed.
 std::vector<std::string> notices_of(const RunFacts& run, const std::vector<StepFacts>& steps) {
   std::vector<std::string> out;
@@ -123,6 +147,7 @@ std::vector<std::string> notices_of(const RunFacts& run, const std::vector<StepF
                     "log/rank-0.log says when and why.",
                     lost)));
   }
+  add_alarms(run, out);
   double rollouts = 0, faults = 0, groups = 0, signal = 0;
   const Tenths tenths = tenths_of(steps);
   for (const StepFacts& step : steps) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every advantage on a problem whose truth is known: a policy that succeeds with probability p = sigmoid(theta), so that
-// the gradient of p is p (1 - p) and a rollout's score, d log pi / d theta, is r - p. What is measured over many draws
-// must lie within three standard errors of what sums over the binomial distribution of successes say.
+// Every advantage on a problem whose truth is known: a policy that succeeds with probability p =
+// sigmoid(theta), so that the gradient of p is p (1 - p) and a rollout's score, d log pi / d theta,
+// is r - p. What is measured over many draws must lie within three standard errors of what sums
+// over the binomial distribution of successes say.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -85,9 +86,7 @@ Pair grpo_std(double k, double n) {
   return {(1 - mean) / (deviation + 1e-6), -mean / (deviation + 1e-6)};
 }
 
-Pair maxrl(double k, double n) {
-  return k == 0 ? Pair{} : Pair{(1 - k / n) / (k / n), -1};
-}
+Pair maxrl(double k, double n) { return k == 0 ? Pair{} : Pair{(1 - k / n) / (k / n), -1}; }
 
 Pair pass_at_2(double c, double n) {
   const double r = 1 - choose(n - c, 2) / choose(n, 2), s = std::sqrt(r * (1 - r));
@@ -185,8 +184,9 @@ TEST(EstimatorTruth, DeviationOfTheStepKeepsRelativeWeights) {
   }
 }
 
-// The scaler samples rounds until a step has its signal, a rule that looks at rewards. By Wald's identity the sum of the
-// groups' gradients still has the mean of one group's times the mean number of groups, for every task.
+// The scaler samples rounds until a step has its signal, a rule that looks at rewards. By Wald's
+// identity the sum of the groups' gradients still has the mean of one group's times the mean number
+// of groups, for every task.
 TEST(EstimatorTruth, ToppingUpLeavesTheSumUnbiased) {
   for (const double p : {0.004, 0.05, 0.4}) {
     Draws draws(static_cast<std::uint64_t>(1000 * p));

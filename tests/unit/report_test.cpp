@@ -138,6 +138,15 @@ TEST(Report, ShowsACriticWhereThereIsOne) {
                                               Not(HasSubstr("whose rewards differ"))));
 }
 
+TEST(Report, TellsInWhichStepsAnAlarmWentOn) {
+  const TempFolder folder;
+  write_synthetic_run(folder.path(), {.steps = 2});
+  EXPECT_THAT(report_of(folder.path()), Not(HasSubstr("Alarm")));
+  MetricsLog(folder.path(), 2).append(3, {{"alarm.entropy", 1}});
+  MetricsLog(folder.path(), 3).append(5, {{"alarm.entropy", 1}});
+  EXPECT_THAT(report_of(folder.path()), HasSubstr("Alarm entropy: from step 3 to 5, 2 times"));
+}
+
 TEST(Report, IsTheSameEachTime) {
   const TempFolder folder;
   write_synthetic_run(folder.path(),
