@@ -42,13 +42,12 @@ PlannedRun planned_run(const RunConfig& config) {
           .rollouts_per_worker = config.cluster.rollouts_per_worker};
 }
 
-// Other workers than the run's, together with as many rollouts in flight.
-void use_workers(ClusterOptions& cluster, int workers) {
-  const int all = cluster.workers * cluster.rollouts_per_worker;
+// As many rollouts in flight as in the run, from `workers` (0: the run's own number).
+void use_workers(ClusterOptions& cluster, int workers, std::int64_t in_flight) {
   cluster.learners = 1;  // nothing is learnt: one rank leads
-  if (workers == 0) return;
-  cluster.workers = workers;
-  cluster.rollouts_per_worker = (all + workers - 1) / workers;
+  if (workers > 0) cluster.workers = workers;
+  cluster.rollouts_per_worker =
+      static_cast<int>((in_flight + cluster.workers - 1) / cluster.workers);
 }
 
 // What was seen of the rollouts; their tokens stay in the journal.
@@ -189,7 +188,7 @@ ExitCode lead(const PreflightArguments& a, const RunConfig& config, const Planne
 int preflight_command(const PreflightArguments& a) {
   RunConfig config = load_run_config(a.run, Purpose::kTrain);
   const PlannedRun planned = planned_run(config);
-  use_workers(config.cluster, a.workers);
+  use_workers(config.cluster, a.workers, planned.in_flight());
   if (!under_launcher()) {
     check_inputs(config, /*began=*/false);
     return start_ranks(config.cluster, a.run).code;

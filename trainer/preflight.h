@@ -91,5 +91,7 @@ const char* to_string(Verdict);  // "go", "go_with", "no"
 std::string preflight_json(const Preflight&, const Judgement&);
 std::string preflight_page(const Preflight&, const Judgement&);
 std::string preflight_text(const Preflight&, const Judgement&);
+std::string count_text(double value);     // "10.2k", "unknown" for no number
+std::string duration_text(double hours);  // "42 s", "12 min", "3.5 h"
 
 }  // namespace rollcall

@@ -10,10 +10,6 @@
 namespace rollcall {
 namespace {
 
-std::string count_text(double value) {
-  return std::isfinite(value) ? format_value(value, ChartUnit::kNumber) : "unknown";
-}
-
 std::string cell(const std::string& text) { return "<td>" + escape_html(text) + "</td>"; }
 
 std::string table_of(const std::vector<std::string>& heads,
@@ -70,16 +66,13 @@ std::string tasks_section(const Learnability& l) {
              "<h2>What the tasks can teach</h2><p class=\"lead\">{} rollouts of {} tasks, {} each; "
              "{} passed. Solved never: {:.0f} % of the tasks, sometimes: {:.0f} %, always: {:.0f} "
              "%. "
-             "Bars are 95 % intervals over tasks.</p><div class=\"grid\">",
+             "Bars are 95 % intervals over tasks; groups of more than {} are extrapolated.</p><div "
+             "class=\"grid\">",
              l.rollouts, l.tasks, l.samples, l.passed, 100 * l.share_zero, 100 * l.share_between,
-             100 * l.share_one) +
+             100 * l.share_one, l.samples) +
          line_chart({"One of k tries passes", "k", ChartUnit::kPercent, {pass}}) +
          line_chart({"Best score of k tries", "k", ChartUnit::kNumber, {best}}) +
-         line_chart(
-             {fmt::format("Groups whose rewards differ (beyond {}: extrapolated)", l.samples),
-              "group size",
-              ChartUnit::kPercent,
-              {groups}}) +
+         line_chart({"Groups whose rewards differ", "group size", ChartUnit::kPercent, {groups}}) +
          stacked_chart({"Tasks by observed pass rate",
                         "0: never, 1 to 10: by tenths, 11: always",
                         ChartUnit::kPercent,
@@ -93,9 +86,9 @@ std::vector<std::string> forecast_row(const std::string& name, const Forecast& f
           count_text(f.signal_per_step),
           format_value(f.informative_share, ChartUnit::kPercent),
           count_text(f.rollouts_to_first_signal.mean),
-          count_text(f.hours_to_first_signal),
+          duration_text(f.hours_to_first_signal),
           count_text(f.rollouts_of_run),
-          count_text(f.hours_of_run)};
+          duration_text(f.hours_of_run)};
 }
 
 std::string plan_section(const Preflight& p, const Judgement& j) {
@@ -108,7 +101,7 @@ std::string plan_section(const Preflight& p, const Judgement& j) {
              count_text(static_cast<double>(p.planned) / p.seconds), p.workers,
              count_text(p.rollouts_per_second()), p.run.workers, p.run.steps) +
          table_of({"", "rollouts a step", "signal mass", "groups with a signal",
-                   "rollouts to a first gradient", "hours", "rollouts of the run", "hours"},
+                   "rollouts to a first gradient", "time", "rollouts of the run", "time"},
                   rows);
 }
 

@@ -53,8 +53,10 @@ void set_if_new(std::vector<std::string>& settings, const char* key, T is, T was
 }  // namespace
 
 std::int64_t PlannedRun::in_flight() const {
-  return std::min(batch.prompts * batch.group_size,
-                  static_cast<std::int64_t>(workers) * rollouts_per_worker);
+  const bool adaptive = batch.adaptive.target_signal > 0;
+  const std::int64_t round =
+      adaptive ? batch.adaptive.max_rollouts : batch.prompts * batch.group_size;
+  return std::min(round, static_cast<std::int64_t>(workers) * rollouts_per_worker);
 }
 
 Forecast forecast(const PlannedRun& run, const Learnability& l, double rollouts_per_second) {
