@@ -169,6 +169,7 @@ ExitCode lead(const PreflightArguments& a, const RunConfig& config, const Planne
   const TrainSetup setup = make_train_setup(config);
   const ModelSpec spec = read_model_spec(config.model.path);
   const fs::path journal = setup.run_dir / "preflight" / "journal.h5";
+  for (const char* old : {"preflight.json", "preflight.html"}) fs::remove(setup.run_dir / old);
   const Sampling s = sample_with_workers(a, config, setup, spec, world, journal, stop);
   PlannedRun planned = run;
   planned.train_tasks = setup.train_tasks;

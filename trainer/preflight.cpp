@@ -68,7 +68,7 @@ std::string why_flat(const Learnability& l) {
 }
 
 // Whether the tasks can teach the policy; true if they can.
-bool judge_tasks(const Learnability& l, Judgement& j) {
+bool judge_tasks(const Learnability& l, bool by_critic, Judgement& j) {
   if (flat(l)) {
     j.reasons.push_back(why_flat(l));
     return false;
@@ -82,9 +82,10 @@ bool judge_tasks(const Learnability& l, Judgement& j) {
   j.reasons.push_back(fmt::format("{} of the tasks had rollouts of both outcomes in {} tries",
                                   share_text(l.share_mixed), l.samples));
   if (sparse(l))
-    j.reasons.push_back(
-        "successes are rare: larger groups, steps that grow until they have a "
-        "signal, and an advantage that weighs hard tasks");
+    j.reasons.push_back(by_critic
+                            ? "outcomes that differ are rare: steps need many rollouts"
+                            : "outcomes that differ are rare: larger groups, steps that grow until "
+                              "they have a signal, and an advantage that weighs hard tasks");
   return true;
 }
 
@@ -171,7 +172,7 @@ std::int64_t Preflight::faults() const {
 
 Judgement judge(const Preflight& p) {
   Judgement j;
-  const bool teaches = judge_tasks(p.learnability, j);
+  const bool teaches = judge_tasks(p.learnability, p.run.advantage == "gae", j);
   const std::vector<std::string> found = obstacles(p);
   add_warnings(p, j.warnings);
   const bool rare = sparse(p.learnability);

@@ -29,7 +29,7 @@ std::int64_t advised_group(const PlannedRun& run, const Learnability& l, bool sp
   const std::int64_t own = run.batch.group_size;
   const std::int64_t least = sparse ? kSmallestSparse : kSmallestAdvised;
   if (by_critic(run)) return own;
-  if (own >= least && l.informative(own) >= kFewestInformative) return own;
+  if (l.informative(own) >= kFewestInformative && (!sparse || own >= least)) return own;
   std::int64_t size = least;
   while (size < own || (size < kLargestAdvised && l.informative(size) < kFewestInformative))
     size *= 2;

@@ -4,6 +4,7 @@
 import collections
 import hashlib
 import json
+import signal
 import socket
 import unittest
 
@@ -128,6 +129,18 @@ class Preflight(Case):
         found, _, errors = self.preflight(self.make_run("broken"), code=5)
         self.assertIsNone(found)
         self.assertIn("HTTP 500", errors)
+
+    def test_a_stop_leaves_no_verdict(self):
+        run = self.make_run("stopped")
+        self.endpoints.hold_from(5)
+        process = run.start(*SMALL, command="preflight")
+        self.endpoints.wait_until_held()
+        process.send_signal(signal.SIGINT)
+        code, errors = run.finish(process)
+        self.assertEqual(code, 3, errors)
+        self.assertIn("stopped on request", errors)
+        self.assertFalse((run.dir / "preflight.json").exists())
+        self.assert_nothing_left(run)
 
     def test_bad_options(self):
         run = self.make_run("bad")
