@@ -20,8 +20,27 @@ struct RunArguments {
 // stopped by its deadline or a death goes back into the queue.
 int train_command(const RunArguments&, bool requeue);
 int roles_command(const RunArguments&);  // train --roles: prints which rank does what
-int eval_command(const RunArguments&,
-                 const std::filesystem::path& checkpoint);  // empty: model.path
+
+struct EvalArguments {
+  RunArguments run;
+  std::filesystem::path checkpoint;  // model directory, run or checkpoint; empty: model.path
+  std::filesystem::path baseline;    // likewise; empty: none
+  bool allow_training_rows = false;  // in data.valid
+  bool allow_differences = false;    // between how the policy was trained and this evaluation
+  // What the command tells the ranks that it starts.
+  std::string role;                 // "policy" or "baseline"
+  std::filesystem::path model_dir;  // to sample from; empty: model.path
+};
+int eval_command(const EvalArguments&);
+
+struct PreflightArguments {
+  RunArguments run;
+  std::int64_t tasks = 64, samples = 32;  // training tasks, and first rollouts of each
+  std::int64_t max_rollouts = 8192;       // in all rounds
+  int workers = 0;                        // that sample here; 0: as many as the run has
+};
+// 4 if the run should not be started.
+int preflight_command(const PreflightArguments&);
 int sft_command(const RunArguments&);
 
 struct DoctorArguments {

@@ -39,7 +39,6 @@ CLI::App* add_run_command(CLI::App& app, const std::string& name, const std::str
 
 void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
   static bool roles = false, requeue = false;
-  static std::string checkpoint;
   CLI::App* train = add_run_command(
       app, "train", "train; resumes by itself if the run directory holds a checkpoint", run);
   train->add_flag("--roles", roles, "print which rank does what and stop");
@@ -48,12 +47,56 @@ void add_training_commands(CLI::App& app, RunArguments& run, Action& action) {
                   "end or by a death and can go on; do nothing if the run is done");
   train->callback(
       [&] { action = [&] { return roles ? roles_command(run) : train_command(run, requeue); }; });
-  CLI::App* eval = add_run_command(app, "eval", "pass@1 on the held-out set, one JSON line", run);
-  eval->add_option("--checkpoint", checkpoint,
-                   "Hugging Face directory to evaluate instead of model.path");
-  eval->callback([&] { action = [&] { return eval_command(run, checkpoint); }; });
   CLI::App* sft = add_run_command(app, "sft", "warm start from demonstrations", run);
   sft->callback([&] { action = [&] { return sft_command(run); }; });
+}
+
+void add_eval_command(CLI::App& app, RunArguments& run, Action& action) {
+  static EvalArguments a;
+  CLI::App* eval = add_run_command(
+      app, "eval", "pass@k and best of n on the held-out set: a JSON line, and a table on stderr",
+      run);
+  eval->add_option("CKPT,--checkpoint", a.checkpoint,
+                   "what to evaluate instead of model.path: a Hugging Face directory, a run's "
+                   "folder, or one of its checkpoints");
+  eval->add_option("--baseline", a.baseline, "a policy to compare with, task by task");
+  eval->add_flag("--allow-training-rows", a.allow_training_rows,
+                 "evaluate although rows of data.valid are training rows");
+  eval->add_flag("--allow-differences", a.allow_differences,
+                 "evaluate although the policy was trained with other tools, limits or chat");
+  eval->add_option("--as", a.role)->group("");
+  eval->add_option("--model-dir", a.model_dir)->group("");
+  eval->callback([&] {
+    action = [&] {
+      a.run = run;
+      return eval_command(a);
+    };
+  });
+}
+
+void add_preflight_command(CLI::App& app, RunArguments& run, Action& action) {
+  static PreflightArguments a;
+  CLI::App* preflight = add_run_command(
+      app, "preflight",
+      "before a run is paid for: can the policy learn from these tasks and this grader, with what "
+      "batch, and in how many hours; exit code 4: no",
+      run);
+  preflight->add_option("--tasks", a.tasks, "training tasks to sample (64)")
+      ->check(CLI::Range(1, 1000000));
+  preflight->add_option("--samples", a.samples, "first rollouts of each task (32)")
+      ->check(CLI::Range(2, 1000000));
+  preflight
+      ->add_option("--max-rollouts", a.max_rollouts,
+                   "while successes are rare, rounds follow up to so many rollouts (8192)")
+      ->check(CLI::Range(2, 10000000));
+  preflight->add_option("--workers", a.workers, "that sample here, instead of cluster.workers")
+      ->check(CLI::Range(1, 100000));
+  preflight->callback([&] {
+    action = [&] {
+      a.run = run;
+      return preflight_command(a);
+    };
+  });
 }
 
 void add_submit_command(CLI::App& app, RunArguments& run, Action& action) {
@@ -208,6 +251,8 @@ int run(int argc, char** argv) {
   arguments.argv = argv;
   Action action;
   add_training_commands(app, arguments, action);
+  add_eval_command(app, arguments, action);
+  add_preflight_command(app, arguments, action);
   add_submit_command(app, arguments, action);
   add_export_command(app, action);
   add_run_reading_commands(app, action);

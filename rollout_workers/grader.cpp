@@ -32,13 +32,14 @@ void redact_words(const Redactor& redact, Grade& grade) {
   for (std::string& flag : grade.flags) flag = redact(std::move(flag));
 }
 
-Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string body) {
+Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string body,
+                   const std::string& purpose) {
   Parcel parcel;
   parcel.request.url = options.url;
   parcel.request.headers = options.headers;
   parcel.request.body = std::move(body);
   parcel.request.timeout = options.timeout;
-  parcel.idempotency_key = trace.id + ":grade";
+  parcel.idempotency_key = trace.id + ":" + purpose;
   parcel.rollout = trace.rollout;
   parcel.max_retries = options.max_retries;
   return parcel;
@@ -47,9 +48,9 @@ Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string
 }  // namespace
 
 asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trace& trace,
-                                            std::string body) {
+                                            std::string body, std::string purpose) {
   GradeReply parsed;
-  Parcel parcel = make_parcel(environment.grader, trace, std::move(body));
+  Parcel parcel = make_parcel(environment.grader, trace, std::move(body), purpose);
   const Redactor& redact = environment.redact;
   const auto judge = [&](const HttpReply& reply, bool resent) {
     return judge_reply(environment.grader, reply, resent, redact, parsed);

@@ -17,7 +17,10 @@ struct GradeOutcome {
   std::string fault;  // not empty: there is no grade; holds no secrets
 };
 
-// Asks the grader until it gives a usable grade or its retries are used up.
-asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl&, Trace&, std::string body);
+// Asks the grader until it gives a usable grade or its retries are used up. `purpose` makes the
+// request's Idempotency-Key: a server must not answer a later grading with what it said to the
+// first.
+asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl&, Trace&, std::string body,
+                                            std::string purpose = "grade");
 
 }  // namespace rollcall

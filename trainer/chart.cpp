@@ -127,16 +127,18 @@ std::vector<ChartPoint> smoothed(const std::vector<ChartPoint>& points) {
   return out;
 }
 
-std::string tooltip(const ChartSeries& series, const ChartPoint& p, ChartUnit unit) {
-  std::string text = fmt::format("{}, step {:.0f}: {}", series.name, p.x, format_value(p.y, unit));
+std::string tooltip(const Chart& chart, const ChartSeries& series, const ChartPoint& p) {
+  std::string text = fmt::format("{}, {} {:.0f}: {}", series.name, chart.x_label, p.x,
+                                 format_value(p.y, chart.unit));
   if (p.high > p.low) {
-    text += fmt::format(" ({} to {})", format_value(p.low, unit), format_value(p.high, unit));
+    text += fmt::format(" ({} to {})", format_value(p.low, chart.unit),
+                        format_value(p.high, chart.unit));
   }
   return "<title>" + escape_html(text) + "</title>";
 }
 
-std::string marker(const Frame& frame, const ChartSeries& series, const ChartPoint& p,
-                   ChartUnit unit) {
+std::string marker(const Frame& frame, const Chart& chart, const ChartSeries& series,
+                   const ChartPoint& p) {
   std::string svg;
   if (p.high > p.low) {
     svg += fmt::format(
@@ -145,10 +147,10 @@ std::string marker(const Frame& frame, const ChartSeries& series, const ChartPoi
   }
   return svg + fmt::format(R"(<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="4">{}</circle>)",
                            series.color, frame.at_x(p.x), frame.at_y(p.y),
-                           tooltip(series, p, unit));
+                           tooltip(chart, series, p));
 }
 
-std::string draw_series(const Frame& frame, const ChartSeries& series, ChartUnit unit) {
+std::string draw_series(const Frame& frame, const Chart& chart, const ChartSeries& series) {
   constexpr std::size_t kNoisy = 40;
   if (!series.markers && series.points.size() > kNoisy) {
     return polyline(frame, series.points, series.color + " faint") +
@@ -156,7 +158,7 @@ std::string draw_series(const Frame& frame, const ChartSeries& series, ChartUnit
   }
   std::string svg = polyline(frame, series.points, series.color);
   if (series.markers || series.points.size() == 1) {
-    for (const ChartPoint& p : series.points) svg += marker(frame, series, p, unit);
+    for (const ChartPoint& p : series.points) svg += marker(frame, chart, series, p);
   }
   return svg;
 }
@@ -207,7 +209,7 @@ std::string line_chart(const Chart& wanted) {
   if (chart.series.empty()) return "";
   const Frame frame = frame_of(chart);
   std::string svg = y_ticks(frame, chart.unit, "grid") + x_ticks(frame, chart.x_label);
-  for (const ChartSeries& series : chart.series) svg += draw_series(frame, series, chart.unit);
+  for (const ChartSeries& series : chart.series) svg += draw_series(frame, chart, series);
   return figure(chart, svg);
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <numeric>
 
+#include "trainer/counting.h"
 #include "trainer/step_plan.h"
 
 namespace rollcall {
@@ -14,6 +15,22 @@ namespace rollcall {
 namespace {
 
 constexpr std::int64_t kFirstGroup = std::int64_t{1} << 40;
+
+// pass@2, pass@4, .. of an evaluation with several samples.
+std::vector<std::pair<std::int64_t, double>> later_places(std::span<const TaskOutcome> outcomes,
+                                                          std::int64_t samples) {
+  std::vector<std::pair<std::int64_t, double>> rates;
+  for (const std::int64_t k : curve_places(samples)) {
+    double sum = 0, tasks = 0;
+    for (const TaskOutcome& o : outcomes) {
+      if (o.graded() < k) continue;
+      sum += pass_at_k(o.graded(), o.passed, k);
+      ++tasks;
+    }
+    if (k > 1 && tasks > 0) rates.emplace_back(k, sum / tasks);
+  }
+  return rates;
+}
 
 }  // namespace
 
@@ -70,6 +87,7 @@ Evaluation evaluate_rollouts(std::span<const Collected> collected) {
   const double half_width = 1.96 * std::sqrt(variance / n);
   result.low_95 = std::max(0.0, result.pass_at_1 - half_width);
   result.high_95 = std::min(1.0, result.pass_at_1 + half_width);
+  result.pass_at_k = later_places(task_outcomes(collected), result.samples);
   return result;
 }
 
@@ -81,6 +99,18 @@ std::optional<double> canary_pass_rate(std::span<const Collected> collected) {
     passed += t.grade.passed ? 1 : 0;
   }
   return graded > 0 ? std::optional(passed / graded) : std::nullopt;
+}
+
+PolicyEvaluation evaluate_policy(const std::string& model, std::span<const Collected> collected,
+                                 std::uint64_t seed) {
+  PolicyEvaluation e{.model = model,
+                     .summary = evaluate_rollouts(collected),
+                     .outcomes = task_outcomes(collected),
+                     .curve = {},
+                     .mean_score = {}};
+  e.curve = pass_curve(e.outcomes, e.summary.samples, seed);
+  e.mean_score = mean_score(e.outcomes, seed);
+  return e;
 }
 
 }  // namespace rollcall

@@ -69,6 +69,7 @@ inline constexpr const char* kEndpointSecondsWaited = "endpoint_seconds_waited";
 inline constexpr const char* kEndpointOpenings = "endpoint_openings";
 inline constexpr const char* kEndpointRetries = "endpoint_retries";
 inline constexpr const char* kEvalPassAt1 = "eval_pass_at_1";
+inline constexpr const char* kEvalPassAt = "eval_pass_at_";  // and k: 2, 4, .. samples
 inline constexpr const char* kEvalTasks = "eval_tasks";
 inline constexpr const char* kEvalGradedTasks = "eval_graded_tasks";
 inline constexpr const char* kEvalFaults = "eval_faults";

@@ -6,6 +6,8 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace rollcall {
 
@@ -20,6 +22,8 @@ struct Evaluation {
   std::int64_t tasks = 0, samples = 0;     // planned: tasks, and rollouts per task
   std::int64_t graded_tasks = 0;           // of them, with a graded rollout at least
   std::int64_t faults = 0, masked = 0;     // rollouts left out
+  // k and pass@k for k = 2, 4, .. and `samples`: in metrics.jsonl alone.
+  std::vector<std::pair<std::int64_t, double>> pass_at_k = {};
 };
 
 // As a JSON object; {"pass_at_1": null, ..} where there is no rate.

@@ -174,11 +174,14 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
 }
 
 MetricList evaluation_metrics(const Evaluation& e) {
-  return {{metric::kEvalPassAt1, e.pass_at_1},
-          {metric::kEvalTasks, static_cast<double>(e.tasks)},
-          {metric::kEvalGradedTasks, static_cast<double>(e.graded_tasks)},
-          {metric::kEvalFaults, static_cast<double>(e.faults)},
-          {metric::kEvalMasked, static_cast<double>(e.masked)}};
+  MetricList list{{metric::kEvalPassAt1, e.pass_at_1},
+                  {metric::kEvalTasks, static_cast<double>(e.tasks)},
+                  {metric::kEvalGradedTasks, static_cast<double>(e.graded_tasks)},
+                  {metric::kEvalFaults, static_cast<double>(e.faults)},
+                  {metric::kEvalMasked, static_cast<double>(e.masked)}};
+  for (const auto& [k, rate] : e.pass_at_k)
+    list.emplace_back(metric::kEvalPassAt + std::to_string(k), rate);
+  return list;
 }
 
 std::string step_line(const StepMetrics& m, const StepSignal& s,

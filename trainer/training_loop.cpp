@@ -18,7 +18,6 @@
 #include "comms/log.h"
 #include "comms/rollout_link.h"
 #include "model/published_weights.h"
-#include "model/stored_weights.h"
 #include "trainer/alarm_watch.h"
 #include "trainer/arrivals.h"
 #include "trainer/batch_scaler.h"
@@ -38,32 +37,13 @@
 #include "trainer/resume_check.h"
 #include "trainer/step_metrics.h"
 #include "trainer/step_plan.h"
+#include "trainer/trial.h"
 #include "trainer/update.h"
 
 namespace rollcall {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Warns of the first fault of each reason.
-void note_arrival(const Trajectory& t, const std::string& where, Arrivals& arrivals,
-                  Progress& progress) {
-  if (!arrivals.add(t)) return;
-  progress.clear();
-  log_warning(
-      fmt::format("{}: a rollout is left out: {}: {}", where, to_string(t.fault), t.fault_detail));
-}
-
-// What the run waits for where it is an endpoint, as a clause for the progress line; tells the log
-// of what changed.
-std::string watch_endpoints(EndpointWatch& watch, const RolloutServer& server, Progress& progress) {
-  for (const std::string& news : watch.look(server.workers())) {
-    progress.clear();
-    log_warning(news);
-  }
-  const std::string waiting = watch.waiting();
-  return waiting.empty() ? waiting : "  " + waiting;
-}
 
 class TrainingLoop {
  public:
@@ -468,31 +448,6 @@ RunResult run_lead_learner(const TrainSetup& setup, const ModelSpec& spec,
 void run_following_learner(const TrainSetup& setup, const ModelSpec& spec,
                            Communicator& communicator) {
   Updater(setup, spec, communicator).follow();
-}
-
-Evaluation run_evaluation(const TrainSetup& setup, const ModelSpec& spec, RolloutServer& server) {
-  StoredWeights(setup.model_dir, spec, policy_dtype(setup.dtype)).check_values();
-  server.publish(0, [](std::span<std::byte>) {});
-  const fs::path folder = setup.run_dir / "eval";
-  fs::create_directories(folder);
-  fs::remove(folder / "journal.h5");
-  Journal journal(folder / "journal.h5", setup.about);
-  Progress progress(setup.live_progress);
-  const auto plan = plan_evaluation(setup, 0);
-  Arrivals arrivals;
-  const auto arrived = [&](const Trajectory& t) {
-    note_arrival(t, "held-out", arrivals, progress);
-  };
-  EndpointWatch endpoints;
-  const auto collected = Collector(server, journal).collect(plan, arrived, [&] {
-    const std::string waiting = watch_endpoints(endpoints, server, progress);
-    progress.show(fmt::format("held-out {}/{}  in flight {}{}{}", arrivals.count(), plan.size(),
-                              server.in_flight(), waiting, arrivals.left_out()));
-    return Collecting::kOn;
-  });
-  journal.commit();
-  refuse_if_all_lost(collected, "the evaluation");
-  return evaluate_rollouts(collected);
 }
 
 }  // namespace rollcall

@@ -52,9 +52,4 @@ RunResult run_lead_learner(const TrainSetup&, const ModelSpec&, Communicator&, R
 // goodbye.
 void run_following_learner(const TrainSetup&, const ModelSpec&, Communicator&);
 
-// Held-out evaluation of the policy in `model_dir` with no training. The workers load it themselves
-// (WorkerSetup::loads_model); the server publishes nothing but its version. Throws Error
-// (kNoEndpoint) if the infrastructure lost every rollout.
-Evaluation run_evaluation(const TrainSetup&, const ModelSpec&, RolloutServer&);
-
 }  // namespace rollcall
