@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comms/trajectory.h"
 
+#include <algorithm>
+
 namespace rollcall {
 
 const char* to_string(Split split) { return split == Split::kTrain ? "train" : "valid"; }
@@ -49,6 +51,17 @@ const char* to_string(FaultReason fault) {
 
 bool infrastructure_failed(FaultReason fault) {
   return fault != FaultReason::kNone && fault != FaultReason::kMasked;
+}
+
+Confirmation confirmation_of(const Grade& grade) {
+  const auto told = [&](const char* name) {
+    return std::ranges::find(grade.sub_rewards, name, &std::pair<std::string, double>::first) !=
+           grade.sub_rewards.end();
+  };
+  if (told(kConfirmFault)) return Confirmation::kFault;
+  if (!told(kConfirmScore)) return Confirmation::kNone;
+  const bool denied = std::ranges::find(grade.flags, kUnconfirmedFlag) != grade.flags.end();
+  return denied ? Confirmation::kUnconfirmed : Confirmation::kConfirmed;
 }
 
 bool lost_to_infrastructure(const Trajectory& t) {

@@ -10,7 +10,6 @@
 #include "comms/fault_injection.h"
 #include "comms/log.h"
 #include "rollout_workers/event.h"
-#include "rollout_workers/grader.h"
 #include "rollout_workers/ids.h"
 #include "rollout_workers/tool_reply.h"
 
@@ -235,29 +234,21 @@ void Attempt::check_reencoding(std::span<const std::string> outputs) {
 }
 
 asio::awaitable<void> Attempt::grade() {
-  std::string body = grade_request_body(trajectory_, turns_, episode_.task);
-  GradeOutcome outcome = co_await grade_rollout(environment_, trace_, std::move(body));
-  if (!outcome.fault.empty()) {
-    fail(FaultReason::kGraderFault, std::move(outcome.fault));
-    co_return;
-  }
-  trajectory_.grade = std::move(outcome.grade);
+  const std::string body = grade_request_body(trajectory_, turns_, episode_.task);
+  GradeOutcome outcome = co_await grade_rollout(environment_, trace_, body);
+  if (wants_confirmation(outcome)) co_await confirm_grade(environment_, trace_, body, outcome);
   fault_point("graded");
-  auto& sub_rewards = trajectory_.grade.sub_rewards;
+  auto& sub_rewards = outcome.grade.sub_rewards;
   sub_rewards.insert(sub_rewards.end(), tool_sums_.begin(), tool_sums_.end());
   if (check_) std::ranges::copy(check_->shares(), std::back_inserter(sub_rewards));
-  apply_limit_rule();
-  if (outcome.masked) fail(FaultReason::kMasked, "the grader masked the sample");
+  settle_grade(context_.options.on_limit, std::move(outcome), trajectory_);
 }
 
-void Attempt::apply_limit_rule() {
-  if (!is_limit(trajectory_.end)) return;
-  if (context_.options.on_limit == "zero") {
-    trajectory_.grade.reward = 0;
-    trajectory_.grade.passed = false;
-  }
-  if (context_.options.on_limit == "mask")
-    fail(FaultReason::kMasked, std::string("on_limit masks ") + to_string(trajectory_.end));
+bool Attempt::wants_confirmation(const GradeOutcome& outcome) const {
+  const std::string& confirm = environment_.grader.confirm;
+  const bool wanted = confirm == "always" || (confirm == "rare" && trajectory_.assignment.rare);
+  const bool passes = outcome.fault.empty() && !outcome.masked && outcome.grade.passed;
+  return wanted && passes && (!is_limit(trajectory_.end) || context_.options.on_limit == "grade");
 }
 
 void Attempt::give_up() {

@@ -167,9 +167,14 @@ bool apply_grade_rules(const GraderOptions& options, Grade& grade) {
     grade.passed = false;
     return false;
   }
-  bool zero = false, mask = false;
+  const auto has = [&](const std::string& flag) {
+    return std::find(grade.flags.begin(), grade.flags.end(), flag) != grade.flags.end();
+  };
+  const bool named = std::any_of(options.flags.begin(), options.flags.end(),
+                                 [](const auto& rule) { return rule.flag == kUnconfirmedFlag; });
+  bool zero = false, mask = !named && has(kUnconfirmedFlag);
   for (const auto& rule : options.flags) {
-    if (std::find(grade.flags.begin(), grade.flags.end(), rule.flag) == grade.flags.end()) continue;
+    if (!has(rule.flag)) continue;
     zero = zero || rule.action == "zero";
     mask = mask || rule.action == "mask";
     if (rule.action == "penalize") grade.reward += rule.value;

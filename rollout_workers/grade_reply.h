@@ -21,7 +21,7 @@ struct GradeReply {
 GradeReply read_grade_reply(std::string_view body);
 
 // Fills in grade.reward, gates before flags before the score, and grade.passed. Returns true if a
-// flag masks the sample.
+// flag masks the sample, as kUnconfirmedFlag does unless the options say otherwise.
 bool apply_grade_rules(const GraderOptions&, Grade& grade);
 
 }  // namespace rollcall

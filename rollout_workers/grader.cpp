@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rollout_workers/grader.h"
 
+#include "comms/log.h"
 #include "rollout_workers/delivery.h"
 #include "rollout_workers/grade_reply.h"
+#include "rollout_workers/transcript.h"
 
 namespace rollcall {
 namespace {
@@ -29,34 +31,33 @@ void redact_words(const Redactor& redact, Grade& grade) {
   for (std::string& flag : grade.flags) flag = redact(std::move(flag));
 }
 
-Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string body) {
+template <class Options>
+Parcel make_parcel(const Options& options, const Trace& trace, std::string body,
+                   const std::string& purpose) {
   Parcel parcel;
   parcel.request.url = options.url;
   parcel.request.headers = options.headers;
   parcel.request.body = std::move(body);
   parcel.request.timeout = options.timeout;
-  parcel.idempotency_key = trace.id + ":grade";
+  parcel.idempotency_key = trace.id + ":" + purpose;
   parcel.rollout = trace.rollout;
   parcel.max_retries = options.max_retries;
   return parcel;
 }
 
-}  // namespace
-
-asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trace& trace,
-                                            std::string body) {
+asio::awaitable<GradeOutcome> ask(Environment::Impl& environment, Endpoint& endpoint, Trace& trace,
+                                  Parcel parcel) {
   GradeReply parsed;
-  Parcel parcel = make_parcel(environment.grader, trace, std::move(body));
   const Redactor& redact = environment.redact;
   const auto judge = [&](const HttpReply& reply, bool resent) {
     return judge_reply(reply, resent, redact, parsed);
   };
   const Delivery delivery =
-      co_await deliver(environment, environment.grader_endpoint, trace, std::move(parcel), judge);
+      co_await deliver(environment, endpoint, trace, std::move(parcel), judge);
   GradeOutcome outcome;
   if (!delivery.fault.empty()) {
-    outcome.fault = environment.grader_endpoint.label() + " after " +
-                    std::to_string(delivery.retries) + " retries: " + delivery.fault;
+    outcome.fault = endpoint.label() + " after " + std::to_string(delivery.retries) +
+                    " retries: " + delivery.fault;
     co_return outcome;
   }
   outcome.grade = std::move(parsed.grade);
@@ -65,6 +66,55 @@ asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trac
   outcome.masked = apply_grade_rules(environment.grader, outcome.grade) || parsed.masked;
   redact_words(redact, outcome.grade);
   co_return outcome;
+}
+
+}  // namespace
+
+asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trace& trace,
+                                            std::string body, std::string purpose) {
+  Parcel parcel = make_parcel(environment.grader, trace, std::move(body), purpose);
+  co_return co_await ask(environment, environment.grader_endpoint, trace, std::move(parcel));
+}
+
+asio::awaitable<void> confirm_grade(Environment::Impl& environment, Trace& trace, std::string body,
+                                    GradeOutcome& outcome, std::string purpose) {
+  GradeOutcome second;
+  if (environment.second_endpoint) {
+    Parcel parcel = make_parcel(environment.grader.second, trace, std::move(body), purpose);
+    second = co_await ask(environment, *environment.second_endpoint, trace, std::move(parcel));
+  } else {
+    second = co_await grade_rollout(environment, trace, std::move(body), std::move(purpose));
+  }
+  Grade& grade = outcome.grade;
+  if (!second.fault.empty()) {
+    grade.sub_rewards.emplace_back(kConfirmFault, 1);
+    log_debug(trace.rollout + " (" + trace.id +
+              "): its pass was not graded again: " + second.fault);
+    co_return;
+  }
+  grade.sub_rewards.emplace_back(kConfirmScore, second.grade.score);
+  if (second.grade.passed && !second.masked) co_return;
+  grade.flags.emplace_back(kUnconfirmedFlag);
+  outcome.masked = apply_grade_rules(environment.grader, grade);
+}
+
+void settle_grade(const std::string& on_limit, GradeOutcome outcome, Trajectory& t) {
+  const auto leave_out = [&](FaultReason reason, std::string detail) {
+    t.fault = reason;
+    t.fault_detail = std::move(detail);
+  };
+  if (!outcome.fault.empty()) return leave_out(FaultReason::kGraderFault, std::move(outcome.fault));
+  t.grade = std::move(outcome.grade);
+  if (is_limit(t.end) && on_limit == "zero") {
+    t.grade.reward = 0;
+    t.grade.passed = false;
+  }
+  if (is_limit(t.end) && on_limit == "mask")
+    leave_out(FaultReason::kMasked, std::string("on_limit masks ") + to_string(t.end));
+  if (!outcome.masked) return;
+  const bool denied = confirmation_of(t.grade) == Confirmation::kUnconfirmed;
+  leave_out(FaultReason::kMasked, denied ? "a second grading did not confirm that it passed"
+                                         : "the grader masked the sample");
 }
 
 }  // namespace rollcall

@@ -17,7 +17,19 @@ struct GradeOutcome {
   std::string fault;  // not empty: there is no grade; holds no secrets
 };
 
-// Asks the grader until it gives a usable grade or its retries are used up.
-asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl&, Trace&, std::string body);
+// Asks the grader until it gives a usable grade or its retries are used up. `purpose` makes the
+// request's Idempotency-Key: a server must not answer a later grading with what it said to the
+// first.
+asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl&, Trace&, std::string body,
+                                            std::string purpose = "grade");
+
+// Has a rollout that passed graded once more: by grader.second, or else by the same grader. If that
+// does not pass, the grade gets the flag kUnconfirmedFlag with what the options make of it; a fault
+// changes nothing. Either is noted among the sub-rewards.
+asio::awaitable<void> confirm_grade(Environment::Impl&, Trace&, std::string body,
+                                    GradeOutcome& outcome, std::string purpose = "confirm");
+
+// Makes the outcome part of the rollout, with what its limits (`on_limit`) make of it.
+void settle_grade(const std::string& on_limit, GradeOutcome outcome, Trajectory&);
 
 }  // namespace rollcall

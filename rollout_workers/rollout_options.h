@@ -47,6 +47,18 @@ struct FlagAction {
   double value = -1.0;  // added to the score by penalize
 };
 
+// `grader.second`: an independent grader, as the first. No url: there is none.
+struct SecondGraderOptions {
+  std::string url;
+  HeaderList headers;
+  SecretList secrets;
+  std::chrono::milliseconds timeout{600000};
+  int max_retries = 3;
+  int max_concurrency = 256;
+  double rate_limit = 0;
+  std::chrono::milliseconds give_up_after{1800000};
+};
+
 // `grader:`.
 struct GraderOptions {
   std::string type = "endpoint";
@@ -60,7 +72,9 @@ struct GraderOptions {
   std::chrono::milliseconds give_up_after{1800000};  // as of a tool
   double gate_value = 0.0;                           // reward when any gate is false
   std::vector<FlagAction> flags{{"hacking", "zero", -1.0}};
-  double pass_threshold = 1.0;  // a score that passes, if no gate and no flag speaks against it
+  double pass_threshold = 1.0;   // a score that passes, if no gate and no flag speaks against it
+  std::string confirm = "rare";  // never, rare, always: which passes are graded a second time
+  SecondGraderOptions second;    // by whom; none: by the same grader
 };
 
 // `rollout:`. Each limit has an EndReason of its own.

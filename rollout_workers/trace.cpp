@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rollout_workers/trace.h"
 
+#include <utility>
+
 #include "rollout_workers/ids.h"
 
 namespace rollcall {
 
-Trace::Trace(const Assignment& a, const std::string& job_id)
-    : id(make_trace_id()),
+Trace::Trace(const Assignment& a, const std::string& job_id) : Trace(a, job_id, make_trace_id()) {}
+
+Trace::Trace(const Assignment& a, const std::string& job_id, std::string trace_id)
+    : id(std::move(trace_id)),
       rollout(rollout_id(a)),
       headers{{"X-Rft-Job-Id", job_id},
               {"X-Rft-Rollout-Id", rollout},

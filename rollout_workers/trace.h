@@ -12,6 +12,7 @@ namespace rollcall {
 // One attempt's identity towards its servers. Dies with the attempt.
 struct Trace {
   Trace(const Assignment&, const std::string& job_id);
+  Trace(const Assignment&, const std::string& job_id, std::string trace_id);  // of one that was
 
   std::string id;
   std::string rollout;  // the same for every attempt

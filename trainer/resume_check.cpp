@@ -27,7 +27,7 @@ constexpr std::array<std::string_view, 5> kFixed{"run.seed", "model.dtype", "mod
                                                  "model.lora", "algorithm.critic"};
 // Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
 // or rewarded by these.
-constexpr std::array<std::string_view, 11> kFixedInStep{"model.chat",
+constexpr std::array<std::string_view, 12> kFixedInStep{"model.chat",
                                                         "batch",
                                                         "rollout.max_turns",
                                                         "rollout.max_tool_calls",
@@ -35,6 +35,7 @@ constexpr std::array<std::string_view, 11> kFixedInStep{"model.chat",
                                                         "rollout.context",
                                                         "rollout.on_limit",
                                                         "rollout.on_infra_exhausted",
+                                                        "grader.confirm",
                                                         "grader.gate_value",
                                                         "grader.flags",
                                                         "grader.pass_threshold"};

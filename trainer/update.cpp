@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // First byte of what the lead announces.
-enum class Verb : char { kUpdate, kSave, kRestore, kWait, kDismiss };
+enum class Verb : char { kUpdate, kState, kRestore, kWait, kDismiss };
 
 constexpr int kWordsPerTimeout = 4;
 
@@ -243,8 +243,8 @@ ValueStats Updater::train_critic(const Minibatches& minibatches, const ValueTarg
   return means;
 }
 
-fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
-  announce(std::string(1, static_cast<char>(Verb::kSave)));
+TrainState Updater::state(TrainState state) {
+  announce(std::string(1, static_cast<char>(Verb::kState)));
   auto optimizer = learner_.optimizer_state();
   state.optimizer_steps = optimizer.steps;
   state.spec = model_config_;
@@ -255,7 +255,11 @@ fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
   state.first_moment = std::move(optimizer.first_moment);
   state.second_moment = std::move(optimizer.second_moment);
   if (critic_) state.critic = critic_->state();
-  return save_checkpoint(dir, state, keep);
+  return state;
+}
+
+fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
+  return save_checkpoint(dir, this->state(std::move(state)), keep);
 }
 
 TrainState Updater::restore(const fs::path& folder) {
@@ -310,7 +314,7 @@ void Updater::follow() {
       case Verb::kUpdate:
         train_announced(message);
         break;
-      case Verb::kSave:
+      case Verb::kState:
         learner_.optimizer_state();
         if (critic_) critic_->state();
         break;
