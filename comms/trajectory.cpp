@@ -68,6 +68,17 @@ bool is_limit(EndReason end) {
          end == EndReason::kMaxNewTokens || end == EndReason::kContextFull;
 }
 
+Confirmation confirmation_of(const Grade& grade) {
+  const auto told = [&](const char* name) {
+    return std::ranges::find(grade.sub_rewards, name, &std::pair<std::string, double>::first) !=
+           grade.sub_rewards.end();
+  };
+  if (told(kConfirmFault)) return Confirmation::kFault;
+  if (!told(kConfirmScore)) return Confirmation::kNone;
+  const bool denied = std::ranges::find(grade.flags, kUnconfirmedFlag) != grade.flags.end();
+  return denied ? Confirmation::kUnconfirmed : Confirmation::kConfirmed;
+}
+
 bool lost_to_infrastructure(const Trajectory& t) {
   return infrastructure_failed(t.fault) || t.end == EndReason::kInfraExhausted;
 }

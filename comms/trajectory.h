@@ -22,6 +22,7 @@ struct Assignment {
   std::uint64_t seed = 0;
   std::int64_t version = 0;  // policy version to sample with
   Split split = Split::kTrain;
+  bool rare = false;  // successes of the task are believed to be rare: see grader.confirm
 
   friend bool operator==(const Assignment&, const Assignment&) = default;
 };
@@ -75,6 +76,12 @@ struct ToolEvent {
   std::int64_t span_end = 0;
 };
 
+// What a second grading leaves: a flag if it did not pass, and sub-rewards, its score or that it
+// had a fault.
+inline constexpr const char* kUnconfirmedFlag = "unconfirmed";
+inline constexpr const char* kConfirmScore = "confirm.score";
+inline constexpr const char* kConfirmFault = "confirm.fault";
+
 struct Grade {
   double score = 0;     // what the grader said
   double reward = 0;    // what training uses, after gates, flags, shapes
@@ -107,6 +114,9 @@ struct Trajectory {
   double generate_time_s = 0;  // part of it spent waiting for the engine
   std::int32_t worker = -1;    // rank that made it
 };
+
+enum class Confirmation : std::uint8_t { kNone, kConfirmed, kUnconfirmed, kFault };
+Confirmation confirmation_of(const Grade&);
 
 // Whether the infrastructure decided how the rollout ended: a fault, or one turned into reward 0.
 bool lost_to_infrastructure(const Trajectory&);

@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::uint8_t kAssignmentKind = 'A';
 constexpr std::uint8_t kTrajectoryKind = 'T';
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersion = 2;
 constexpr std::size_t kLengthBytes = sizeof(std::uint64_t);
 
 void open_record(ByteWriter& out, std::uint8_t kind) {
@@ -30,6 +30,7 @@ void write(ByteWriter& out, const Assignment& value) {
   out.number(value.seed);
   out.number(value.version);
   out.enumerator(value.split);
+  out.boolean(value.rare);
 }
 
 Assignment read_assignment(ByteReader& in) {
@@ -42,6 +43,7 @@ Assignment read_assignment(ByteReader& in) {
   value.seed = in.number<std::uint64_t>();
   value.version = in.number<std::int64_t>();
   value.split = in.enumerator(Split::kCanary);
+  value.rare = in.boolean();
   return value;
 }
 

@@ -238,6 +238,17 @@ void check_policy(const PolicyOptions& policy, ReadContext& context) {
   }
 }
 
+void check_second_grader(const RunConfig& config, ReadContext& context) {
+  const std::string section = "grader.second";
+  if (config.grader.second.url.empty()) {
+    for (const auto& field : second_grader_fields())
+      if (context.given(section + "." + std::string(field.key)))
+        return context.problem(section + "." + std::string(field.key), "needs grader.second.url");
+  } else if (config.grader.confirm == "never") {
+    context.problem(section + ".url", "grader.confirm: never asks nobody; write rare or always");
+  }
+}
+
 }  // namespace
 
 void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context) {
@@ -249,6 +260,7 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
     need(config.sft.out, "sft.out", "sft", context);
   }
   check_tools(config, context);
+  check_second_grader(config, context);
   check_algorithm(config, context);
   check_budgets(config, context);
   check_lora(config, context);

@@ -215,8 +215,29 @@ std::vector<Field<ToolOptions>> tool_fields() {
   };
 }
 
+std::vector<Field<SecondGraderOptions>> second_grader_fields() {
+  using O = SecondGraderOptions;
+  return {
+      url("url", &O::url, "none"),
+      headers("headers", &O::headers, &O::secrets, "{}"),
+      duration("timeout", &O::timeout, {1, kDay}, "10m"),
+      integer("max_retries", &O::max_retries, {0, 100}, "3"),
+      integer("max_concurrency", &O::max_concurrency, {1, 1e6}, "256"),
+      number("rate_limit", &O::rate_limit, {0, 1e6}, "0"),
+      duration("give_up_after", &O::give_up_after, {1, 365 * kDay}, "30m"),
+  };
+}
+
 std::vector<Field<GraderOptions>> grader_fields() {
   using O = GraderOptions;
+  Field<O> second =
+      section("second", &O::second, second_grader_fields(),
+              "An independent grader of the same contract, that `confirm` asks instead of the "
+              "same one again; `{}`: none. Keys as those of the grader.");
+  second.write = [written_out = second.write](const O& in, const std::string& path,
+                                              const AsWritten& as_written) {
+    return in.second.url.empty() ? "{}" : written_out(in, path, as_written);
+  };
   return {
       choice("type", &O::type, {"endpoint"}, "`endpoint`: an HTTP server scores."),
       url("url", &O::url, "Where finished rollouts are posted; required to train."),
@@ -244,6 +265,12 @@ std::vector<Field<GraderOptions>> grader_fields() {
       number("pass_threshold", &O::pass_threshold, kAny,
              "A rollout passes when its score reaches this, all its gates are true and neither a "
              "flag nor a limit makes its reward 0."),
+      choice("confirm", &O::confirm, {"never", "rare", "always"},
+             "Which passes are graded a second time. One that does not pass again gets the flag "
+             "`unconfirmed`, which is `mask` unless `flags` says otherwise. `rare`: those of "
+             "training tasks whose successes, by earlier rewards, are about one in a group of at "
+             "least 8 (docs/audit.md). `always`: all, held-out ones too."),
+      second,
   };
 }
 

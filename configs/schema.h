@@ -18,6 +18,7 @@ std::vector<Field<ChatOptions>> chat_fields();  // likewise
 std::vector<Field<DataOptions>> data_fields();
 std::vector<Field<ToolOptions>> tool_fields();
 std::vector<Field<GraderOptions>> grader_fields();
+std::vector<Field<SecondGraderOptions>> second_grader_fields();  // inside grader
 std::vector<Field<RolloutOptions>> rollout_fields();
 std::vector<Field<AdaptiveOptions>> adaptive_fields();
 std::vector<Field<BatchOptions>> batch_fields();

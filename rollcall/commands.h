@@ -65,6 +65,15 @@ struct ExportArguments {
 };
 int export_command(const ExportArguments&);
 
+struct ReplayArguments {
+  RunArguments run;  // for starting ranks; no run file
+  std::filesystem::path run_dir;
+  std::int64_t step = 0;  // the update that made policy version step + 1
+  bool json = false;
+};
+// 1 if an update comes out otherwise than the run says.
+int replay_command(const ReplayArguments&);
+
 struct LogitsArguments {
   std::filesystem::path dir;
   std::filesystem::path adapter;  // PEFT directory; empty: none

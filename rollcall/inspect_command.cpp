@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <ostream>
 #include <span>
 
@@ -158,25 +157,6 @@ void print_text(const Trajectory& t, const Tokenizer& tokenizer, std::ostream& o
         << indented(end == tokens.size() ? part + stream.finish() : part);
     begin = end;
   }
-}
-
-// "4096 rows, xxh3 ..." of what the journal says about its run.
-std::int64_t train_tasks(const JournalReader& journal) try {
-  return std::stoll(
-      nlohmann::json::parse(journal.about()).at("inputs").at("data.train").get<std::string>());
-} catch (const std::exception& error) {
-  throw Error(std::string("the journal does not say how many tasks data.train has: ") +
-              error.what());
-}
-
-// The first learner's.
-std::filesystem::path journal_of(const std::filesystem::path& run_dir) {
-  const std::vector<std::filesystem::path> journals = journals_of(run_dir);
-  if (journals.empty()) {
-    throw input_error(run_dir.string() + " has no journal",
-                      "name a run's folder, such as runs/<name>");
-  }
-  return journals.front();
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "rollcall/inspect_command.h"
 #include "rollcall/model_text_commands.h"
 #include "rollcall/objective_command.h"
+#include "rollcall/regrade_command.h"
 #include "rollcall/submit_command.h"
 #include "rollcall/version.h"
 #include "trainer/report.h"
@@ -157,7 +158,7 @@ void add_run_reading_commands(CLI::App& app, Action& action) {
   static std::string run_dir;
   static std::int64_t row = -1;
   static bool text = false, batch = false;
-  CLI::App* report = app.add_subcommand("report", "write RUN/report.html anew");
+  CLI::App* report = app.add_subcommand("report", "write RUN/report.html and audit.html anew");
   report->add_option("RUN", run_dir, "runs/<name>")->required();
   report->callback([&] {
     action = [&] {
@@ -179,6 +180,43 @@ void add_run_reading_commands(CLI::App& app, Action& action) {
       return run_inspect(run_dir, row < 0 ? std::nullopt : std::optional(row), text, std::cout);
     };
   });
+}
+
+void add_replay_command(CLI::App& app, const RunArguments& run, Action& action) {
+  static ReplayArguments a;
+  CLI::App* replay = app.add_subcommand(
+      "replay", "redo an update of a run from its journal, and say whether it comes out the same");
+  replay->add_option("RUN", a.run_dir, "runs/<name>")->required();
+  replay->add_option("--step", a.step, "the update that made policy version STEP + 1")
+      ->required()
+      ->check(CLI::NonNegativeNumber);
+  replay->add_flag("--json", a.json, "one JSON object");
+  replay->callback([&] {
+    action = [&] {
+      a.run = run;
+      return replay_command(a);
+    };
+  });
+}
+
+void add_regrade_command(CLI::App& app, Action& action) {
+  static RegradeArguments a;
+  CLI::App* regrade = app.add_subcommand(
+      "regrade", "have a run's rollouts graded again, and show which conclusions change");
+  regrade->add_option("RUN", a.run_dir, "runs/<name>")->required();
+  regrade->add_option("--config", a.config,
+                      "the run file whose grader is asked, not the run's own");
+  regrade->add_option("--set", a.overrides, "override a key of it: grader.url=...")
+      ->allow_extra_args(false);
+  regrade->add_option("--step", a.steps, "only rollouts of step A, or of steps A..B");
+  regrade->add_option("--split", a.split, "only train, or only valid")
+      ->check(CLI::IsMember({"train", "valid"}));
+  regrade->add_flag("--only-passed", a.only_passed, "only rollouts that passed");
+  regrade->add_option("--sample", a.sample, "at most so many, evenly over the run")
+      ->check(CLI::PositiveNumber);
+  regrade->add_option("--name", a.name, "write RUN/regrade-NAME.json; else the time of day");
+  regrade->add_flag("--json", a.json, "print that file's object instead of a text");
+  regrade->callback([&] { action = [] { return regrade_command(a); }; });
 }
 
 void add_model_commands(CLI::App& app, Action& action) {
@@ -256,6 +294,8 @@ int run(int argc, char** argv) {
   add_submit_command(app, arguments, action);
   add_export_command(app, action);
   add_run_reading_commands(app, action);
+  add_replay_command(app, arguments, action);
+  add_regrade_command(app, action);
   add_model_commands(app, action);
   add_doctor_command(app, arguments, action);
   check_command(app, std::span(argv, static_cast<std::size_t>(argc)).subspan(argc > 0 ? 1 : 0));

@@ -48,6 +48,13 @@ void require_rank_count(const RunConfig& config, const World& world) {
   world.abort(error.exit_code(), error.what());
 }
 
+void open_log(const RunConfig& config, const World& world) {
+  const auto logs = run_directory(config) / "log";
+  std::filesystem::create_directories(logs);
+  log_open(world.rank(), logs / ("rank-" + std::to_string(world.rank()) + ".log"),
+           world.rank() == 0);
+}
+
 void log_start(const RunConfig& config, const World& world) {
   const int rank = world.rank();
   log_debug(fmt::format("{} of {} on {}, process {}, rollcall {}, seed {}",
@@ -78,17 +85,14 @@ int learner_threads(int learners) {
 }
 
 int run_rank(const RunConfig& config,
-             const std::function<ExitCode(World&, const StopSignal&)>& body) {
+             const std::function<ExitCode(World&, const StopSignal&)>& body, RankLog log) {
   int argc = 0;
   char** argv = nullptr;
   World world(&argc, &argv);
   const StopSignal stop;
   try {
     require_rank_count(config, world);
-    const auto logs = run_directory(config) / "log";
-    std::filesystem::create_directories(logs);
-    log_open(world.rank(), logs / ("rank-" + std::to_string(world.rank()) + ".log"),
-             world.rank() == 0);
+    if (log == RankLog::kFile) open_log(config, world);
     log_start(config, world);
     const ExitCode code = body(world, stop);
     log_debug("left with code " + std::to_string(static_cast<int>(code)));

@@ -23,10 +23,14 @@ void use_threads(int threads);
 // learners update.
 int learner_threads(int learners);
 
+// Whether a rank writes a log into the folder of its run.
+enum class RankLog { kFile, kNone };
+
 // The frame of every rank: joins MPI, checks that the number of ranks is the configured one, opens
 // the rank's log, runs `body`, and leaves. An error is logged and ends all ranks; a worker's ends
 // only that worker, unless the lead learner hears that it is one of bad input. Does not return.
 [[noreturn]] int run_rank(const RunConfig&,
-                          const std::function<ExitCode(World&, const StopSignal&)>& body);
+                          const std::function<ExitCode(World&, const StopSignal&)>& body,
+                          RankLog log = RankLog::kFile);
 
 }  // namespace rollcall

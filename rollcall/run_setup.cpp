@@ -23,6 +23,9 @@
 #include "rollcall/version.h"
 #include "rollout_workers/endpoint_check.h"
 #include "rollout_workers/redact.h"
+#include "trainer/batch_replay.h"
+#include "trainer/journal.h"
+#include "trainer/run_facts.h"
 
 namespace rollcall {
 namespace {
@@ -54,12 +57,16 @@ std::string hash_text(const std::string& text) {
   return hash_text(XXH3_64bits(text.data(), text.size()));
 }
 
+std::string text_of(const DatasetSummary& data) {
+  return fmt::format("{} rows, {}", data.rows, hash_text(data.xxh3));
+}
+
 // What a resume compares: see trainer/resume_check.h.
 nlohmann::ordered_json inputs_of(const RunConfig& config, const DatasetSummary& train,
                                  const DatasetSummary& valid) {
   nlohmann::ordered_json inputs;
   const auto add = [&](const char* key, const DatasetSummary& data) {
-    if (data.rows > 0) inputs[key] = fmt::format("{} rows, {}", data.rows, hash_text(data.xxh3));
+    if (data.rows > 0) inputs[key] = text_of(data);
   };
   add("data.train", train);
   add("data.valid", valid);
@@ -81,6 +88,8 @@ std::string about_run(const RunConfig& config, const DatasetSummary& train,
 
 void warn_of_short_secrets(const RunConfig& config) {
   SecretList all = config.grader.secrets;
+  const SecretList& second = config.grader.second.secrets;
+  all.insert(all.end(), second.begin(), second.end());
   for (const auto& tool : config.tools)
     all.insert(all.end(), tool.secrets.begin(), tool.secrets.end());
   for (const std::string& variable : variables_too_short(all))
@@ -110,11 +119,16 @@ RunConfig config_of_run(const fs::path& run_dir) {
                          [](const std::string& name) { return std::optional(name); });
 }
 
+std::string describe_dataset(const fs::path& file) { return text_of(summarize_dataset(file)); }
+
 fs::path run_directory(const RunConfig& config) {
   return fs::absolute(fs::path(config.run.dir) / config.run.name);
 }
 
-TrainSetup make_train_setup(const RunConfig& config) {
+namespace {
+
+TrainSetup make_setup(const RunConfig& config, const DatasetSummary& train,
+                      const DatasetSummary& valid) {
   TrainSetup setup;
   setup.run = config.run;
   setup.batch = config.batch;
@@ -126,7 +140,6 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.eval = config.eval;
   setup.stop_grace = config.cluster.stop_grace;
   setup.learner_timeout = config.cluster.learner_timeout;
-  const DatasetSummary train = summary_of(config.data.train), valid = summary_of(config.data.valid);
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;
   setup.canary_tasks = summary_of(config.data.canaries).rows;
@@ -139,6 +152,20 @@ TrainSetup make_train_setup(const RunConfig& config) {
   setup.valid_ids = Tokenizer(setup.model_dir / "tokenizer.json").size();
   setup.live_progress =
       environment("ROLLCALL_LIVE_PROGRESS").has_value() || ::isatty(STDERR_FILENO) == 1;
+  return setup;
+}
+
+}  // namespace
+
+TrainSetup make_train_setup(const RunConfig& config) {
+  return make_setup(config, summary_of(config.data.train), summary_of(config.data.valid));
+}
+
+TrainSetup make_replay_setup(const RunConfig& config, const fs::path& run_dir) {
+  TrainSetup setup = make_setup(config, {}, {});
+  setup.run_dir = run_dir;
+  setup.train_tasks = train_tasks(JournalReader(journal_of(run_dir)));
+  setup.alarms.logprob_gap = 0;
   return setup;
 }
 

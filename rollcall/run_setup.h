@@ -13,7 +13,12 @@ RunConfig load_run_config(const RunArguments&, Purpose);
 // What a run in `run_dir` was last started with. Secrets are left as the names of their variables.
 RunConfig config_of_run(const std::filesystem::path& run_dir);
 std::filesystem::path run_directory(const RunConfig&);
+// A dataset as a journal's `about` tells it: how many rows, and a hash of them.
+std::string describe_dataset(const std::filesystem::path& file);
 TrainSetup make_train_setup(const RunConfig&);
+// The same for a run that is only looked at: its datasets need not be there, and it may have been
+// moved to `run_dir`. No alarm ends it.
+TrainSetup make_replay_setup(const RunConfig&, const std::filesystem::path& run_dir);
 WorkerSetup make_worker_setup(const RunConfig&, int rank);
 
 // How the policy is trained; nothing: all its weights. A fresh adapter follows from `seed`.

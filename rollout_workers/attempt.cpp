@@ -10,9 +10,7 @@
 #include "comms/fault_injection.h"
 #include "comms/log.h"
 #include "rollout_workers/event.h"
-#include "rollout_workers/grader.h"
 #include "rollout_workers/ids.h"
-#include "rollout_workers/reward_shape.h"
 #include "rollout_workers/tool_reply.h"
 
 namespace rollcall {
@@ -236,31 +234,21 @@ void Attempt::check_reencoding(std::span<const std::string> outputs) {
 }
 
 asio::awaitable<void> Attempt::grade() {
-  std::string body = grade_request_body(trajectory_, turns_, episode_.task);
-  GradeOutcome outcome = co_await grade_rollout(environment_, trace_, std::move(body));
-  if (!outcome.fault.empty()) {
-    fail(FaultReason::kGraderFault, std::move(outcome.fault));
-    co_return;
-  }
-  trajectory_.grade = std::move(outcome.grade);
+  const std::string body = grade_request_body(trajectory_, turns_, episode_.task);
+  GradeOutcome outcome = co_await grade_rollout(environment_, trace_, body);
+  if (wants_confirmation(outcome)) co_await confirm_grade(environment_, trace_, body, outcome);
   fault_point("graded");
-  auto& sub_rewards = trajectory_.grade.sub_rewards;
+  auto& sub_rewards = outcome.grade.sub_rewards;
   sub_rewards.insert(sub_rewards.end(), tool_sums_.begin(), tool_sums_.end());
   if (check_) std::ranges::copy(check_->shares(), std::back_inserter(sub_rewards));
-  apply_rule(is_limit(trajectory_.end), context_.options.on_limit, "on_limit");
-  apply_rule(has_void_turn(trajectory_), context_.options.on_void_turn, "on_void_turn");
-  apply_budgets(context_.options, spent(trajectory_), environment_.grader.pass_reward(),
-                trajectory_.grade);
-  if (outcome.masked) fail(FaultReason::kMasked, "the grader masked the sample");
+  settle_grade(context_.options, environment_.grader, std::move(outcome), trajectory_);
 }
 
-void Attempt::apply_rule(bool met, const std::string& rule, const char* name) {
-  if (met && rule == "zero") {
-    trajectory_.grade.reward = 0;
-    trajectory_.grade.passed = false;
-  }
-  if (met && rule == "mask")
-    fail(FaultReason::kMasked, std::string(name) + " masks " + to_string(trajectory_.end));
+bool Attempt::wants_confirmation(const GradeOutcome& outcome) const {
+  const std::string& confirm = environment_.grader.confirm;
+  const bool wanted = confirm == "always" || (confirm == "rare" && trajectory_.assignment.rare);
+  const bool passes = outcome.fault.empty() && !outcome.masked && outcome.grade.passed;
+  return wanted && passes && keeps_grade(context_.options, trajectory_);
 }
 
 void Attempt::give_up() {

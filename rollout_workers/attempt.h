@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "rollout_workers/environment.h"
+#include "rollout_workers/grader.h"
 #include "rollout_workers/reencoding_check.h"
 #include "rollout_workers/tool_call.h"
 #include "rollout_workers/trace.h"
@@ -55,7 +56,7 @@ class Attempt {
   void settle(std::vector<ToolOutcome> outcomes);
   bool append_results(std::vector<std::int32_t>& delta);
   void check_reencoding(std::span<const std::string> outputs);
-  void apply_rule(bool met, const std::string& rule, const char* name);
+  bool wants_confirmation(const GradeOutcome&) const;
 
   void end(EndReason);
   void fail(FaultReason, std::string detail);

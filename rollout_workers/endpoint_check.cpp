@@ -105,6 +105,7 @@ std::vector<EndpointAddress> distinct_endpoints(std::span<const ToolOptions> too
   };
   for (const auto& tool : tools) once("tool '" + tool.name + "'", tool.url);
   if (grader.type == "endpoint") once("the grader", grader.url);
+  if (!grader.second.url.empty()) once("the second grader", grader.second.url);
   return endpoints;
 }
 

@@ -18,11 +18,11 @@ void wait_for_endpoints(std::span<const ToolOptions> tools, const GraderOptions&
 
 // An address that runs talk to.
 struct EndpointAddress {
-  std::string what;  // "tool 'NAME'" or "the grader": the first that has it
+  std::string what;  // "tool 'NAME'", "the grader" or "the second grader": the first that has it
   std::string url;
 };
 
-// Every distinct host and port of the tools and the grader.
+// Every distinct host and port of the tools and the graders.
 std::vector<EndpointAddress> distinct_endpoints(std::span<const ToolOptions> tools,
                                                 const GraderOptions& grader);
 

@@ -13,6 +13,7 @@ Redactor redactor_of(const std::vector<ToolOptions>& tools, const GraderOptions&
   Redactor redact;
   for (const auto& tool : tools) redact.add(tool.secrets);
   redact.add(grader.secrets);
+  redact.add(grader.second.secrets);
   return redact;
 }
 
@@ -44,6 +45,8 @@ Environment::Impl::Impl(HttpClient& http_in, std::vector<ToolOptions> tools_in,
       grader_endpoint(endpoint_options("grader", grader, redact, backoff_in)),
       job_id(std::move(job_id_in)),
       backoff(backoff_in) {
+  if (!grader.second.url.empty())
+    second_endpoint.emplace(endpoint_options("second grader", grader.second, redact, backoff_in));
   for (auto& tool : tools_in) tools.emplace_back(std::move(tool), redact, backoff_in);
 }
 
@@ -63,12 +66,14 @@ Environment::~Environment() = default;
 
 bool Environment::congested() const {
   return impl_->grader_endpoint.congested() ||
+         (impl_->second_endpoint && impl_->second_endpoint->congested()) ||
          std::any_of(impl_->tools.begin(), impl_->tools.end(),
                      [](const ToolEndpoint& tool) { return tool.endpoint.congested(); });
 }
 
 std::vector<EndpointStatus> Environment::endpoints() const {
   std::vector<EndpointStatus> all{impl_->grader_endpoint.status()};
+  if (impl_->second_endpoint) all.push_back(impl_->second_endpoint->status());
   for (const auto& tool : impl_->tools) all.push_back(tool.endpoint.status());
   std::erase_if(all, [](const EndpointStatus& s) { return s.openings == 0 && s.retries == 0; });
   return all;

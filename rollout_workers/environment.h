@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -30,6 +31,7 @@ struct Environment::Impl {
   std::deque<ToolEndpoint> tools;
   GraderOptions grader;
   Endpoint grader_endpoint;
+  std::optional<Endpoint> second_endpoint;  // of grader.second
   std::string job_id;
   RetryDelay backoff;
 };

@@ -10,41 +10,17 @@
 #include "model/tokenizer.h"
 #include "rollout_workers/environment.h"
 #include "rollout_workers/http_client.h"
+#include "rollout_workers/stored_grading.h"
 #include "rollout_workers/transcript.h"
 
 namespace rollcall {
 namespace {
 
-std::string content_of(std::span<const std::int32_t> turn, const Tokenizer& tokenizer,
-                       const ChatFormat& format) {
-  const auto stops = format.stop_ids();
-  if (!turn.empty() && std::ranges::find(stops, turn.back()) != stops.end())
-    turn = turn.first(turn.size() - 1);
-  return format.parse(tokenizer.decode(turn)).content;
-}
-
-// A run of sampled tokens is a turn; between two there is always the result of a call.
+// Of a rollout that was made up the answer is its one turn.
 std::vector<TurnText> turns_of(const Trajectory& t, const Tokenizer& tokenizer,
                                const ChatFormat& format) {
-  std::vector<TurnText> turns;
-  const std::span<const std::int32_t> tokens(t.tokens);
-  std::size_t event = 0;
-  for (std::size_t begin = 0; begin < tokens.size();) {
-    const bool sampled = t.is_action[begin] != 0;
-    std::size_t end = begin;
-    while (end < tokens.size() && (t.is_action[end] != 0) == sampled) ++end;
-    if (sampled) {
-      TurnText turn{content_of(tokens.subspan(begin, end - begin), tokenizer, format), event, 0};
-      while (event < t.tool_events.size() &&
-             t.tool_events[event].turn == static_cast<std::int32_t>(turns.size()))
-        ++event;
-      turn.events = event - turn.first_event;
-      turns.push_back(std::move(turn));
-    }
-    begin = end;
-  }
-  if (t.tokens.empty() && !t.final_text.empty()) turns.push_back({t.final_text, 0, 0});
-  return turns;
+  if (t.tokens.empty()) return {{t.final_text, 0, 0}};
+  return stored_turns(t, tokenizer, format).turns;
 }
 
 class Prober {

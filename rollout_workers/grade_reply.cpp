@@ -133,6 +133,17 @@ double weighted_score(const GraderOptions& options, const Grade& grade) {
   return sum;
 }
 
+// What the reply says of the gate, or an earlier call, stays: it opens if both say so.
+void close_gate(const GradePart& gate, Grade& grade) {
+  const bool open = sub_reward(grade, gate.name).value_or(0) >= gate.value;
+  const auto known =
+      std::ranges::find(grade.gates, gate.name, &std::pair<std::string, bool>::first);
+  if (known == grade.gates.end())
+    grade.gates.emplace_back(gate.name, open);
+  else
+    known->second = known->second && open;
+}
+
 void read_extras(const json& reply, Grade& grade) {
   read_numbers(reply, "sub_rewards", "", grade);
   read_numbers(reply, "reward_components", "", grade);
@@ -181,8 +192,7 @@ std::string missing_part(const GraderOptions& options, const Grade& grade) {
 }
 
 bool apply_grade_rules(const GraderOptions& options, Grade& grade) {
-  for (const GradePart& gate : options.gates)
-    grade.gates.emplace_back(gate.name, sub_reward(grade, gate.name).value_or(0) >= gate.value);
+  for (const GradePart& gate : options.gates) close_gate(gate, grade);
   const double value = weighted_score(options, grade);
   grade.passed = value >= options.pass_threshold;
   grade.reward = options.reward == "passed" ? (grade.passed ? 1.0 : 0.0) : value;
@@ -192,9 +202,14 @@ bool apply_grade_rules(const GraderOptions& options, Grade& grade) {
     grade.passed = false;
     return false;
   }
-  bool zero = false, mask = false;
+  const auto has = [&](const std::string& flag) {
+    return std::find(grade.flags.begin(), grade.flags.end(), flag) != grade.flags.end();
+  };
+  const bool named = std::any_of(options.flags.begin(), options.flags.end(),
+                                 [](const auto& rule) { return rule.flag == kUnconfirmedFlag; });
+  bool zero = false, mask = !named && has(kUnconfirmedFlag);
   for (const auto& rule : options.flags) {
-    if (std::find(grade.flags.begin(), grade.flags.end(), rule.flag) == grade.flags.end()) continue;
+    if (!has(rule.flag)) continue;
     zero = zero || rule.action == "zero";
     mask = mask || rule.action == "mask";
     if (rule.action == "penalize") grade.reward += rule.value;

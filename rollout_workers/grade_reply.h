@@ -25,7 +25,8 @@ GradeReply read_grade_reply(std::string_view body);
 std::string missing_part(const GraderOptions&, const Grade&);
 
 // Fills in grade.reward, gates before flags before parts and score, and grade.passed. Gates of the
-// options join those of the reply. Returns true if a flag masks the sample.
+// options join those of the reply. Returns true if a flag masks the sample, as kUnconfirmedFlag
+// does unless the options say otherwise.
 bool apply_grade_rules(const GraderOptions&, Grade& grade);
 
 }  // namespace rollcall

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rollout_workers/grader.h"
 
+#include "comms/log.h"
 #include "rollout_workers/delivery.h"
 #include "rollout_workers/grade_reply.h"
+#include "rollout_workers/reward_shape.h"
+#include "rollout_workers/transcript.h"
 
 namespace rollcall {
 namespace {
@@ -32,7 +35,8 @@ void redact_words(const Redactor& redact, Grade& grade) {
   for (std::string& flag : grade.flags) flag = redact(std::move(flag));
 }
 
-Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string body,
+template <class Options>
+Parcel make_parcel(const Options& options, const Trace& trace, std::string body,
                    const std::string& purpose) {
   Parcel parcel;
   parcel.request.url = options.url;
@@ -45,30 +49,94 @@ Parcel make_parcel(const GraderOptions& options, const Trace& trace, std::string
   return parcel;
 }
 
-}  // namespace
-
-asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trace& trace,
-                                            std::string body, std::string purpose) {
+// `rules`: what makes a grade of the reply.
+asio::awaitable<GradeOutcome> ask(Environment::Impl& environment, Endpoint& endpoint,
+                                  const GraderOptions& rules, Trace& trace, Parcel parcel) {
   GradeReply parsed;
-  Parcel parcel = make_parcel(environment.grader, trace, std::move(body), purpose);
   const Redactor& redact = environment.redact;
   const auto judge = [&](const HttpReply& reply, bool resent) {
-    return judge_reply(environment.grader, reply, resent, redact, parsed);
+    return judge_reply(rules, reply, resent, redact, parsed);
   };
   const Delivery delivery =
-      co_await deliver(environment, environment.grader_endpoint, trace, std::move(parcel), judge);
+      co_await deliver(environment, endpoint, trace, std::move(parcel), judge);
   GradeOutcome outcome;
   if (!delivery.fault.empty()) {
-    outcome.fault = environment.grader_endpoint.label() + " after " +
-                    std::to_string(delivery.retries) + " retries: " + delivery.fault;
+    outcome.fault = endpoint.label() + " after " + std::to_string(delivery.retries) +
+                    " retries: " + delivery.fault;
     co_return outcome;
   }
   outcome.grade = std::move(parsed.grade);
   outcome.grade.latency_s = delivery.latency_s;
   outcome.grade.retries = delivery.retries;
-  outcome.masked = apply_grade_rules(environment.grader, outcome.grade) || parsed.masked;
+  outcome.masked = apply_grade_rules(rules, outcome.grade) || parsed.masked;
   redact_words(redact, outcome.grade);
   co_return outcome;
+}
+
+}  // namespace
+
+asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trace& trace,
+                                            std::string body, std::string purpose) {
+  Parcel parcel = make_parcel(environment.grader, trace, std::move(body), purpose);
+  co_return co_await ask(environment, environment.grader_endpoint, environment.grader, trace,
+                         std::move(parcel));
+}
+
+asio::awaitable<void> confirm_grade(Environment::Impl& environment, Trace& trace, std::string body,
+                                    GradeOutcome& outcome, std::string purpose) {
+  GradeOutcome second;
+  if (environment.second_endpoint) {
+    Parcel parcel = make_parcel(environment.grader.second, trace, std::move(body), purpose);
+    GraderOptions rules = environment.grader;
+    rules.gates.clear();  // parts and gates by name are the first grader's
+    rules.parts.clear();
+    second =
+        co_await ask(environment, *environment.second_endpoint, rules, trace, std::move(parcel));
+  } else {
+    second = co_await grade_rollout(environment, trace, std::move(body), std::move(purpose));
+  }
+  Grade& grade = outcome.grade;
+  if (!second.fault.empty()) {
+    grade.sub_rewards.emplace_back(kConfirmFault, 1);
+    log_debug(trace.rollout + " (" + trace.id +
+              "): its pass was not graded again: " + second.fault);
+    co_return;
+  }
+  grade.sub_rewards.emplace_back(kConfirmScore, second.grade.score);
+  if (second.grade.passed && !second.masked) co_return;
+  grade.flags.emplace_back(kUnconfirmedFlag);
+  outcome.masked = apply_grade_rules(environment.grader, grade);
+}
+
+bool keeps_grade(const RolloutOptions& options, const Trajectory& t) {
+  const auto kept = [](const std::string& rule) { return rule == "grade" || rule == "mask_loss"; };
+  return (!is_limit(t.end) || kept(options.on_limit)) &&
+         (!has_void_turn(t) || kept(options.on_void_turn));
+}
+
+void settle_grade(const RolloutOptions& options, const GraderOptions& grader, GradeOutcome outcome,
+                  Trajectory& t) {
+  const auto leave_out = [&](FaultReason reason, std::string detail) {
+    t.fault = reason;
+    t.fault_detail = std::move(detail);
+  };
+  if (!outcome.fault.empty()) return leave_out(FaultReason::kGraderFault, std::move(outcome.fault));
+  t.grade = std::move(outcome.grade);
+  const auto apply = [&](bool met, const std::string& rule, const char* name) {
+    if (met && rule == "zero") {
+      t.grade.reward = 0;
+      t.grade.passed = false;
+    }
+    if (met && rule == "mask")
+      leave_out(FaultReason::kMasked, std::string(name) + " masks " + to_string(t.end));
+  };
+  apply(is_limit(t.end), options.on_limit, "on_limit");
+  apply(has_void_turn(t), options.on_void_turn, "on_void_turn");
+  apply_budgets(options, spent(t), grader.pass_reward(), t.grade);
+  if (!outcome.masked) return;
+  const bool denied = confirmation_of(t.grade) == Confirmation::kUnconfirmed;
+  leave_out(FaultReason::kMasked, denied ? "a second grading did not confirm that it passed"
+                                         : "the grader masked the sample");
 }
 
 }  // namespace rollcall

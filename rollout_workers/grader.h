@@ -23,4 +23,16 @@ struct GradeOutcome {
 asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl&, Trace&, std::string body,
                                             std::string purpose = "grade");
 
+// Has a rollout that passed graded once more: by grader.second, or else by the same grader. If that
+// does not pass, the grade gets the flag kUnconfirmedFlag with what the options make of it; a fault
+// changes nothing. Either is noted among the sub-rewards.
+asio::awaitable<void> confirm_grade(Environment::Impl&, Trace&, std::string body,
+                                    GradeOutcome& outcome, std::string purpose = "confirm");
+
+// Makes the outcome part of the rollout, with what its limits, void turns and budgets make of it.
+void settle_grade(const RolloutOptions&, const GraderOptions&, GradeOutcome outcome, Trajectory&);
+
+// Whether neither a limit that it met nor a void turn takes the rollout's grade away.
+bool keeps_grade(const RolloutOptions&, const Trajectory&);
+
 }  // namespace rollcall

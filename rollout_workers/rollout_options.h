@@ -53,6 +53,18 @@ struct GradePart {
   double value = 0;  // of `parts` its weight, of `gates` the least that opens the gate
 };
 
+// `grader.second`: an independent grader, as the first. No url: there is none.
+struct SecondGraderOptions {
+  std::string url;
+  HeaderList headers;
+  SecretList secrets;
+  std::chrono::milliseconds timeout{600000};
+  int max_retries = 3;
+  int max_concurrency = 256;
+  double rate_limit = 0;
+  std::chrono::milliseconds give_up_after{1800000};
+};
+
 // `grader:`.
 struct GraderOptions {
   std::string type = "endpoint";
@@ -70,6 +82,8 @@ struct GraderOptions {
   std::vector<GradePart> parts;  // their weighted sum takes the score's place; none: the score
   std::string reward = "score";  // or passed: 1 for a rollout that passes, 0 for any other
   double pass_threshold = 1.0;   // a score that passes, if no gate and no flag speaks against it
+  std::string confirm = "rare";  // never, rare, always: which passes are graded a second time
+  SecondGraderOptions second;    // by whom; none: by the same grader
 
   // The least reward of a rollout that passes, before costs.
   double pass_reward() const { return reward == "passed" ? 1.0 : pass_threshold; }

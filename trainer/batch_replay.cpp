@@ -2,6 +2,8 @@
 #include "trainer/batch_replay.h"
 
 #include <map>
+#include <nlohmann/json.hpp>
+#include <string>
 
 #include "comms/error.h"
 #include "trainer/journal.h"
@@ -29,6 +31,15 @@ std::map<std::int64_t, std::vector<UsedGroup>> used_groups(const JournalReader& 
 }
 
 }  // namespace
+
+// "4096 rows, xxh3 ..." of what the journal says about its run.
+std::int64_t train_tasks(const JournalReader& journal) try {
+  return std::stoll(
+      nlohmann::json::parse(journal.about()).at("inputs").at("data.train").get<std::string>());
+} catch (const std::exception& error) {
+  throw Error(std::string("the journal does not say how many tasks data.train has: ") +
+              error.what());
+}
 
 std::vector<BatchDecision> replay_batches(const JournalReader& journal, const BatchOptions& options,
                                           std::int64_t tasks, std::uint64_t seed) {

@@ -18,6 +18,9 @@ struct BatchDecision {
   double step_size = 1;  // of the learning rate
 };
 
+// How many tasks data.train had, by what the journal says of its run; throws Error if it does not.
+std::int64_t train_tasks(const JournalReader&);
+
 // The decisions of a run, made again from what its updates used. Throws Error at the first step
 // whose rollouts are of other tasks than decided: `options` are not those of that step.
 std::vector<BatchDecision> replay_batches(const JournalReader&, const BatchOptions& options,

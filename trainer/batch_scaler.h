@@ -43,6 +43,11 @@ class BatchScaler {
   void observe(std::span<const GroupOutcome>);  // of the round, in the order of its tasks
   void end_step();
 
+  // Whether a group of this size is believed to hold about one success at most, by the rewards of
+  // earlier rounds: such a success stands against the whole group, and if it is a false one, so
+  // does what it teaches. Never of small groups, in which no success weighs so much.
+  bool rare_success(std::int64_t task, std::int64_t group_size) const;
+
   double signal() const { return mass_; }  // of the step so far
   std::int64_t rounds() const { return rounds_; }
   // For the learning rate: below 1 where the step ends with less than the signal that was wanted.

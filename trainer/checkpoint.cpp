@@ -263,8 +263,9 @@ fs::path save_checkpoint(const fs::path& dir, const TrainState& state, int keep)
   throw Error(dir.string() + ": the sampler's or the model's text is not UTF-8: " + error.what());
 }
 
-std::optional<fs::path> newest_checkpoint(const fs::path& dir) try {
+std::optional<fs::path> newest_checkpoint(const fs::path& dir, std::int64_t last) try {
   for (const auto& [step, path] : step_folders(dir)) {
+    if (step > last) continue;
     const auto problem = manifest_problem(path, ManifestCheck::kContents);
     if (!problem) return path;
     log_warning("skipped checkpoint " + path.string() + ": " + *problem);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -45,9 +46,10 @@ struct TrainState {
 std::filesystem::path save_checkpoint(const std::filesystem::path& dir, const TrainState&,
                                       int keep);
 
-// The newest complete checkpoint under `dir`, if any. Folders without a manifest, or whose files do
-// not match it, are skipped with a warning that names the file.
-std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);
+// The newest complete checkpoint under `dir`, of a step up to `last`, if any. Folders without a
+// manifest, or whose files do not match it, are skipped with a warning that names the file.
+std::optional<std::filesystem::path> newest_checkpoint(
+    const std::filesystem::path& dir, std::int64_t last = std::numeric_limits<std::int64_t>::max());
 
 // Where save_checkpoint() puts the state of a step.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& dir, std::int64_t step);

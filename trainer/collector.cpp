@@ -16,18 +16,18 @@ using Clock = std::chrono::steady_clock;
 // How long a poll waits, and how often `waiting` is asked, which may look at every worker.
 constexpr std::chrono::milliseconds kWait{50};
 
-// The same work, whichever attempt it was.
-bool same_work(Assignment a, const Assignment& b) {
-  a.attempt = b.attempt;
-  return a == b;
-}
-
 // A step's evaluation comes before its training rollouts.
 std::pair<std::int64_t, bool> place_of(std::int64_t step, Split split) {
   return {step, split == Split::kTrain};
 }
 
 }  // namespace
+
+bool same_work(Assignment a, const Assignment& b) {
+  a.attempt = b.attempt;
+  a.rare = b.rare;
+  return a == b;
+}
 
 std::size_t Collector::recover(const JournalReader& reader, std::int64_t first_row,
                                std::int64_t end_row) {

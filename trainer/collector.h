@@ -24,6 +24,9 @@ struct Collected {
   bool recovered = false;  // from the journal of an earlier life, not sampled now
 };
 
+// The same work, whichever attempt it is; the journal does not know how rare its success was.
+bool same_work(Assignment, const Assignment&);
+
 // What a collector shall do next: go on, finish what is in flight and start nothing, or leave.
 enum class Collecting { kOn, kFinish, kLeave };
 

@@ -3,6 +3,7 @@
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
+#include "trainer/audit.h"
 #include "trainer/chart.h"
 #include "trainer/report_sections.h"
 #include "trainer/report_style.h"
@@ -44,6 +45,7 @@ void write_report(const std::filesystem::path& run_dir) {
                           "and no metrics.jsonl",
                       "name a run's folder, such as runs/<name>");
   write_durably(run_dir / "report.html", page_of(read_run(run_dir)));
+  write_audit(run_dir);
 }
 
 }  // namespace rollcall

@@ -5,10 +5,10 @@
 
 namespace rollcall {
 
-// Builds runs/<name>/report.html, self-contained, from the journal, metrics.jsonl, result.json and
-// config.yaml alone; whatever is missing leaves its part of the page out. Works on a run that is
-// still going. Throws Error if a file is damaged, the page cannot be written, or the folder is not
-// a run's; then nothing is written.
+// Builds runs/<name>/report.html and audit.html (audit.h), self-contained, from the journal,
+// metrics.jsonl, result.json and config.yaml alone; whatever is missing leaves its part of the page
+// out. Works on a run that is still going. Throws Error if a file is damaged, a page cannot be
+// written, or the folder is not a run's; then the old pages stay.
 void write_report(const std::filesystem::path& run_dir);
 
 }  // namespace rollcall

@@ -21,6 +21,9 @@ std::string faults_section(const RunFacts&);
 std::string agreement_section(const RunFacts&);
 std::string transcripts_section(const RunFacts&, const std::vector<EvalFacts>&);
 
+// One rollout for a reader, from the journal: what the grader made of it, its calls, its answer.
+std::string transcript_card(const RolloutFacts&, const std::string& title);
+
 // "Before" and "after" of training rollouts: the first and the last tenth of the steps, one at
 // least.
 struct Tenths {

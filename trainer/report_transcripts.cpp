@@ -67,7 +67,21 @@ std::string tool_turn(const ToolEvent& event) {
       shortened(event.arguments), shortened(event.output));
 }
 
-std::string transcript(const RolloutFacts& facts, const std::string& title) {
+// Sub-rewards, gates and flags; "" where there are none.
+std::string grade_parts(const Grade& grade) {
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : " · ") + part; };
+  for (const auto& [name, value] : grade.sub_rewards)
+    add(escape_html(name) + " " + format_value(value, ChartUnit::kNumber));
+  for (const auto& [name, open] : grade.gates)
+    add("gate " + escape_html(name) + (open ? " open" : " closed"));
+  for (const std::string& flag : grade.flags) add("flag " + escape_html(flag));
+  return text.empty() ? "" : "<div class=\"facts\">" + text + "</div>";
+}
+
+}  // namespace
+
+std::string transcript_card(const RolloutFacts& facts, const std::string& title) {
   const Trajectory t = JournalReader(facts.journal).read_texts(facts.row);
   std::string html = fmt::format(
       "<div class=\"card side\"><h3>{} <span class=\"pill {}\">{}</span></h3><div "
@@ -76,6 +90,7 @@ std::string transcript(const RolloutFacts& facts, const std::string& title) {
       title, facts.passed ? "good" : "bad", facts.passed ? "passed" : "failed",
       format_value(t.grade.score, ChartUnit::kNumber), t.turns, t.tool_events.size(), facts.tokens,
       format_value(t.wall_time_s, ChartUnit::kSeconds), escape_html(t.trace_id));
+  html += grade_parts(t.grade);
   for (const ToolEvent& event : t.tool_events) html += tool_turn(event);
   html += "<div class=\"turn\"><div class=\"who\">final answer</div><pre>" +
           (t.final_text.empty() ? "<span class=\"soft\">(none)</span>" : shortened(t.final_text)) +
@@ -87,8 +102,6 @@ std::string transcript(const RolloutFacts& facts, const std::string& title) {
   return html + "</div>";
 }
 
-}  // namespace
-
 std::string transcripts_section(const RunFacts& run, const std::vector<EvalFacts>& evaluations) {
   if (evaluations.size() < 2) return "";
   const EvalFacts &first = evaluations.front(), &last = evaluations.back();
@@ -97,8 +110,8 @@ std::string transcripts_section(const RunFacts& run, const std::vector<EvalFacts
     tabs += fmt::format("<button type=\"button\">held-out row {}</button>",
                         pair.before->assignment.task_row);
     pairs += "<div class=\"pair\">" +
-             transcript(*pair.before, fmt::format("Before, step {}", first.step)) +
-             transcript(*pair.after, fmt::format("After, step {}", last.step)) + "</div>";
+             transcript_card(*pair.before, fmt::format("Before, step {}", first.step)) +
+             transcript_card(*pair.after, fmt::format("After, step {}", last.step)) + "</div>";
   }
   return "<h2>Before and after</h2><p class=\"lead\">The same held-out tasks in the first and in "
          "the last evaluation: "

@@ -27,7 +27,7 @@ constexpr std::array<std::string_view, 5> kFixed{"run.seed", "model.dtype", "mod
                                                  "model.lora", "algorithm.critic"};
 // Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
 // or rewarded by these.
-constexpr std::array<std::string_view, 18> kFixedInStep{"model.chat",
+constexpr std::array<std::string_view, 19> kFixedInStep{"model.chat",
                                                         "batch",
                                                         "rollout.max_turns",
                                                         "rollout.max_tool_calls",
@@ -42,6 +42,7 @@ constexpr std::array<std::string_view, 18> kFixedInStep{"model.chat",
                                                         "grader.gates",
                                                         "grader.parts",
                                                         "grader.reward",
+                                                        "grader.confirm",
                                                         "grader.gate_value",
                                                         "grader.flags",
                                                         "grader.pass_threshold"};

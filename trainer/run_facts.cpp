@@ -8,26 +8,11 @@
 #include <limits>
 
 #include "comms/durable_file.h"
+#include "comms/error.h"
 #include "trainer/journal.h"
 
 namespace rollcall {
 namespace {
-
-RolloutFacts rollout_of(const Trajectory& t) {
-  RolloutFacts facts;
-  facts.assignment = t.assignment;
-  facts.end = t.end;
-  facts.fault = t.fault;
-  facts.score = t.grade.score;
-  facts.reward = t.grade.reward;
-  facts.passed = facts.graded() && t.grade.passed;
-  facts.wall_time_s = t.wall_time_s;
-  facts.generate_time_s = t.generate_time_s;
-  facts.grade_latency_s = t.grade.latency_s;
-  facts.tool_calls = static_cast<std::int64_t>(t.tool_events.size());
-  facts.fault_detail = t.fault_detail;
-  return facts;
-}
 
 CallFacts call_of(std::int64_t step, const ToolEvent& event) {
   return {.step = step,
@@ -45,7 +30,7 @@ void add_journal(RunFacts& run, const std::filesystem::path& file) {
   run.rows += rows;
   for (std::int64_t row = 0; row < rows; ++row) {
     const Trajectory t = reader.read_texts(row);
-    RolloutFacts facts = rollout_of(t);
+    RolloutFacts facts = facts_of(t);
     facts.journal = file;
     facts.row = row;
     facts.tokens = reader.token_count(row);
@@ -146,6 +131,22 @@ EvalFacts evaluation_of(std::int64_t step, const std::vector<const RolloutFacts*
 
 }  // namespace
 
+RolloutFacts facts_of(const Trajectory& t) {
+  RolloutFacts facts;
+  facts.assignment = t.assignment;
+  facts.end = t.end;
+  facts.fault = t.fault;
+  facts.score = t.grade.score;
+  facts.reward = t.grade.reward;
+  facts.passed = facts.graded() && t.grade.passed;
+  facts.wall_time_s = t.wall_time_s;
+  facts.generate_time_s = t.generate_time_s;
+  facts.grade_latency_s = t.grade.latency_s;
+  facts.tool_calls = static_cast<std::int64_t>(t.tool_events.size());
+  facts.fault_detail = t.fault_detail;
+  return facts;
+}
+
 std::vector<std::filesystem::path> journals_of(const std::filesystem::path& run_dir) {
   std::vector<std::filesystem::path> files;
   std::error_code absent;
@@ -154,6 +155,15 @@ std::vector<std::filesystem::path> journals_of(const std::filesystem::path& run_
   }
   std::sort(files.begin(), files.end());
   return files;
+}
+
+std::filesystem::path journal_of(const std::filesystem::path& run_dir) {
+  const std::vector<std::filesystem::path> journals = journals_of(run_dir);
+  if (journals.empty()) {
+    throw input_error(run_dir.string() + " has no journal",
+                      "name a run's folder, such as runs/<name>");
+  }
+  return journals.front();
 }
 
 bool is_run(const std::filesystem::path& run_dir) {

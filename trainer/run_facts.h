@@ -53,6 +53,8 @@ struct RunFacts {
   std::int64_t rows = 0, committed_rows = 0;
 };
 
+RolloutFacts facts_of(const Trajectory&);  // without journal, row and tokens
+
 // Throws Error naming the file that is damaged. Missing files leave their part empty.
 RunFacts read_run(const std::filesystem::path& run_dir);
 
@@ -61,6 +63,9 @@ bool is_run(const std::filesystem::path& run_dir);
 
 // The journals of a run, one per learner, sorted.
 std::vector<std::filesystem::path> journals_of(const std::filesystem::path& run_dir);
+
+// The journal of the first learner. Throws an input Error if there is none.
+std::filesystem::path journal_of(const std::filesystem::path& run_dir);
 
 // One step's training rollouts in numbers. Faults and masked rollouts count in the first three
 // alone; without others reward and pass rate are NaN.

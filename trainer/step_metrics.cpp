@@ -20,6 +20,13 @@ double sampled_tokens(const Collected& c) {
       std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
 }
 
+// Of the rollouts that were graded a second time, those that ended so.
+double count(std::span<const Collected> collected, Confirmation end) {
+  return static_cast<double>(std::count_if(
+      collected.begin(), collected.end(),
+      [&](const Collected& c) { return confirmation_of(c.trajectory.grade) == end; }));
+}
+
 std::size_t recovered_of(std::span<const Collected> collected) {
   return static_cast<std::size_t>(std::count_if(collected.begin(), collected.end(),
                                                 [](const Collected& c) { return c.recovered; }));
@@ -129,6 +136,9 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
                   {n::kRollouts, static_cast<double>(s.rollouts)},
                   {n::kFaults, static_cast<double>(s.faults)},
                   {n::kMasked, static_cast<double>(s.masked)},
+                  {n::kConfirmed, count(collected, Confirmation::kConfirmed)},
+                  {n::kUnconfirmed, count(collected, Confirmation::kUnconfirmed)},
+                  {n::kConfirmFaults, count(collected, Confirmation::kFault)},
                   {n::kTokensSampled, tokens},
                   {n::kTokensPerSecond, tokens_per_second(m, collected)},
                   {n::kToolCallsP50, percentile(calls, 0.5)},

@@ -35,6 +35,7 @@
 #include "trainer/progress.h"
 #include "trainer/report.h"
 #include "trainer/resume_check.h"
+#include "trainer/step_making.h"
 #include "trainer/step_metrics.h"
 #include "trainer/step_plan.h"
 #include "trainer/trial.h"
@@ -192,37 +193,24 @@ class TrainingLoop {
     return collected;
   }
 
-  // The step's rollouts, round after round; empty, and the plan as it was, if the run shall stop.
-  std::vector<Collected> collect_rounds(StepMetrics& record) {
-    const BatchScaler before = scaler_;
-    const std::int64_t first_group = next_group_;
-    std::vector<Collected> collected;
-    while (const auto round = scaler_.next_round()) {
-      log_debug(fmt::format("step {}: {} tasks x {} rollouts: {}", step_, round->tasks.size(),
-                            round->group_size, round->reason));
-      const auto plan = plan_groups(setup_.run.seed, Split::kTrain, step_, step_, round->tasks,
-                                    round->group_size, next_group_);
-      next_group_ += static_cast<std::int64_t>(round->tasks.size());
-      auto more = collect(plan, "rollouts");
-      if (stopping_) {
-        scaler_ = before;
-        next_group_ = first_group;
-        return {};
-      }
-      record.seconds_rollout += seconds_collecting_;
-      scaler_.observe(group_outcomes(more));
-      std::ranges::move(more, std::back_inserter(collected));
-    }
-    collector_->close(step_, Split::kTrain);
-    record.signal_mass = scaler_.signal();
-    record.rounds = scaler_.rounds();
+  // The step's rollouts; empty if the run shall stop.
+  std::vector<Collected> collect_step(StepMetrics& record) {
+    auto collected = collect_rounds(
+        setup_.run.seed, step_, next_group_, scaler_,
+        [&](std::span<const Assignment> plan) {
+          auto round = collect(plan, "rollouts");
+          record.seconds_rollout += seconds_collecting_;
+          return round;
+        },
+        record);
+    if (!stopping_) collector_->close(step_, Split::kTrain);
     return collected;
   }
 
   void train_step() {
     const auto begin = Clock::now();
     StepMetrics record;
-    const auto collected = collect_rounds(record);
+    const auto collected = collect_step(record);
     if (stopping_) return;
     auto mark = Clock::now();
     const std::int64_t committed_rows = journal_->commit();
@@ -232,14 +220,10 @@ class TrainingLoop {
 
     mark = Clock::now();
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
-    record.penalties = updater_.penalties(collected, [&] { keep_links_alive(); });
-    StepBatch batch = make_step_batch(collected, committed_rows,
-                                      step_batch_options(setup_.algorithm, setup_.baseline_only),
-                                      step_, record.penalties);
-    fault_point("step");
     const StepSize size{scaler_.step_size(), gradients_.limit()};
-    record.update = updater_.update(collected, batch, step_, size, [&] { keep_links_alive(); });
-    record.learning_rate = updater_.learning_rate(step_) * size.factor;
+    StepBatch batch = update_step(
+        setup_, updater_, collected, committed_rows, step_, size, [&] { keep_links_alive(); },
+        record);
     record.seconds_update = seconds_since(mark);
     journal_->append_uses(batch.uses);
     scaler_.end_step();

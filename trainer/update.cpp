@@ -295,8 +295,8 @@ ValueStats Updater::train_critic(const Minibatches& minibatches, const ValueTarg
   return means;
 }
 
-fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
-  announce(std::string(1, static_cast<char>(Verb::kSave)));
+TrainState Updater::state(TrainState state) {
+  announce(std::string(1, static_cast<char>(Verb::kState)));
   auto optimizer = learner_.optimizer_state();
   state.optimizer_steps = optimizer.steps;
   state.spec = model_config_;
@@ -307,7 +307,11 @@ fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
   state.first_moment = std::move(optimizer.first_moment);
   state.second_moment = std::move(optimizer.second_moment);
   if (critic_) state.critic = critic_->state();
-  return save_checkpoint(dir, state, keep);
+  return state;
+}
+
+fs::path Updater::save(const fs::path& dir, TrainState state, int keep) {
+  return save_checkpoint(dir, this->state(std::move(state)), keep);
 }
 
 TrainState Updater::restore(const fs::path& folder) {
@@ -363,7 +367,7 @@ void Updater::follow() {
       case Verb::kDiverge:
         take_part(message);
         break;
-      case Verb::kSave:
+      case Verb::kState:
         learner_.optimizer_state();
         if (critic_) critic_->state();
         break;

@@ -56,7 +56,9 @@ class Updater {
   // a critic, which learns from them too, `batch` gets the advantages.
   StepUpdate update(std::span<const Collected>, StepBatch& batch, std::int64_t step,
                     const StepSize& size, const std::function<void()>& between);
-  // Fills in weights and optimizer and writes the checkpoint; returns its folder.
+  // Fills in weights and optimizer.
+  TrainState state(TrainState);
+  // The same, and writes the checkpoint; returns its folder.
   std::filesystem::path save(const std::filesystem::path& dir, TrainState state, int keep);
   // Everyone loads the checkpoint; returns what it says.
   TrainState restore(const std::filesystem::path& folder);
@@ -70,7 +72,7 @@ class Updater {
  private:
   using Clock = std::chrono::steady_clock;
   // First byte of what the lead announces.
-  enum class Verb : char { kUpdate, kDiverge, kSave, kRestore, kWait, kDismiss };
+  enum class Verb : char { kUpdate, kDiverge, kState, kRestore, kWait, kDismiss };
 
   void announce(std::string message);
   TrainState load(const std::filesystem::path& folder);

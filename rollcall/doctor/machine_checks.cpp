@@ -182,6 +182,7 @@ std::vector<Finding> check_gpu(const Patient& patient) {
 std::int64_t open_files_needed(const RunConfig& config) {
   constexpr std::int64_t kOthers = 128;  // libraries, logs, MPI
   std::int64_t calls = config.grader.max_concurrency;
+  if (!config.grader.second.url.empty()) calls += config.grader.second.max_concurrency;
   for (const ToolOptions& tool : config.tools) calls += tool.max_concurrency;
   const std::int64_t most =
       std::int64_t{config.cluster.rollouts_per_worker} *

@@ -68,6 +68,25 @@ Agents all_alike(double p) {
   return Agents([p](std::int64_t) { return p; });
 }
 
+TEST(BatchScaler, KnowsRareSuccessesOfLargeGroupsFromEarlierRounds) {
+  BatchScaler scaler({.prompts = 2, .group_size = 16}, kTasks, 3);
+  EXPECT_FALSE(scaler.rare_success(0, 16)) << "one in four is what it begins with";
+  ASSERT_TRUE(scaler.next_round());
+  std::vector<double> rare(16, 0), often(16, 1);
+  rare[3] = 1;
+  const GroupOutcome outcomes[] = {{0, rare}, {1, often}};
+  scaler.observe(outcomes);
+  EXPECT_TRUE(scaler.rare_success(0, 8));
+  EXPECT_FALSE(scaler.rare_success(0, 7)) << "no success of a small group weighs so much";
+  EXPECT_FALSE(scaler.rare_success(0, 32)) << "about three are expected";
+  EXPECT_FALSE(scaler.rare_success(1, 16));
+  scaler.end_step();
+  BatchScaler resumed({.prompts = 2, .group_size = 16}, kTasks, 3);
+  resumed.restore(scaler.state());
+  for (const std::int64_t size : {8, 12, 16, 24, 32})
+    EXPECT_EQ(resumed.rare_success(0, size), scaler.rare_success(0, size)) << size;
+}
+
 TEST(SignalMass, IsThatOfCountsForZeroAndOne) {
   // 1 of 4: 4/3 * (1/16 * 3 + 9/16) = 1; 2 of 2: nothing.
   EXPECT_DOUBLE_EQ(signal_mass(std::vector<GroupOutcome>{{0, {1, 0, 0, 0}}, {1, {1, 1}}}), 1);

@@ -381,6 +381,31 @@ TEST(RunConfig, ReadsLora) {
   EXPECT_EQ(effective_yaml(parse(from_adapter)), from_adapter);
 }
 
+TEST(RunConfig, ReadsASecondGrader) {
+  const auto graded = [](const std::string& more) {
+    return "run: {name: r}\nmodel: {path: m}\ndata: {train: t.jsonl}\n"
+           "grader: {url: 'http://g/', " +
+           more + "}\n";
+  };
+  const RunConfig none = parse(with(""));
+  EXPECT_EQ(none.grader.confirm, "rare");
+  EXPECT_EQ(none.grader.second.url, "");
+  EXPECT_THAT(effective_yaml(none), HasSubstr("second: {}"));
+  const std::string text = graded(
+      "confirm: always, second: {url: 'http://h/', headers: {k: '${TOOL_KEY}', l: lit3ral}, "
+      "timeout: 5s}");
+  const RunConfig config = parse(text);
+  EXPECT_EQ(config.grader.second.secrets, (SecretList{{"TOOL_KEY", "s3cret"}}));
+  EXPECT_EQ(config.grader.second.timeout, std::chrono::seconds(5));
+  const std::string yaml = effective_yaml(config);
+  EXPECT_THAT(yaml, HasSubstr(R"(headers: {"k": "${TOOL_KEY}", "l": "redacted"})"));
+  EXPECT_THAT(yaml, Not(HasSubstr("s3cret")));
+  EXPECT_EQ(effective_yaml(parse(yaml)), yaml);
+  EXPECT_THAT(report(graded("second: {timeout: 5s}")), HasSubstr("needs grader.second.url"));
+  EXPECT_THAT(report(graded("confirm: never, second: {url: 'http://h/'}")),
+              HasSubstr("confirm: never asks nobody"));
+}
+
 TEST(RunConfig, ReadsACritic) {
   EXPECT_THAT(effective_yaml(parse(with(""))), HasSubstr("critic: {}\n"));
   const RunConfig config =

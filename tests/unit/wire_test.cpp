@@ -20,7 +20,8 @@ Assignment some_assignment() {
           .task_row = 4'000'000'000,
           .seed = 0xFEDCBA9876543210,
           .version = 11,
-          .split = Split::kValid};
+          .split = Split::kValid,
+          .rare = true};
 }
 
 Trajectory some_trajectory() {
@@ -74,11 +75,11 @@ bool decodes(std::string_view bytes) {
 
 TEST(Wire, AssignmentHasTheDocumentedBytes) {
   const std::string bytes =
-      encode(Assignment{.step = 0x0102, .member = -1, .split = Split::kValid});
-  ASSERT_EQ(bytes.size(), 2 + 8 + 8 + 4 + 4 + 8 + 8 + 8 + 1U);
-  EXPECT_EQ(bytes.substr(0, 4), std::string("A\x01\x02\x01"));
+      encode(Assignment{.step = 0x0102, .member = -1, .split = Split::kValid, .rare = true});
+  ASSERT_EQ(bytes.size(), 2 + 8 + 8 + 4 + 4 + 8 + 8 + 8 + 1 + 1U);
+  EXPECT_EQ(bytes.substr(0, 4), std::string("A\x02\x02\x01"));
   EXPECT_EQ(bytes.substr(18, 4), "\xFF\xFF\xFF\xFF");
-  EXPECT_EQ(bytes.back(), '\x01');
+  EXPECT_EQ(bytes.substr(bytes.size() - 2), "\x01\x01");
 }
 
 TEST(Wire, AssignmentComesBack) {
