@@ -70,6 +70,14 @@ class Replay(Case):
         self.assertIn("step 1 comes out the same, bit for bit", shown.stdout)
         self.assertEqual({name.replace(str(moved), str(every.dir)): digest for name, digest in tree(moved).items()}, before)
 
+    def test_a_price_on_divergence_and_updates_that_were_left_out(self):
+        settings = {"run": {"steps": 16}, "alarms": {"grad_norm": 0.01}, "checkpoint": {"every": 5, "keep": 9}}
+        run = self.trained("priced", algorithm={"kl": {"coefficient": 0.1}}, **settings)
+        self.assertGreater(sum(line.get("gradient_spikes", 0) for line in run.metrics()), 2)
+        self.check_identical(run, 15, 15, "step-000015")
+        self.check_identical(run, 14, 13, "step-000013")  # saved where the policy had gone back
+        self.check_identical(run, 12, 10, "step-000010")
+
     def test_critics_adapters_and_bfloat16(self):
         kinds = {
             "gae": {"algorithm": GAE},
