@@ -81,6 +81,9 @@ struct ToolEvent {
 inline constexpr const char* kUnconfirmedFlag = "unconfirmed";
 inline constexpr const char* kConfirmScore = "confirm.score";
 inline constexpr const char* kConfirmFault = "confirm.fault";
+// Of a held-out rollout, where there is a second grader: whether it would pass it, 1 or 0.
+inline constexpr const char* kSecondPassed = "second.passed";
+inline constexpr const char* kSecondScore = "second.score";
 
 struct Grade {
   double score = 0;     // what the grader said

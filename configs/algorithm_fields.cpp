@@ -153,7 +153,8 @@ Field<AlgorithmOptions> corrections_field() {
 std::vector<Field<AlgorithmOptions>> algorithm_fields() {
   using O = AlgorithmOptions;
   return {
-      choice("profile", &O::profile, profile_names(), "Named set of defaults for this section."),
+      choice("profile", &O::profile, profile_names(),
+             "Named set of defaults for this section: docs/algorithms.md."),
       choice("advantage", &O::advantage, names(advantage_names()),
              "How a rollout is compared with its group, or gae: each token with a critic's values "
              "(docs/algorithms.md)."),
@@ -207,24 +208,6 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
            "Keep only each layer's input and compute the layer again in the backward pass: less "
            "memory, about a third more time, the same bits."),
   };
-}
-
-std::vector<std::string_view> profile_names() { return {"agent_sparse_v1"}; }
-
-AlgorithmOptions profile_defaults(const std::string& profile, const std::string& loss) {
-  AlgorithmOptions defaults;
-  defaults.profile = profile;
-  defaults.loss = loss;
-  if (loss == "ppo_clip") {  // DAPO 2503.14476; dual clip 1912.09729
-    defaults.clip_low = 0.2;
-    defaults.clip_high = 0.28;
-    defaults.dual_clip = 3;
-  } else if (loss == "gspo") {  // 2507.18071
-    defaults.clip_low = 3e-4;
-    defaults.clip_high = 4e-4;
-    defaults.aggregation = "seq_mean_token_mean";
-  }
-  return defaults;
 }
 
 }  // namespace rollcall

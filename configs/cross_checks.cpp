@@ -78,7 +78,8 @@ void check_aggregation(const AlgorithmOptions& a, ReadContext& context) {
     context.problem("algorithm.aggregation",
                     "gspo weighs whole sequences; write seq_mean_token_mean");
   }
-  if (a.aggregation_constant != 1 && a.aggregation != "seq_mean_token_sum_const") {
+  const double usual = profile_defaults(a.profile, a.loss).aggregation_constant;
+  if (a.aggregation_constant != usual && a.aggregation != "seq_mean_token_sum_const") {
     context.problem("algorithm.aggregation_constant",
                     "only the aggregation seq_mean_token_sum_const reads it");
   }

@@ -20,8 +20,7 @@ std::string peek(const YamlNode& section, std::string_view key, std::string othe
 template <typename S>
 void apply_profile(const YamlNode&, S&) {}
 void apply_profile(const YamlNode& section, AlgorithmOptions& options) {
-  options = profile_defaults(peek(section, "profile", options.profile),
-                             peek(section, "loss", options.loss));
+  options = profile_defaults(peek(section, "profile", options.profile), peek(section, "loss", ""));
 }
 
 // Reads every section of a run file that is there.

@@ -435,6 +435,9 @@ std::vector<Field<AlarmOptions>> alarm_fields() {
                  "did not rise."),
       alarm_rule("reward_jump", &O::reward_jump,
                  "The mean reward is so many standard errors above that of the ten steps before."),
+      alarm_rule("second_grader", &O::second_grader,
+                 "Held-out pass@1 rose by so many standard errors since the first evaluation, and "
+                 "fell by `grader.second`."),
       alarm_rule("canary", &O::canary,
                  "More than this share of the rollouts of `data.canaries` passes."),
   };

@@ -30,7 +30,8 @@ std::vector<Field<CheckpointOptions>> checkpoint_fields();
 std::vector<Field<EvalOptions>> eval_fields();
 std::vector<Field<SftOptions>> sft_fields();
 
-// What `algorithm.profile` and `algorithm.loss` set where no other key does.
+// What `algorithm.profile` and `algorithm.loss` set where no other key does; an empty loss is the
+// profile's own.
 AlgorithmOptions profile_defaults(const std::string& profile, const std::string& loss);
 std::vector<std::string_view> profile_names();
 

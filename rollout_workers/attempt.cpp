@@ -236,7 +236,12 @@ void Attempt::check_reencoding(std::span<const std::string> outputs) {
 asio::awaitable<void> Attempt::grade() {
   const std::string body = grade_request_body(trajectory_, turns_, episode_.task);
   GradeOutcome outcome = co_await grade_rollout(environment_, trace_, body);
-  if (wants_confirmation(outcome)) co_await confirm_grade(environment_, trace_, body, outcome);
+  const bool held_out = trajectory_.assignment.split != Split::kTrain;
+  if (held_out && environment_.second_endpoint && outcome.fault.empty()) {
+    co_await grade_beside(environment_, trace_, body, outcome);
+  } else if (wants_confirmation(outcome)) {
+    co_await confirm_grade(environment_, trace_, body, outcome);
+  }
   fault_point("graded");
   auto& sub_rewards = outcome.grade.sub_rewards;
   sub_rewards.insert(sub_rewards.end(), tool_sums_.begin(), tool_sums_.end());

@@ -73,6 +73,17 @@ asio::awaitable<GradeOutcome> ask(Environment::Impl& environment, Endpoint& endp
   co_return outcome;
 }
 
+// By grader.second. Parts and gates by name are the first grader's.
+asio::awaitable<GradeOutcome> ask_second(Environment::Impl& environment, Trace& trace,
+                                         std::string body, std::string purpose) {
+  GraderOptions rules = environment.grader;
+  rules.gates.clear();
+  rules.parts.clear();
+  Parcel parcel = make_parcel(environment.grader.second, trace, std::move(body), purpose);
+  co_return co_await ask(environment, *environment.second_endpoint, rules, trace,
+                         std::move(parcel));
+}
+
 }  // namespace
 
 asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trace& trace,
@@ -84,17 +95,10 @@ asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trac
 
 asio::awaitable<void> confirm_grade(Environment::Impl& environment, Trace& trace, std::string body,
                                     GradeOutcome& outcome, std::string purpose) {
-  GradeOutcome second;
-  if (environment.second_endpoint) {
-    Parcel parcel = make_parcel(environment.grader.second, trace, std::move(body), purpose);
-    GraderOptions rules = environment.grader;
-    rules.gates.clear();  // parts and gates by name are the first grader's
-    rules.parts.clear();
-    second =
-        co_await ask(environment, *environment.second_endpoint, rules, trace, std::move(parcel));
-  } else {
-    second = co_await grade_rollout(environment, trace, std::move(body), std::move(purpose));
-  }
+  GradeOutcome second =
+      environment.second_endpoint
+          ? co_await ask_second(environment, trace, std::move(body), purpose)
+          : co_await grade_rollout(environment, trace, std::move(body), std::move(purpose));
   Grade& grade = outcome.grade;
   if (!second.fault.empty()) {
     grade.sub_rewards.emplace_back(kConfirmFault, 1);
@@ -106,6 +110,18 @@ asio::awaitable<void> confirm_grade(Environment::Impl& environment, Trace& trace
   if (second.grade.passed && !second.masked) co_return;
   grade.flags.emplace_back(kUnconfirmedFlag);
   outcome.masked = apply_grade_rules(environment.grader, grade);
+}
+
+asio::awaitable<void> grade_beside(Environment::Impl& environment, Trace& trace, std::string body,
+                                   GradeOutcome& outcome) {
+  const GradeOutcome second = co_await ask_second(environment, trace, std::move(body), "second");
+  if (!second.fault.empty()) {
+    log_debug(trace.rollout + " (" + trace.id + "): no second grade: " + second.fault);
+    co_return;
+  }
+  const bool passed = second.grade.passed && !second.masked;
+  outcome.grade.sub_rewards.emplace_back(kSecondScore, second.grade.score);
+  outcome.grade.sub_rewards.emplace_back(kSecondPassed, passed ? 1 : 0);
 }
 
 bool keeps_grade(const RolloutOptions& options, const Trajectory& t) {

@@ -29,6 +29,11 @@ asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl&, Trace&, std::str
 asio::awaitable<void> confirm_grade(Environment::Impl&, Trace&, std::string body,
                                     GradeOutcome& outcome, std::string purpose = "confirm");
 
+// Has a rollout graded by grader.second too, which must be there, and notes beside the grade what
+// it says (kSecondPassed, kSecondScore). The grade stays; a fault notes nothing.
+asio::awaitable<void> grade_beside(Environment::Impl&, Trace&, std::string body,
+                                   GradeOutcome& outcome);
+
 // Makes the outcome part of the rollout, with what its limits, void turns and budgets make of it.
 void settle_grade(const RolloutOptions&, const GraderOptions&, GradeOutcome outcome, Trajectory&);
 

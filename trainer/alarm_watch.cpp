@@ -27,13 +27,7 @@ double mean(const Steps& steps, std::size_t begin, std::size_t count, Member mem
 std::vector<Alarm> AlarmWatch::add(const MetricList& line) {
   news_.clear();
   if (!std::isnan(value_of(line, metric::kRollouts))) look_at_step(line);
-  const double canaries = value_of(line, metric::kCanaryPassRate);
-  if (!std::isnan(canaries))
-    judge("canary", options_.canary, canaries > options_.canary.limit,
-          fmt::format("{:.1f} % of the rollouts of canaries pass, which cannot be solved",
-                      100 * canaries),
-          "the policy exploits the grader: look at them (rollcall report), mend the grader, and go "
-          "back to an earlier checkpoint");
+  look_at_evaluation(line);
   return std::move(news_);
 }
 
@@ -50,6 +44,32 @@ void AlarmWatch::judge(const char* name, const AlarmRule& rule, bool met, std::s
   } else if (active_.insert(name).second) {
     news_.push_back({name, std::move(text), what_to_do, rule.action});
   }
+}
+
+void AlarmWatch::look_at_evaluation(const MetricList& line) {
+  const double canaries = value_of(line, metric::kCanaryPassRate);
+  if (!std::isnan(canaries))
+    judge("canary", options_.canary, canaries > options_.canary.limit,
+          fmt::format("{:.1f} % of the rollouts of canaries pass, which cannot be solved",
+                      100 * canaries),
+          "the policy exploits the grader: look at them (rollcall report), mend the grader, and go "
+          "back to an earlier checkpoint");
+  const double by_first = value_of(line, metric::kEvalPassAt1);
+  const double by_second = value_of(line, metric::kEvalSecondPassAt1);
+  if (std::isnan(by_second)) return;
+  if (!first_graders_) first_graders_.emplace(by_first, by_second);
+  const auto [first_before, second_before] = *first_graders_;
+  const double tasks = value_of(line, metric::kEvalGradedTasks);
+  const double error = std::sqrt((first_before * (1 - first_before) + by_first * (1 - by_first)) /
+                                 std::max(1.0, tasks));
+  judge(
+      "second_grader", options_.second_grader,
+      by_first - first_before > options_.second_grader.limit * error && by_second < second_before,
+      fmt::format("held-out pass@1 rose from {:.1f} to {:.1f} %, and by the second grader fell "
+                  "from {:.1f} to {:.1f} %",
+                  100 * first_before, 100 * by_first, 100 * second_before, 100 * by_second),
+      "the policy learns what the grader pays for and not the task: read the transcripts on which "
+      "the two differ, mend the grader, and go back to an earlier checkpoint");
 }
 
 void AlarmWatch::look_at_step(const MetricList& line) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "trainer/metrics.h"
@@ -39,6 +40,7 @@ class AlarmWatch {
   void judge(const char* name, const AlarmRule&, bool met, std::string text,
              const char* what_to_do);
   void look_at_step(const MetricList&);
+  void look_at_evaluation(const MetricList&);
   void look_at_signal();
   void look_at_policy(const MetricList&);
   void look_at_rewards();
@@ -46,6 +48,8 @@ class AlarmWatch {
   AlarmOptions options_;
   std::deque<Step> steps_;  // the latest
   std::optional<double> first_entropy_;
+  std::optional<std::pair<double, double>>
+      first_graders_;  // pass@1 by each, of the first evaluation
   std::set<std::string> active_;
   std::vector<Alarm> news_;
 };

@@ -22,7 +22,7 @@ constexpr std::int64_t kMostMembers = 256;
 constexpr double kExplore = 0.05;    // least chance that a task is taken when its turn comes
 constexpr double kUsualRate = 0.02;  // of the average over tasks that were looked at
 constexpr double kLeastStep = 0.25;
-constexpr std::int64_t kLargeGroup = 8;
+constexpr std::int64_t kLeastGroup = 8;
 constexpr double kRareSuccesses = 1.5;
 
 double group_mass(std::span<const double> rewards) {
@@ -150,7 +150,7 @@ void BatchScaler::end_step() {
 }
 
 bool BatchScaler::rare_success(std::int64_t task, std::int64_t group_size) const {
-  return group_size >= kLargeGroup &&
+  return group_size >= kLeastGroup &&
          beliefs_.rate(task) * static_cast<double>(group_size) < kRareSuccesses;
 }
 

@@ -22,6 +22,10 @@ std::vector<Assignment> plan_evaluation(const TrainSetup&, std::int64_t step);
 // Pass rates of the held-out rollouts of one evaluation; what is not graded leaves its task's mean.
 Evaluation evaluate_rollouts(std::span<const Collected>);
 
+// What pass@1 would be by the second grader, over the held-out rollouts that it graded; nothing if
+// there are none.
+std::optional<double> second_pass_at_1(std::span<const Collected>);
+
 // Share of the graded rollouts of canaries that pass; nothing if there are none.
 std::optional<double> canary_pass_rate(std::span<const Collected>);
 

@@ -54,6 +54,7 @@ inline constexpr const char* kVoidTurnShare = "void_turn_share";
 inline constexpr const char* kRewardLengthCorrelation = "reward_length_correlation";
 inline constexpr const char* kRewardCallsCorrelation = "reward_calls_correlation";
 inline constexpr const char* kGradientSpikes = "gradient_spikes";
+inline constexpr const char* kEvalSecondPassAt1 = "eval_second_pass_at_1";
 inline constexpr const char* kCanaryPassRate = "canary_pass_rate";
 // A dot and the rule's name follow: "alarm.entropy".
 inline constexpr const char* kAlarm = "alarm";

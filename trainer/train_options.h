@@ -113,7 +113,7 @@ struct AlarmOptions {           // alarms: 0: off
   double grad_norm = 5;         // times the usual one: the update is skipped, see GradientWatch
   // What AlarmWatch goes by.
   AlarmRule signal_share{0.1}, limit_share{0.1}, ess{0.3}, mismatch_k3{0.01}, clip{0.3},
-      entropy{0.1}, reward_spread{0.5}, reward_jump{4}, canary{0};
+      entropy{0.1}, reward_spread{0.5}, reward_jump{4}, canary{0}, second_grader{2};
 };
 
 struct CheckpointOptions {        // checkpoint:

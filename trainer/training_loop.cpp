@@ -330,6 +330,8 @@ class TrainingLoop {
     write_result(setup_.run_dir, result_);  // before the metrics, which evaluated() asks first
     tell(fmt::format("step {}/{}  {}", step_, setup_.run.steps, evaluation_line(e)));
     MetricList metrics = evaluation_metrics(e);
+    if (const auto second = second_pass_at_1(collected))
+      metrics.emplace_back(metric::kEvalSecondPassAt1, *second);
     if (const auto rate = canary_pass_rate(collected))
       metrics.emplace_back(metric::kCanaryPassRate, *rate);
     log_metrics(std::move(metrics));

@@ -43,6 +43,17 @@ class Alarms(Case):
         self.assertNotIn("canaries", errors)
         self.assertIn("canary_pass_rate", run.metrics()[0])
 
+    def test_a_second_grader_is_asked_of_held_out_rollouts_beside_the_first(self):
+        doubter = self.serve((200, b'{"score": 0}'))
+        second = {"second": {"url": doubter.url("/grade")}}
+        data = {split: str(self.folder / "data" / f"{split}.jsonl") for split in ("train", "valid")}
+        run = self.make_run("beside", data=data, grader=second)
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        evaluations = [line for line in run.metrics() if "eval_pass_at_1" in line]
+        self.assertEqual([line["eval_second_pass_at_1"] for line in evaluations], [0, 0])
+        self.assertGreater(sum(line["eval_pass_at_1"] for line in evaluations), 0, "the grade that counts is the first one's")
+
     def test_updates_far_above_the_usual_are_left_out_and_the_third_goes_back(self):
         settings = {"run": {"steps": 16}, "alarms": {"grad_norm": 0.01}, "checkpoint": {"every": 5}}  # all are far above
         run = self.make_run("spiked", **settings)

@@ -123,6 +123,19 @@ TEST(AlarmWatch, HearsOfCanariesInEvaluations) {
   EXPECT_THAT(names(alarms.add({{metric::kCanaryPassRate, 0.01}})), ElementsAre("canary"));
 }
 
+TEST(AlarmWatch, HearsASecondGraderThatSeesNoGain) {
+  const auto evaluation = [](double first, double second) {
+    return MetricList{{metric::kEvalPassAt1, first},
+                      {metric::kEvalGradedTasks, 100},
+                      {metric::kEvalSecondPassAt1, second}};
+  };
+  AlarmWatch alarms({});
+  EXPECT_THAT(alarms.add(evaluation(0.2, 0.2)), IsEmpty());
+  EXPECT_THAT(alarms.add(evaluation(0.3, 0.1)), IsEmpty()) << "1.6 standard errors are chance";
+  EXPECT_THAT(alarms.add(evaluation(0.6, 0.5)), IsEmpty()) << "both rise";
+  EXPECT_THAT(names(alarms.add(evaluation(0.6, 0.1))), ElementsAre("second_grader"));
+}
+
 TEST(GradientWatch, KnowsTheUsualNormAfterTenUpdates) {
   GradientWatch watch(5);
   for (int i = 0; i < 9; ++i) watch.add(2, false);

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "comms/error.h"
+#include "configs/schema.h"
 
 namespace rollcall {
 namespace {
@@ -110,6 +111,34 @@ TEST(RunConfig, TakesTheLossesOwnClipUnlessOneIsGiven) {
   EXPECT_EQ(parse(with(""), {"algorithm.loss=ppo_clip"}).algorithm.clip_high, 0.28);
 }
 
+TEST(RunConfig, EveryProfileIsALineThatCanBeReadBack) {
+  for (const std::string_view name : profile_names()) {
+    const auto read = parse(with("algorithm: {profile: " + std::string(name) + "}\n"));
+    EXPECT_EQ(read.algorithm.profile, name);
+    const auto again = parse(effective_yaml(read));
+    EXPECT_EQ(again.algorithm.advantage, read.algorithm.advantage) << name;
+    EXPECT_EQ(again.algorithm.aggregation, read.algorithm.aggregation) << name;
+    EXPECT_EQ(again.algorithm.clip_high, read.algorithm.clip_high) << name;
+    EXPECT_EQ(again.algorithm.kl.coefficient, read.algorithm.kl.coefficient) << name;
+  }
+}
+
+TEST(RunConfig, KeysOverrideTheirProfile) {
+  const auto dapo = parse(with("algorithm: {profile: dapo}\n")).algorithm;
+  EXPECT_EQ(dapo.loss, "ppo_clip");
+  EXPECT_EQ(dapo.clip_high, 0.28);
+  EXPECT_EQ(dapo.dual_clip, 10);
+  EXPECT_EQ(dapo.aggregation, "token_mean");
+  const auto other =
+      parse(with("algorithm: {profile: dapo, loss: cispo, advantage: rloo}\n")).algorithm;
+  EXPECT_EQ(other.loss, "cispo");
+  EXPECT_EQ(other.clip_high, 4) << "a loss that is given brings its own clip";
+  EXPECT_EQ(other.advantage, "rloo");
+  EXPECT_EQ(other.aggregation, "token_mean");
+  const auto sum = parse(with("algorithm: {profile: dr_grpo, aggregation: token_mean}\n"));
+  EXPECT_EQ(sum.algorithm.aggregation, "token_mean");
+}
+
 TEST(RunConfig, ReadsCorrectionsInBothForms) {
   const auto corrections =
       parse(with("algorithm:\n"
@@ -168,8 +197,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"algorithm: {aggregation: mean}\n",
                 ":5:26: algorithm.aggregation: expected one of"},
         BadFile{"algorithm: {profile: agent_sparse_v2}\n",
-                ":5:22: algorithm.profile: expected one of agent_sparse_v1, found "
-                "'agent_sparse_v2'; did you mean"}));
+                ":5:22: algorithm.profile: expected one of agent_sparse_v1, grpo, dr_grpo, dapo, "
+                "gspo, scalerl, maxrl, ppo, found 'agent_sparse_v2'; did you mean"}));
 
 INSTANTIATE_TEST_SUITE_P(
     WrongType, BadRunFile,
