@@ -114,9 +114,9 @@ std::vector<Canary> try_canaries(const GradeProbeSetup& setup, std::span<const T
   return book.ask(setup);
 }
 
-Regrading try_regrading(const GradeProbeSetup& setup, std::span<const Task> tasks,
-                        std::span<const Collected> sampled, const std::filesystem::path& journal,
-                        const GraderTrialSizes& sizes) {
+RepeatedGrading try_regrading(const GradeProbeSetup& setup, std::span<const Task> tasks,
+                              std::span<const Collected> sampled,
+                              const std::filesystem::path& journal, const GraderTrialSizes& sizes) {
   const JournalReader reader(journal);
   std::vector<const Collected*> chosen = best_first(sampled);
   chosen.resize(std::min(chosen.size(), static_cast<std::size_t>(sizes.transcripts)));

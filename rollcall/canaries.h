@@ -26,8 +26,8 @@ std::vector<Canary> try_canaries(const GradeProbeSetup&, std::span<const Task>,
                                  const std::filesystem::path& journal, const GraderTrialSizes&);
 
 // Has some transcripts graded again, under the trace_id that they had; what passed first.
-Regrading try_regrading(const GradeProbeSetup&, std::span<const Task>,
-                        std::span<const Collected> sampled, const std::filesystem::path& journal,
-                        const GraderTrialSizes&);
+RepeatedGrading try_regrading(const GradeProbeSetup&, std::span<const Task>,
+                              std::span<const Collected> sampled,
+                              const std::filesystem::path& journal, const GraderTrialSizes&);
 
 }  // namespace rollcall

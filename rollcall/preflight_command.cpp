@@ -176,12 +176,12 @@ ExitCode lead(const PreflightArguments& a, const RunConfig& config, const Planne
   Preflight p = facts_of(config, setup, planned, s);
   try_grader(config, s, journal, p);
   p.disk = disk_need(config, spec, journal, p);
-  const Judgement j = judge(p);
+  const PreflightJudgement j = judge(p);
   write_durably(setup.run_dir / "preflight.json", preflight_json(p, j));
   write_durably(setup.run_dir / "preflight.html", preflight_page(p, j));
   std::printf("%s%s\n", preflight_text(p, j).c_str(), (setup.run_dir / "preflight.html").c_str());
   std::fflush(stdout);
-  return j.verdict == Verdict::kNo ? ExitCode::kAlarm : ExitCode::kDone;
+  return j.verdict == PreflightVerdict::kNo ? ExitCode::kAlarm : ExitCode::kDone;
 }
 
 }  // namespace

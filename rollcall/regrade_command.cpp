@@ -160,7 +160,7 @@ class Regrading {
     std::vector<std::size_t> chosen;
     for (std::int64_t row = 0, rows = journal_.rows(); row < rows; ++row) {
       const Trajectory t = journal_.read_texts(row);
-      const Verdict verdict = verdict_of(t);
+      const StoredVerdict verdict = verdict_of(t);
       if (wanted(t, steps)) chosen.push_back(all_.size());
       all_.push_back({row, t.assignment, t.trace_id, false, verdict, verdict});
     }

@@ -68,7 +68,7 @@ std::string why_flat(const Learnability& l) {
 }
 
 // Whether the tasks can teach the policy; true if they can.
-bool judge_tasks(const Learnability& l, bool by_critic, Judgement& j) {
+bool judge_tasks(const Learnability& l, bool by_critic, PreflightJudgement& j) {
   if (flat(l)) {
     j.reasons.push_back(why_flat(l));
     return false;
@@ -103,7 +103,7 @@ void add_warnings(const Preflight& p, std::vector<std::string>& warnings) {
       warnings.push_back(
           fmt::format("the grader gave no grade to {} {} answers", c.faults, c.name));
   }
-  const Regrading& r = p.regrading;
+  const RepeatedGrading& r = p.regrading;
   if (r.scores_differ > 0 && r.disagreement <= kNoiseLimit)
     warnings.push_back(
         fmt::format("{} of {} transcripts got several scores when graded again: "
@@ -127,9 +127,9 @@ double pair_disagreement(const std::vector<bool>& passed) {
 
 }  // namespace
 
-Regrading compare_gradings(std::span<const Regrade> regrades, std::int64_t times,
-                           std::int64_t faults) {
-  Regrading r{
+RepeatedGrading compare_gradings(std::span<const Regrade> regrades, std::int64_t times,
+                                 std::int64_t faults) {
+  RepeatedGrading r{
       .transcripts = static_cast<std::int64_t>(regrades.size()), .times = times, .faults = faults};
   double pairs = 0;
   for (const Regrade& g : regrades) {
@@ -170,8 +170,8 @@ std::int64_t Preflight::faults() const {
   return sum;
 }
 
-Judgement judge(const Preflight& p) {
-  Judgement j;
+PreflightJudgement judge(const Preflight& p) {
+  PreflightJudgement j;
   const bool teaches = judge_tasks(p.learnability, p.run.advantage == "gae", j);
   const std::vector<std::string> found = obstacles(p);
   add_warnings(p, j.warnings);
@@ -179,15 +179,17 @@ Judgement judge(const Preflight& p) {
   j.advice = advise(p.run, p.learnability, rare);
   j.as_planned = forecast(p.run, p.learnability, p.rollouts_per_second());
   j.as_advised = forecast(advised(p.run, j.advice, rare), p.learnability, p.rollouts_per_second());
-  j.verdict = !teaches || !found.empty()  ? Verdict::kNo
-              : j.advice.settings.empty() ? Verdict::kGo
-                                          : Verdict::kGoWith;
+  j.verdict = !teaches || !found.empty()  ? PreflightVerdict::kNo
+              : j.advice.settings.empty() ? PreflightVerdict::kGo
+                                          : PreflightVerdict::kGoWith;
   j.reasons.insert(teaches ? j.reasons.begin() : j.reasons.end(), found.begin(), found.end());
   return j;
 }
 
-const char* to_string(Verdict verdict) {
-  return verdict == Verdict::kGo ? "go" : verdict == Verdict::kGoWith ? "go_with" : "no";
+const char* to_string(PreflightVerdict verdict) {
+  return verdict == PreflightVerdict::kGo       ? "go"
+         : verdict == PreflightVerdict::kGoWith ? "go_with"
+                                                : "no";
 }
 
 }  // namespace rollcall

@@ -25,7 +25,7 @@ struct Canary {
 };
 
 // Some transcripts, each graded again several times.
-struct Regrading {
+struct RepeatedGrading {
   std::int64_t transcripts = 0, times = 0, faults = 0;
   std::int64_t scores_differ = 0;  // transcripts whose repeated scores are not all the same
   std::int64_t first_differs = 0;  // whose repeated scores are, but not those of the rollout
@@ -36,7 +36,7 @@ struct Regrade {
   std::vector<double> scores;  // of the repetitions that were graded
   std::vector<bool> passed;
 };
-Regrading compare_gradings(std::span<const Regrade>, std::int64_t times, std::int64_t faults);
+RepeatedGrading compare_gradings(std::span<const Regrade>, std::int64_t times, std::int64_t faults);
 
 // What the run will write, against what there is. Bytes and seconds.
 struct DiskNeed {
@@ -47,7 +47,7 @@ struct DiskNeed {
   double all() const { return journal + checkpoints + exported; }
 };
 
-enum class Verdict { kGo, kGoWith, kNo };
+enum class PreflightVerdict { kGo, kGoWith, kNo };
 
 // How many further rollouts of every task to sample, after `samples` of each: as many again while
 // too few tasks had both outcomes to say what the tasks can teach, within `most` rollouts in all.
@@ -67,7 +67,7 @@ struct Preflight {
   std::vector<EndpointUse> endpoints;
   std::map<std::string, std::int64_t> left_out;
   std::vector<Canary> canaries;
-  Regrading regrading;
+  RepeatedGrading regrading;
   DiskNeed disk;
   double discard_share = 0;  // alarms.discard_share
 
@@ -76,21 +76,21 @@ struct Preflight {
 };
 
 // What follows from it.
-struct Judgement {
-  Verdict verdict = Verdict::kGo;
+struct PreflightJudgement {
+  PreflightVerdict verdict = PreflightVerdict::kGo;
   std::vector<std::string> reasons;   // for the verdict
   std::vector<std::string> warnings;  // that do not change it
   Advice advice;
   Forecast as_planned, as_advised;
 };
-Judgement judge(const Preflight&);
+PreflightJudgement judge(const Preflight&);
 
-const char* to_string(Verdict);  // "go", "go_with", "no"
+const char* to_string(PreflightVerdict);  // "go", "go_with", "no"
 
 // preflight.json (docs/preflight.md), the page, and a few lines for a terminal.
-std::string preflight_json(const Preflight&, const Judgement&);
-std::string preflight_page(const Preflight&, const Judgement&);
-std::string preflight_text(const Preflight&, const Judgement&);
+std::string preflight_json(const Preflight&, const PreflightJudgement&);
+std::string preflight_page(const Preflight&, const PreflightJudgement&);
+std::string preflight_text(const Preflight&, const PreflightJudgement&);
 std::string count_text(double value);     // "10.2k", "unknown" for no number
 std::string duration_text(double hours);  // "42 s", "12 min", "3.5 h"
 

@@ -63,7 +63,7 @@ ordered_json forecast_json(const Forecast& f) {
           {"hours_of_run", number_json(f.hours_of_run)}};
 }
 
-ordered_json plan_json(const Preflight& p, const Judgement& j) {
+ordered_json plan_json(const Preflight& p, const PreflightJudgement& j) {
   return {{"steps", p.run.steps},
           {"workers", p.run.workers},
           {"in_flight", p.run.in_flight()},
@@ -92,7 +92,7 @@ ordered_json canaries_json(const Preflight& p) {
   return list;
 }
 
-ordered_json regrading_json(const Regrading& r) {
+ordered_json regrading_json(const RepeatedGrading& r) {
   return {{"transcripts", r.transcripts},     {"times", r.times},
           {"scores_differ", r.scores_differ}, {"first_differs", r.first_differs},
           {"disagreement", r.disagreement},   {"faults", r.faults}};
@@ -111,7 +111,7 @@ ordered_json disk_json(const DiskNeed& d) {
 
 }  // namespace
 
-std::string preflight_json(const Preflight& p, const Judgement& j) {
+std::string preflight_json(const Preflight& p, const PreflightJudgement& j) {
   const Learnability& l = p.learnability;
   const ordered_json json{{"verdict", to_string(j.verdict)},
                           {"reasons", j.reasons},

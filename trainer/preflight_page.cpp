@@ -25,7 +25,7 @@ std::string table_of(const std::vector<std::string>& heads,
   return html + "</table></div>";
 }
 
-std::string verdict_section(const Preflight& p, const Judgement& j) {
+std::string verdict_section(const Preflight& p, const PreflightJudgement& j) {
   const char* const names[] = {"go", "go, with these settings", "no"};
   const char* const colors[] = {"good", "warn", "bad"};
   const auto which = static_cast<std::size_t>(j.verdict);
@@ -34,7 +34,7 @@ std::string verdict_section(const Preflight& p, const Judgement& j) {
       "{}\">{}</span></div><p></p>",
       escape_html(p.name), colors[which], names[which]);
   for (const std::string& reason : j.reasons) html += "<p>" + escape_html(reason) + ".</p>";
-  if (j.verdict != Verdict::kNo && !j.advice.settings.empty()) {
+  if (j.verdict != PreflightVerdict::kNo && !j.advice.settings.empty()) {
     html += "<div class=\"card\"><pre>";
     for (const std::string& setting : j.advice.settings)
       html += "--set " + escape_html(setting) + "\n";
@@ -91,7 +91,7 @@ std::vector<std::string> forecast_row(const std::string& name, const Forecast& f
           duration_text(f.hours_of_run)};
 }
 
-std::string plan_section(const Preflight& p, const Judgement& j) {
+std::string plan_section(const Preflight& p, const PreflightJudgement& j) {
   std::vector<std::vector<std::string>> rows{forecast_row("as planned", j.as_planned)};
   if (!j.advice.settings.empty()) rows.push_back(forecast_row("as advised", j.as_advised));
   return fmt::format(
@@ -126,7 +126,7 @@ std::string grader_section(const Preflight& p) {
   for (const Canary& c : p.canaries)
     rows.push_back(
         {c.name, std::to_string(c.graded), std::to_string(c.passed), std::to_string(c.faults)});
-  const Regrading& r = p.regrading;
+  const RepeatedGrading& r = p.regrading;
   return "<h2>Is the grader worth learning from?</h2><p class=\"lead\">Answers that deserve no "
          "pass: "
          "nothing, a constant, the prompt, an answer to another task.</p>" +
@@ -148,7 +148,7 @@ std::string disk_section(const DiskNeed& d) {
 
 }  // namespace
 
-std::string preflight_page(const Preflight& p, const Judgement& j) {
+std::string preflight_page(const Preflight& p, const PreflightJudgement& j) {
   std::string html = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">";
   html +=
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>Preflight "

@@ -10,10 +10,10 @@
 namespace rollcall {
 namespace {
 
-const char* headline(Verdict verdict) {
-  return verdict == Verdict::kGo       ? "go"
-         : verdict == Verdict::kGoWith ? "go, with these settings"
-                                       : "no";
+const char* headline(PreflightVerdict verdict) {
+  return verdict == PreflightVerdict::kGo       ? "go"
+         : verdict == PreflightVerdict::kGoWith ? "go, with these settings"
+                                                : "no";
 }
 
 std::string signal_text(const Learnability& l) {
@@ -55,7 +55,7 @@ std::string duration_text(double hours) {
   return fmt::format("{:.1f} h", hours);
 }
 
-std::string preflight_text(const Preflight& p, const Judgement& j) {
+std::string preflight_text(const Preflight& p, const PreflightJudgement& j) {
   const Learnability& l = p.learnability;
   std::string text = curve_text(l.curve);
   text += fmt::format("tasks solved never {:.0f} %, sometimes {:.0f} %, always {:.0f} %\n",
@@ -70,7 +70,7 @@ std::string preflight_text(const Preflight& p, const Judgement& j) {
   text += fmt::format("verdict: {}\n", headline(j.verdict));
   for (const std::string& reason : j.reasons) text += "  " + reason + "\n";
   for (const std::string& setting : j.advice.settings)
-    if (j.verdict != Verdict::kNo) text += "  --set " + setting + "\n";
+    if (j.verdict != PreflightVerdict::kNo) text += "  --set " + setting + "\n";
   return text;
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 using Rollouts = std::vector<const Regraded*>;
 
-RolloutFacts facts_of(const Regraded& r, const Verdict& verdict) {
+RolloutFacts facts_of(const Regraded& r, const StoredVerdict& verdict) {
   RolloutFacts facts;
   facts.assignment = r.assignment;
   facts.fault = verdict.fault;
@@ -21,7 +21,7 @@ RolloutFacts facts_of(const Regraded& r, const Verdict& verdict) {
 
 // Evaluations by the verdicts that `of` picks, of rollouts that both gradings graded: what is left
 // out on one side alone would look like a change.
-std::vector<EvalFacts> evaluations_by(std::span<const Regraded> all, Verdict Regraded::*of) {
+std::vector<EvalFacts> evaluations_by(std::span<const Regraded> all, StoredVerdict Regraded::*of) {
   RunFacts run;
   for (const Regraded& r : all)
     if (r.assignment.split == Split::kValid && r.before.graded() && r.after.graded())
@@ -30,7 +30,7 @@ std::vector<EvalFacts> evaluations_by(std::span<const Regraded> all, Verdict Reg
 }
 
 // The group's rewards by the verdicts that `of` picks; what has no grade is left out.
-std::vector<double> rewards_by(const Rollouts& group, Verdict Regraded::*of) {
+std::vector<double> rewards_by(const Rollouts& group, StoredVerdict Regraded::*of) {
   std::vector<double> rewards;
   for (const Regraded* r : group)
     if ((r->*of).graded()) rewards.push_back((r->*of).reward);
@@ -39,7 +39,7 @@ std::vector<double> rewards_by(const Rollouts& group, Verdict Regraded::*of) {
 
 // Row -> sign of the advantage. Groups of fewer than two have none.
 std::map<std::int64_t, int> signs_by(const std::map<std::int64_t, Rollouts>& groups,
-                                     Verdict Regraded::*of, const AdvantageOptions& options) {
+                                     StoredVerdict Regraded::*of, const AdvantageOptions& options) {
   std::vector<std::vector<double>> rewards;
   std::vector<const Rollouts*> kept;
   for (const auto& [id, group] : groups) {
@@ -135,7 +135,7 @@ std::vector<Regraded> most_changed(std::span<const Regraded> all, std::size_t mo
 
 }  // namespace
 
-Verdict verdict_of(const Trajectory& t) {
+StoredVerdict verdict_of(const Trajectory& t) {
   return {t.fault,
           t.grade.score,
           t.grade.reward,

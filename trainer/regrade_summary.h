@@ -15,7 +15,7 @@
 namespace rollcall {
 
 // What a grading made of a rollout.
-struct Verdict {
+struct StoredVerdict {
   FaultReason fault = FaultReason::kNone;  // kNone: it has a grade
   double score = 0, reward = 0;
   bool passed = false;
@@ -23,7 +23,7 @@ struct Verdict {
 
   bool graded() const { return fault == FaultReason::kNone; }
 };
-Verdict verdict_of(const Trajectory&);
+StoredVerdict verdict_of(const Trajectory&);
 
 // A stored rollout before and after it was graded again.
 struct Regraded {
@@ -31,7 +31,7 @@ struct Regraded {
   Assignment assignment;
   std::string trace_id;
   bool again = false;  // false: it was not to be graded again, and both verdicts are the old one
-  Verdict before, after;
+  StoredVerdict before, after;
 };
 
 enum class GradeChange {

@@ -15,7 +15,7 @@ Json json_of(const Interval& i) {
   return {{"mean", i.mean}, {"low_95", i.low}, {"high_95", i.high}, {"tasks", i.tasks}};
 }
 
-Json json_of(const Verdict& v) {
+Json json_of(const StoredVerdict& v) {
   if (!v.graded()) return {{"fault", to_string(v.fault)}, {"detail", v.detail}};
   return {{"score", v.score},
           {"reward", v.reward},
@@ -59,7 +59,7 @@ std::string one_line(const std::string& text) {
   return line;
 }
 
-std::string verdict_text(const Verdict& v) {
+std::string verdict_text(const StoredVerdict& v) {
   return v.graded() ? fmt::format("{:g}", v.score) : std::string(to_string(v.fault));
 }
 

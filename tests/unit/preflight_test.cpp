@@ -163,12 +163,12 @@ TEST(Learnability, TakesRewardsOfManyValuesForASignalToo) {
   EXPECT_EQ(l.passed, 0);
   EXPECT_DOUBLE_EQ(l.share_mixed, 1);
   EXPECT_GT(l.signal.mean, 0);
-  EXPECT_NE(judge(preflight_of(outcomes, 4)).verdict, Verdict::kNo);
+  EXPECT_NE(judge(preflight_of(outcomes, 4)).verdict, PreflightVerdict::kNo);
 }
 
-TEST(Judgement, LetsARunWithASignalGo) {
-  const Judgement j = judge(preflight_of(all_alike(8, 32), 32));
-  EXPECT_EQ(j.verdict, Verdict::kGo);
+TEST(PreflightJudgement, LetsARunWithASignalGo) {
+  const PreflightJudgement j = judge(preflight_of(all_alike(8, 32), 32));
+  EXPECT_EQ(j.verdict, PreflightVerdict::kGo);
   EXPECT_THAT(j.advice.settings, IsEmpty());
   EXPECT_NEAR(j.as_planned.rollouts_per_step, 256, 1e-9);
   // 2048 rollouts in 10 s with one worker, and the run has two: 256 x 100 rollouts.
@@ -176,75 +176,75 @@ TEST(Judgement, LetsARunWithASignalGo) {
   EXPECT_NEAR(j.as_planned.rollouts_to_first_signal.mean, 8 / (8.0 * 24 / (32 * 31)), 1e-9);
 }
 
-TEST(Judgement, RefusesWhatIsNeverSolvedAndWhatAlwaysIs) {
-  const Judgement hopeless = judge(preflight_of(all_alike(0, 32), 32));
-  EXPECT_EQ(hopeless.verdict, Verdict::kNo);
+TEST(PreflightJudgement, RefusesWhatIsNeverSolvedAndWhatAlwaysIs) {
+  const PreflightJudgement hopeless = judge(preflight_of(all_alike(0, 32), 32));
+  EXPECT_EQ(hopeless.verdict, PreflightVerdict::kNo);
   EXPECT_THAT(hopeless.reasons, Contains(HasSubstr("rollcall sft")));
-  const Judgement trained = judge(preflight_of(all_alike(32, 32), 32));
-  EXPECT_EQ(trained.verdict, Verdict::kNo);
+  const PreflightJudgement trained = judge(preflight_of(all_alike(32, 32), 32));
+  EXPECT_EQ(trained.verdict, PreflightVerdict::kNo);
   EXPECT_THAT(trained.reasons, Contains(HasSubstr("harder tasks")));
 }
 
-TEST(Judgement, AdvisesLargerGroupsWhereSuccessesAreRare) {
+TEST(PreflightJudgement, AdvisesLargerGroupsWhereSuccessesAreRare) {
   std::vector<TaskOutcome> outcomes = all_alike(0, 64);
   for (std::size_t t = 0; t < 6; ++t) outcomes[t] = task(outcomes[t].task, 1, 64);
-  const Judgement j = judge(preflight_of(outcomes, 64));
-  EXPECT_EQ(j.verdict, Verdict::kGoWith);
+  const PreflightJudgement j = judge(preflight_of(outcomes, 64));
+  EXPECT_EQ(j.verdict, PreflightVerdict::kGoWith);
   EXPECT_GE(j.advice.group_size, 64);
   EXPECT_THAT(j.advice.settings, Contains("batch.adaptive.target_signal=32"));
   EXPECT_THAT(j.advice.settings, Contains("algorithm.advantage=maxrl"));
   EXPECT_GT(j.as_advised.signal_per_step, j.as_planned.signal_per_step);
 }
 
-TEST(Judgement, AdvisesMorePromptsWhereAStepIsTooSmall) {
+TEST(PreflightJudgement, AdvisesMorePromptsWhereAStepIsTooSmall) {
   Preflight p = preflight_of(all_alike(3, 32), 32);
   p.run.batch.prompts = 2;
-  const Judgement j = judge(p);
-  EXPECT_EQ(j.verdict, Verdict::kGoWith);
+  const PreflightJudgement j = judge(p);
+  EXPECT_EQ(j.verdict, PreflightVerdict::kGoWith);
   EXPECT_EQ(j.advice.group_size, 16);
   EXPECT_THAT(j.advice.settings, ElementsAre("batch.prompts=" + std::to_string(j.advice.prompts)));
   EXPECT_GE(j.as_advised.signal_per_step, 32);
 }
 
-TEST(Judgement, RefusesAGraderThatPassesNothingAtAll) {
+TEST(PreflightJudgement, RefusesAGraderThatPassesNothingAtAll) {
   Preflight p = preflight_of(all_alike(8, 32), 32);
   p.canaries = {{.name = "empty", .graded = 16, .passed = 16}, {.name = "prompt", .graded = 16}};
-  const Judgement j = judge(p);
-  EXPECT_EQ(j.verdict, Verdict::kNo);
+  const PreflightJudgement j = judge(p);
+  EXPECT_EQ(j.verdict, PreflightVerdict::kNo);
   EXPECT_THAT(j.reasons.front(), HasSubstr("(empty) on 16 of 16"));
   p.canaries = {{.name = "shuffled", .graded = 16, .passed = 8}};
-  EXPECT_EQ(judge(p).verdict, Verdict::kGo);
+  EXPECT_EQ(judge(p).verdict, PreflightVerdict::kGo);
   EXPECT_THAT(judge(p).warnings, Contains(HasSubstr("can be guessed")));
 }
 
-TEST(Judgement, RefusesAGraderThatThrowsCoins) {
+TEST(PreflightJudgement, RefusesAGraderThatThrowsCoins) {
   Preflight p = preflight_of(all_alike(8, 32), 32);
   const std::vector<Regrade> coins(
       4, {.first = 1, .scores = {1, 0, 0, 1}, .passed = {true, false, false, true}});
   p.regrading = compare_gradings(coins, 4, 0);
   EXPECT_DOUBLE_EQ(p.regrading.disagreement, 2.0 / 3);
   EXPECT_EQ(p.regrading.scores_differ, 4);
-  EXPECT_EQ(judge(p).verdict, Verdict::kNo);
+  EXPECT_EQ(judge(p).verdict, PreflightVerdict::kNo);
 }
 
-TEST(Judgement, SuspectsAGraderThatForgets) {
+TEST(PreflightJudgement, SuspectsAGraderThatForgets) {
   Preflight p = preflight_of(all_alike(8, 32), 32);
   p.regrading = compare_gradings(
       std::vector<Regrade>(4, {.first = 1, .scores = {0, 0}, .passed = {false, false}}), 2, 0);
   EXPECT_EQ(p.regrading.first_differs, 4);
-  EXPECT_EQ(judge(p).verdict, Verdict::kGo);
+  EXPECT_EQ(judge(p).verdict, PreflightVerdict::kGo);
   EXPECT_THAT(judge(p).warnings, Contains(HasSubstr("drop a trace's state")));
 }
 
-TEST(Judgement, RefusesADiskThatIsTooSmallAndEndpointsThatFault) {
+TEST(PreflightJudgement, RefusesADiskThatIsTooSmallAndEndpointsThatFault) {
   Preflight p = preflight_of(all_alike(8, 32), 32);
   p.disk.checkpoints = 2e9;
   EXPECT_THAT(judge(p).reasons, Contains(HasSubstr("2.0 GB and run.dir has 1.0 GB free")));
   p = preflight_of(all_alike(8, 32), 32);
   p.left_out = {{"tool_fault", 1500}, {"masked", 100}};
-  EXPECT_EQ(judge(p).verdict, Verdict::kNo);
+  EXPECT_EQ(judge(p).verdict, PreflightVerdict::kNo);
   p.left_out = {{"masked", 1500}};
-  EXPECT_EQ(judge(p).verdict, Verdict::kGo);
+  EXPECT_EQ(judge(p).verdict, PreflightVerdict::kGo);
 }
 
 TEST(FurtherSamples, DoubleWhileNothingIsKnown) {
@@ -257,7 +257,7 @@ TEST(FurtherSamples, DoubleWhileNothingIsKnown) {
 
 TEST(Preflight, SaysTheSameInAllItsForms) {
   Preflight p = preflight_of(all_alike(0, 32), 32);
-  const Judgement j = judge(p);
+  const PreflightJudgement j = judge(p);
   const auto json = nlohmann::json::parse(preflight_json(p, j));
   EXPECT_EQ(json.at("verdict"), "no");
   EXPECT_TRUE(json.at("plan").at("as_planned").at("rollouts_to_first_signal").at("mean").is_null());

@@ -9,12 +9,12 @@ namespace {
 
 using ::testing::HasSubstr;
 
-Verdict graded(double score) {
+StoredVerdict graded(double score) {
   return {FaultReason::kNone, score, score, score >= 1, "because", ""};
 }
-Verdict left_out(FaultReason why) { return {why, 0, 0, false, "", "gone"}; }
+StoredVerdict left_out(FaultReason why) { return {why, 0, 0, false, "", "gone"}; }
 
-Regraded rollout(std::int64_t row, std::int64_t group, Verdict before, Verdict after,
+Regraded rollout(std::int64_t row, std::int64_t group, StoredVerdict before, StoredVerdict after,
                  Split split = Split::kTrain, std::int64_t step = 0) {
   Assignment a;
   a.step = step;
@@ -24,7 +24,8 @@ Regraded rollout(std::int64_t row, std::int64_t group, Verdict before, Verdict a
 }
 
 TEST(RegradeSummary, SortsChanges) {
-  const Verdict fault = left_out(FaultReason::kGraderFault), mask = left_out(FaultReason::kMasked);
+  const StoredVerdict fault = left_out(FaultReason::kGraderFault),
+                      mask = left_out(FaultReason::kMasked);
   EXPECT_EQ(change_of(rollout(0, 0, graded(1), graded(1))), GradeChange::kSame);
   EXPECT_EQ(change_of(rollout(0, 0, mask, mask)), GradeChange::kSame);
   EXPECT_EQ(change_of(rollout(0, 0, graded(1), graded(0.5))), GradeChange::kPassToFail);
