@@ -95,10 +95,11 @@ asio::awaitable<GradeOutcome> grade_rollout(Environment::Impl& environment, Trac
 
 asio::awaitable<void> confirm_grade(Environment::Impl& environment, Trace& trace, std::string body,
                                     GradeOutcome& outcome, std::string purpose) {
-  GradeOutcome second =
-      environment.second_endpoint
-          ? co_await ask_second(environment, trace, std::move(body), purpose)
-          : co_await grade_rollout(environment, trace, std::move(body), std::move(purpose));
+  GradeOutcome second;
+  if (environment.second_endpoint)  // no ?: here, whose temporaries g++ 12 destroys twice
+    second = co_await ask_second(environment, trace, std::move(body), std::move(purpose));
+  else
+    second = co_await grade_rollout(environment, trace, std::move(body), std::move(purpose));
   Grade& grade = outcome.grade;
   if (!second.fault.empty()) {
     grade.sub_rewards.emplace_back(kConfirmFault, 1);
