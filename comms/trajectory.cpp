@@ -68,16 +68,20 @@ bool is_limit(EndReason end) {
          end == EndReason::kMaxNewTokens || end == EndReason::kContextFull;
 }
 
+std::optional<double> sub_reward(const Grade& grade, std::string_view name) {
+  const auto found =
+      std::ranges::find(grade.sub_rewards, name, &std::pair<std::string, double>::first);
+  return found == grade.sub_rewards.end() ? std::nullopt : std::optional(found->second);
+}
+
 Confirmation confirmation_of(const Grade& grade) {
-  const auto told = [&](const char* name) {
-    return std::ranges::find(grade.sub_rewards, name, &std::pair<std::string, double>::first) !=
-           grade.sub_rewards.end();
-  };
-  if (told(kConfirmFault)) return Confirmation::kFault;
-  if (!told(kConfirmScore)) return Confirmation::kNone;
+  if (sub_reward(grade, kConfirmFault)) return Confirmation::kFault;
+  if (!sub_reward(grade, kConfirmScore)) return Confirmation::kNone;
   const bool denied = std::ranges::find(grade.flags, kUnconfirmedFlag) != grade.flags.end();
   return denied ? Confirmation::kUnconfirmed : Confirmation::kConfirmed;
 }
+
+std::int64_t sampled_tokens(const Trajectory& t) { return std::ranges::count(t.is_action, 1); }
 
 bool lost_to_infrastructure(const Trajectory& t) {
   return infrastructure_failed(t.fault) || t.end == EndReason::kInfraExhausted;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -97,6 +99,9 @@ struct Grade {
   std::int32_t retries = 0;
 };
 
+// The first of that name; none if the grade has none.
+std::optional<double> sub_reward(const Grade&, std::string_view name);
+
 // A rollout's record; journalled as is. The four arrays have one entry per token, T in all.
 struct Trajectory {
   Assignment assignment;
@@ -120,6 +125,9 @@ struct Trajectory {
 
 enum class Confirmation : std::uint8_t { kNone, kConfirmed, kUnconfirmed, kFault };
 Confirmation confirmation_of(const Grade&);
+
+// Tokens that the policy sampled.
+std::int64_t sampled_tokens(const Trajectory&);
 
 // Whether the infrastructure decided how the rollout ended: a fault, or one turned into reward 0.
 bool lost_to_infrastructure(const Trajectory&);

@@ -101,7 +101,7 @@ void print_head(const Trajectory& t, std::int64_t row, std::ostream& out) {
       "row {}  {}  {} task row {}  step {}  group {}  member {}  attempt {}  version {}  seed {}\n",
       row, printable(t.trace_id), to_string(a.split), a.task_row, a.step, a.group, a.member,
       a.attempt, a.version, a.seed);
-  const auto sampled = std::count(t.is_action.begin(), t.is_action.end(), 1);
+  const auto sampled = sampled_tokens(t);
   out << fmt::format(
       "{} tokens: {} prompt, {} sampled  {} turns  worker {}  {:.3f} s, {:.3f} s of it for the "
       "model\n",

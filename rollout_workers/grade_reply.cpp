@@ -119,12 +119,6 @@ std::string read_flags(const json& reply, Grade& grade) {
   return {};
 }
 
-std::optional<double> sub_reward(const Grade& grade, const std::string& name) {
-  const auto found =
-      std::ranges::find(grade.sub_rewards, name, &std::pair<std::string, double>::first);
-  return found == grade.sub_rewards.end() ? std::nullopt : std::optional(found->second);
-}
-
 double weighted_score(const GraderOptions& options, const Grade& grade) {
   if (options.parts.empty()) return grade.score;
   double sum = 0;

@@ -38,7 +38,7 @@ Spent spent(const Trajectory& t) {
     sum.tool_calls += event.name.empty() ? 0 : 1;
     sum.tool_seconds += event.latency_s;
   }
-  sum.sampled_tokens = static_cast<double>(std::ranges::count(t.is_action, 1));
+  sum.sampled_tokens = static_cast<double>(sampled_tokens(t));
   return sum;
 }
 

@@ -2,17 +2,13 @@
 #include "rollout_workers/stored_grading.h"
 
 #include <algorithm>
-#include <asio/co_spawn.hpp>
-#include <asio/io_context.hpp>
-#include <exception>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <utility>
 
 #include "comms/error.h"
-#include "rollout_workers/environment.h"
 #include "rollout_workers/grader.h"
-#include "rollout_workers/http_client.h"
+#include "rollout_workers/grading_pool.h"
 
 namespace rollcall {
 namespace {
@@ -94,47 +90,33 @@ StoredTurns stored_turns(const Trajectory& t, const Tokenizer& tokenizer,
 
 struct StoredGrader::Impl {
   explicit Impl(const StoredGradingSetup& setup_in)
-      : setup(setup_in),
-        tokenizer(setup.model_dir / "tokenizer.json"),
-        format(make_chat_format(setup.model_dir, tokenizer, setup.chat)),
-        http(loop.get_executor()),
-        environment(http, {}, setup.grader, setup.job_id) {}
-
-  asio::awaitable<void> grade_all(const Next& next, const Done& done) {
-    while (auto rollout = next()) {
-      co_await grade_one(*rollout);
-      done(std::move(rollout->trajectory));
-    }
-  }
+      : setup(setup_in), pool(setup.model_dir, setup.chat, setup.grader, setup.job_id) {}
 
   asio::awaitable<void> grade_one(StoredRollout& rollout) {
     Trajectory& t = rollout.trajectory;
     const bool twice = confirmation_of(t.grade) != Confirmation::kNone;
     t.fault = FaultReason::kNone;
     t.fault_detail.clear();
-    const StoredTurns stored = stored_turns(t, tokenizer, *format);
+    const StoredTurns stored = stored_turns(t, pool.tokenizer, *pool.format);
     if (!stored.problem.empty()) {
       leave_ungraded(t, stored.problem);
       co_return;
     }
-    if (!same_prompt(t, *rollout.task, *format)) {
+    if (!same_prompt(t, *rollout.task, *pool.format)) {
       leave_ungraded(t, "its prompt is not what its row of the dataset makes");
       co_return;
     }
     const std::string body = grade_request_body(t, stored.turns, *rollout.task);
     Trace trace(t.assignment, setup.job_id, t.trace_id);
-    GradeOutcome outcome = co_await grade_rollout(environment.impl(), trace, body, setup.name);
+    GradeOutcome outcome = co_await grade_rollout(pool.environment.impl(), trace, body, setup.name);
     if (twice && outcome.fault.empty() && !outcome.masked && outcome.grade.passed)
-      co_await confirm_grade(environment.impl(), trace, body, outcome, setup.name + "-confirm");
+      co_await confirm_grade(pool.environment.impl(), trace, body, outcome,
+                             setup.name + "-confirm");
     settle_grade(setup.rollout, setup.grader, std::move(outcome), t);
   }
 
   const StoredGradingSetup& setup;
-  Tokenizer tokenizer;
-  std::unique_ptr<ChatFormat> format;
-  asio::io_context loop;
-  HttpClient http;
-  Environment environment;
+  GradingPool pool;
 };
 
 StoredGrader::StoredGrader(const StoredGradingSetup& setup)
@@ -143,17 +125,12 @@ StoredGrader::StoredGrader(const StoredGradingSetup& setup)
 StoredGrader::~StoredGrader() = default;
 
 void StoredGrader::grade(const Next& next, const Done& done) {
-  std::exception_ptr failure;
-  Impl& impl = *impl_;
-  for (int i = 0; i < impl.setup.grader.max_concurrency; ++i)
-    asio::co_spawn(impl.loop, impl.grade_all(next, done), [&](std::exception_ptr thrown) {
-      if (!thrown || failure) return;
-      failure = thrown;
-      impl.loop.stop();
-    });
-  impl.loop.restart();
-  impl.loop.run();
-  if (failure) std::rethrow_exception(failure);
+  impl_->pool.run([&]() -> asio::awaitable<void> {
+    while (auto rollout = next()) {
+      co_await impl_->grade_one(*rollout);
+      done(std::move(rollout->trajectory));
+    }
+  });
 }
 
 }  // namespace rollcall

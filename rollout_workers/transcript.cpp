@@ -85,7 +85,7 @@ ordered_json choice(const Trajectory& t, std::span<const TurnText> turns) {
 }
 
 ordered_json usage(const Trajectory& t) {
-  const auto sampled = std::count(t.is_action.begin(), t.is_action.end(), std::uint8_t{1});
+  const auto sampled = sampled_tokens(t);
   const auto total = static_cast<std::int64_t>(t.tokens.size());
   return {
       {"prompt_tokens", total - sampled}, {"completion_tokens", sampled}, {"total_tokens", total}};

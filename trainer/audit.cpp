@@ -90,42 +90,24 @@ double repetition_of(const std::string& answer) {
   return again / static_cast<double>(runs);
 }
 
-// Sums of two things that may go together.
-class Pairs {
- public:
-  void add(double x, double y) { x_.push_back(x), y_.push_back(y); }
-  double correlation() const {
-    const auto n = static_cast<double>(x_.size());
-    double mx = 0, my = 0, xx = 0, yy = 0, xy = 0;
-    for (std::size_t i = 0; i < x_.size(); ++i) mx += x_[i] / n, my += y_[i] / n;
-    for (std::size_t i = 0; i < x_.size(); ++i) {
-      xx += (x_[i] - mx) * (x_[i] - mx);
-      yy += (y_[i] - my) * (y_[i] - my);
-      xy += (x_[i] - mx) * (y_[i] - my);
-    }
-    return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : std::numeric_limits<double>::quiet_NaN();
-  }
-
- private:
-  std::vector<double> x_, y_;
-};
-
 using Rollouts = std::vector<const AuditRollout*>;
 using Groups = std::map<std::int64_t, Rollouts>;
 
 template <class Value>
 Correlation correlation_of(const Groups& groups, const Value& value) {
-  Pairs overall, inside;
+  std::vector<double> rewards, values, reward_gaps, value_gaps;  // gaps: to the group's mean
   for (const auto& [id, members] : groups) {
     const auto n = static_cast<double>(members.size());
     double reward = 0, other = 0;
     for (const AuditRollout* r : members) reward += r->facts.reward / n, other += value(*r) / n;
     for (const AuditRollout* r : members) {
-      overall.add(r->facts.reward, value(*r));
-      inside.add(r->facts.reward - reward, value(*r) - other);
+      rewards.push_back(r->facts.reward);
+      values.push_back(value(*r));
+      reward_gaps.push_back(r->facts.reward - reward);
+      value_gaps.push_back(value(*r) - other);
     }
   }
-  return {overall.correlation(), inside.correlation()};
+  return {correlation(rewards, values), correlation(reward_gaps, value_gaps)};
 }
 
 Rollouts singletons_of(const Groups& groups) {

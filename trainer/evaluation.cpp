@@ -95,12 +95,11 @@ std::optional<double> second_pass_at_1(std::span<const Collected> collected) {
   std::map<std::int64_t, std::pair<double, double>> tasks;  // passed, graded
   for (const auto& [row, t, recovered] : collected) {
     if (t.assignment.split != Split::kValid) continue;
-    for (const auto& [name, value] : t.grade.sub_rewards) {
-      if (name != kSecondPassed) continue;
-      auto& [passed, graded] = tasks[t.assignment.task_row];
-      passed += value;
-      graded += 1;
-    }
+    const auto second = sub_reward(t.grade, kSecondPassed);
+    if (!second) continue;
+    auto& [passed, graded] = tasks[t.assignment.task_row];
+    passed += *second;
+    graded += 1;
   }
   double sum = 0;
   for (const auto& [row, task] : tasks) sum += task.first / task.second;

@@ -69,6 +69,18 @@ double percentile(std::vector<double> values, double share) {
   return values[at];
 }
 
+double correlation(std::span<const double> x, std::span<const double> y) {
+  const auto n = static_cast<double>(x.size());
+  double mx = 0, my = 0, xx = 0, yy = 0, xy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) mx += x[i] / n, my += y[i] / n;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xx += (x[i] - mx) * (x[i] - mx);
+    yy += (y[i] - my) * (y[i] - my);
+    xy += (x[i] - mx) * (y[i] - my);
+  }
+  return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : std::numeric_limits<double>::quiet_NaN();
+}
+
 MetricsLog::MetricsLog(const std::filesystem::path& run_dir, std::int64_t resume_step)
     : file_(run_dir / "metrics.jsonl"), events_(run_dir, resume_step) {
   write_durably(file_, resume_step == 0 ? std::string() : kept_lines(file_, resume_step));

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,9 @@ double value_of(const MetricList&, const std::string& name);
 
 // Nearest-rank percentile, `share` in [0, 1]; 0 for no values.
 double percentile(std::vector<double> values, double share);
+
+// Pearson's, of two lists of one length; NaN where one of the two does not vary.
+double correlation(std::span<const double> x, std::span<const double> y);
 
 struct MetricsLine {
   std::int64_t step = 0;

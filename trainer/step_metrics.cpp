@@ -15,11 +15,6 @@
 namespace rollcall {
 namespace {
 
-double sampled_tokens(const Collected& c) {
-  return static_cast<double>(
-      std::count(c.trajectory.is_action.begin(), c.trajectory.is_action.end(), 1));
-}
-
 // Of the rollouts that were graded a second time, those that ended so.
 double count(std::span<const Collected> collected, Confirmation end) {
   return static_cast<double>(std::count_if(
@@ -36,7 +31,8 @@ std::size_t recovered_of(std::span<const Collected> collected) {
 double tokens_per_second(const StepMetrics& m, std::span<const Collected> collected) {
   if (recovered_of(collected) == collected.size()) return std::numeric_limits<double>::quiet_NaN();
   double tokens = 0;
-  for (const auto& c : collected) tokens += c.recovered ? 0 : sampled_tokens(c);
+  for (const auto& c : collected)
+    tokens += c.recovered ? 0 : static_cast<double>(sampled_tokens(c.trajectory));
   return m.seconds_rollout > 0 ? tokens / m.seconds_rollout : 0;
 }
 
@@ -64,19 +60,6 @@ std::string critic_text(const StepUpdate& update) {
                      update.policy_learns ? "" : "  critic alone");
 }
 
-// Pearson's; NaN where one of the two does not vary.
-double correlation(std::span<const double> x, std::span<const double> y) {
-  const auto n = static_cast<double>(x.size());
-  double mx = 0, my = 0, xx = 0, yy = 0, xy = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) mx += x[i] / n, my += y[i] / n;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    xx += (x[i] - mx) * (x[i] - mx);
-    yy += (y[i] - my) * (y[i] - my);
-    xy += (x[i] - mx) * (y[i] - my);
-  }
-  return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : std::numeric_limits<double>::quiet_NaN();
-}
-
 // How the graded rollouts spend and end, beside what they earn: reward hacking shows here first.
 MetricList behavior_metrics(std::span<const Collected> collected) {
   std::vector<double> rewards, tokens, calls;
@@ -85,7 +68,7 @@ MetricList behavior_metrics(std::span<const Collected> collected) {
     const Trajectory& t = c.trajectory;
     if (t.fault != FaultReason::kNone) continue;
     rewards.push_back(t.grade.reward);
-    tokens.push_back(sampled_tokens(c));
+    tokens.push_back(static_cast<double>(sampled_tokens(t)));
     calls.push_back(static_cast<double>(t.tool_events.size()));
     limits += is_limit(t.end) ? 1 : 0;
     voids += has_void_turn(t) ? 1 : 0;
@@ -117,7 +100,7 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
     for (const auto& e : c.trajectory.tool_events) errors += e.is_error ? 1 : 0;
   }
   double tokens = 0;
-  for (const auto& c : collected) tokens += sampled_tokens(c);
+  for (const auto& c : collected) tokens += static_cast<double>(sampled_tokens(c.trajectory));
   const Mismatch& gap = m.update.learner.mismatch;
   // Of a step in which the critic learns alone the policy's numbers are unknown.
   const auto of_policy = [&](double value) {

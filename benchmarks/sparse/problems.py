@@ -38,8 +38,8 @@ def mixed(task):
 # Name -> care of a task's demonstration.
 PROBLEMS = {
     "5%": lambda task: make_data.CARE,
-    "0.5%": evenly(0.235, 0.5),
-    "0.1%": evenly(0.14, 0.5),
+    "0.5%": evenly(0.1, 0.5),
+    "0.1%": evenly(0.03, 0.3),
     "mixture": mixed,
 }
 

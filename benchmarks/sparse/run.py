@@ -3,13 +3,15 @@
 
     ROLLCALL=build/app/rollcall/rollcall python3 benchmarks/sparse/run.py --drilled examples/ledger/build/drilled --out sparse
 
-Problems are those of problems.py; methods are fixed batches, each with several learning rates, dynamic sampling (DAPO's), and
+Problems are those of problems.py; methods are fixed batches and dynamic sampling (DAPO's), each with several learning rates, and
 `batch.adaptive` with one setting for all. Every run is added to OUT/results.jsonl as it ends, and is not made again: the whole
-is hours of work on two cores and may be done in pieces (--problem, --method, --seeds). Ends with the table of all results.
-Evaluations are not counted, neither their rollouts nor their time. Learner and worker share the machine: keep it idle.
+is hours of work on two cores and may be done in pieces (--problem, --method, --seeds). Ends with the table of all results, in
+which each method stands with its best learning rate: most seeds that got there, then fewest rollouts. Evaluations are not
+counted, neither their rollouts nor their time. Rollouts and steps are the same on every machine; for seconds keep it idle.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -18,6 +20,8 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import problems
@@ -25,26 +29,28 @@ import problems
 sys.path.insert(0, str(problems.LEDGER))
 
 GOAL = 0.5
-GROUP = 16
-LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
-FIXED = {"fixed 64": 4, "fixed 256": 16, "fixed 1024": 64, "fixed 4096": 256}  # rollouts of a step -> prompts
-TARGET_SIGNAL = 16
-EVAL_EVERY = {"5%": 2, "0.5%": 2, "0.1%": 2, "mixture": 4}
+GROUP = 8
+LEARNING_RATES = (5e-4, 1e-3, 2e-3)
+SIZES = (32, 128, 512)
+DYNAMIC = 64  # rollouts of a round, of which as many groups as it has must have a signal
+RESAMPLE = 64
+ADAPTIVE = {"batch.prompts": 8, "batch.adaptive.target_signal": 4, "batch.adaptive.min_rollouts": 64, "algorithm.learning_rate": 1e-3}
+# Rollouts between evaluations, about; and after which a run is given up.
+EVAL_EVERY = {"5%": 256, "0.5%": 512, "0.1%": 1024, "mixture": 512}
+MOST_ROLLOUTS = {"5%": 10_000, "0.5%": 40_000, "0.1%": 100_000, "mixture": 40_000}
 
 
 def methods():
-    """Name -> settings."""
-    found = {}
-    for rate in LEARNING_RATES:
-        for name, prompts in FIXED.items():
-            found[f"{name}, lr {rate:g}"] = {"batch.prompts": prompts, "algorithm.learning_rate": rate}
-        found[f"dynamic 256, lr {rate:g}"] = {"batch.prompts": 16, "batch.resample": 10, "algorithm.learning_rate": rate}
-    found["adaptive"] = {"batch.prompts": 16, "batch.adaptive.target_signal": TARGET_SIGNAL, "algorithm.learning_rate": 5e-4}
-    return found
+    """Method -> learning rate -> settings."""
+    fixed = {f"fixed {size}": {"batch.prompts": size // GROUP} for size in SIZES}
+    fixed["dynamic"] = {"batch.prompts": DYNAMIC // GROUP, "batch.resample": RESAMPLE}
+    tuned = {name: {rate: {**settings, "algorithm.learning_rate": rate} for rate in LEARNING_RATES}
+             for name, settings in fixed.items()}
+    return {**tuned, "adaptive": {ADAPTIVE["algorithm.learning_rate"]: ADAPTIVE}}
 
 
 def folder_of(name):
-    return name.replace("%", "").replace(".", "_").replace(" ", "-").replace(",", "")
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 class Server:
@@ -61,15 +67,15 @@ class Server:
         self.process.wait()
 
 
-def start(rollcall, folder, settings, url):
+def start(rollcall, settings, url):
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     endpoints = [word for i in range(4) for word in ("--set", f"tools.{i}.url={url}/call")] + ["--set", f"grader.url={url}/grade"]
-    log = (folder.parent / f"{settings['run.name']}.log").open("w")
-    return subprocess.Popen([rollcall, "train", str(problems.LEDGER / "run.yaml"), *words, *endpoints], stdout=log, stderr=log,
-                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+    with open(settings["run.dir"] / "log", "w") as log:
+        return subprocess.Popen([rollcall, "train", str(problems.LEDGER / "run.yaml"), *words, *endpoints], stdout=log, stderr=log,
+                                env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def read_metrics(path):
+def read_lines(path):
     """Whole lines of a file that is being written."""
     if not path.exists():
         return []
@@ -90,6 +96,15 @@ def progress(lines):
     return points
 
 
+def spent(lines):
+    return sum(line.get("rollouts", 0) for line in lines)
+
+
+def since_signal(lines):
+    taught = [i for i, line in enumerate(lines) if line.get("groups_signal")]
+    return lines[taught[-1] + 1:] if taught else lines
+
+
 def crossing(points):
     """Where the straight line between two evaluations meets the goal; None if none does."""
     for a, b in zip(points, points[1:]):
@@ -99,33 +114,32 @@ def crossing(points):
     return None
 
 
-def measure(rollcall, problem, settings, seed, out, most_rollouts, url):
+def measure(rollcall, problem, settings, seed, out, most_rollouts):
     folder = out / folder_of(problem)
-    runs = out / "runs"
+    dry = most_rollouts / 8  # rollouts without a signal, after which nothing is to be expected
+    runs = pathlib.Path(tempfile.mkdtemp(dir=out))
+    step_rollouts = settings["batch.prompts"] * GROUP
     settings = {**settings, "run.name": "run", "run.dir": runs, "run.seed": seed, "run.steps": 100000, "batch.group_size": GROUP,
+                "algorithm.warmup_steps": 3,
                 "model.path": folder / "model", "data.train": folder / "train.jsonl", "data.valid": folder / "valid.jsonl",
-                "eval.every": EVAL_EVERY[problem], "eval.samples": 1, "checkpoint.every": 0, "cluster.workers": 1}
-    shutil.rmtree(runs, ignore_errors=True)
-    runs.mkdir(parents=True)
-    process = start(rollcall, folder, settings, url)
+                "eval.every": max(1, EVAL_EVERY[problem] // step_rollouts), "eval.samples": 1, "checkpoint.every": 0,
+                "cluster.workers": 1}
     metrics = runs / "run" / "metrics.jsonl"
-    points = []
-    while process.poll() is None:
-        time.sleep(0.5)
-        points = progress(read_metrics(metrics))
-        spent = sum(line.get("rollouts", 0) for line in read_metrics(metrics))
-        if crossing(points) or spent > most_rollouts:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-    if process.returncode not in (0, 3):
-        raise SystemExit(f"rollcall ended with exit code {process.returncode}:\n{(folder.parent / 'run.log').read_text()}")
+    with Server() as server:
+        process = start(rollcall, settings, server.url)
+        while process.poll() is None:
+            time.sleep(0.5)
+            lines = read_lines(metrics)
+            if crossing(progress(lines)) or spent(lines) > most_rollouts or spent(since_signal(lines)) > dry:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+    points = progress(read_lines(metrics))
+    if process.returncode not in (0, 3) or not points:
+        raise SystemExit(f"rollcall ended with exit code {process.returncode}:\n{(runs / 'log').read_text()}")
+    shutil.rmtree(runs)
     found = crossing(points)
     return {"initial": points[0][3], "best": max(point[3] for point in points), "reached": found is not None,
-            **dict(zip(("rollouts", "steps", "seconds"), found or progress_end(points)))}
-
-
-def progress_end(points):
-    return points[-1][:3]
+            **dict(zip(("rollouts", "steps", "seconds"), found or points[-1][:3]))}
 
 
 def spread(values):
@@ -133,16 +147,31 @@ def spread(values):
     return f"{statistics.median(values):,.0f} ({values[0]:,.0f} - {values[-1]:,.0f})"
 
 
+def of(results, problem, method, rate):
+    return [r for r in results if (r["problem"], r["method"], r["learning_rate"]) == (problem, method, rate)]
+
+
+def best_rate(results, problem, method):
+    """The learning rate with the largest share of seeds that got there, and of those with fewest rollouts; None without results."""
+
+    def rank(rate):
+        these = of(results, problem, method, rate)
+        return (-sum(r["reached"] for r in these) / len(these), statistics.median(r["rollouts"] for r in these))
+
+    return min((rate for rate in methods()[method] if of(results, problem, method, rate)), key=rank, default=None)
+
+
 def table(results):
-    print("| problem | method | seeds that got there | rollouts | steps | seconds |\n|---|---|---|---|---|---|")
+    print("| problem | method | learning rate | seeds that got there | rollouts | steps | seconds |\n|---|---|---|---|---|---|---|")
     for problem in problems.PROBLEMS:
         for method in methods():
-            these = [r for r in results if r["problem"] == problem and r["method"] == method]
-            if not these:
+            rate = best_rate(results, problem, method)
+            if rate is None:
                 continue
+            these = of(results, problem, method, rate)
             there = [r for r in these if r["reached"]]
             cells = [spread([r[key] for r in there]) if there else "-" for key in ("rollouts", "steps", "seconds")]
-            print(f"| {problem} | {method} | {len(there)} of {len(these)} | {' | '.join(cells)} |")
+            print(f"| {problem} | {method} | {rate:g} | {len(there)} of {len(these)} | {' | '.join(cells)} |")
 
 
 def main():
@@ -150,32 +179,38 @@ def main():
     parser.add_argument("--drilled", required=True, help="the ledger example's drilled model, made by its recipe.sh")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder for models, runs and results")
     parser.add_argument("--problem", action="append", choices=list(problems.PROBLEMS), help="default: all")
-    parser.add_argument("--method", action="append", help="methods whose name begins so; default: all")
-    parser.add_argument("--seeds", default="1,2,3,4,5")
-    parser.add_argument("--most-rollouts", type=int, default=200_000, help="where a run is given up")
+    parser.add_argument("--method", action="append", choices=list(methods()), help="default: all")
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[1, 2, 3, 4, 5])
+    parser.add_argument("--best", action="store_true", help="with each method's best learning rate by the results that there are")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--table", action="store_true", help="only show what there is")
     options = parser.parse_args()
     rollcall = os.environ["ROLLCALL"]
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / "results.jsonl"
-    results = read_metrics(file)
-    done = {(r["problem"], r["method"], r["seed"]) for r in results}
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "results.jsonl"
+    results = read_lines(file)
+    done = {(r["problem"], r["method"], r["learning_rate"], r["seed"]) for r in results}
+    writing = threading.Lock()
+
+    def run(problem, method, rate, seed):
+        result = measure(rollcall, problem, methods()[method][rate], seed, out, MOST_ROLLOUTS[problem])
+        with writing, file.open("a") as text:
+            results.append({"problem": problem, "method": method, "learning_rate": rate, "seed": seed, **result})
+            text.write(json.dumps(results[-1]) + "\n")
+            print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+
     wanted = [] if options.table else [
-        (problem, method, settings, int(seed))
+        (problem, method, rate, seed)
         for problem in options.problem or problems.PROBLEMS
-        for seed in options.seeds.split(",")
-        for method, settings in methods().items()
-        if not options.method or any(method.startswith(prefix) for prefix in options.method)]
-    for problem, method, settings, seed in wanted:
-        if (problem, method, seed) in done:
-            continue
-        problems.make(problem, options.out / folder_of(problem), rollcall, options.drilled)
-        with Server() as server:
-            result = measure(rollcall, problem, settings, seed, options.out, options.most_rollouts, server.url)
-        results.append({"problem": problem, "method": method, "seed": seed, **result})
-        with file.open("a") as out:
-            out.write(json.dumps(results[-1]) + "\n")
-        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+        for seed in options.seeds
+        for method in options.method or methods()
+        for rate in ([best_rate(results, problem, method)] if options.best else methods()[method])]
+    for problem in {problem for problem, *_ in wanted}:
+        problems.make(problem, out / folder_of(problem), rollcall, options.drilled)
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        for future in [pool.submit(run, *one) for one in wanted if one not in done]:
+            future.result()
     table(results)
 
 
