@@ -164,16 +164,15 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
         const Segment& segment = segments[s];
         const std::int64_t before = prefix_length(segment, segments);
         std::vector<AttentionGradientRow> rows;
-        for (std::int64_t j = 0; j < segment.length; ++j) {
-          const std::int64_t start = window_start(before + j, window);
-          rows.push_back(
-              gradient_row(segment.begin + j, s, std::max<std::int64_t>(0, start - before), j + 1));
-          if (start < before)
-            rows.push_back(gradient_row(segment.begin + j, static_cast<std::size_t>(segment.prefix),
-                                        start, before));
-        }
+        const auto start = [&](std::int64_t j) { return window_start(before + j, window); };
+        for (std::int64_t j = 0; j < segment.length; ++j)
+          rows.push_back(gradient_row(segment.begin + j, s,
+                                      std::max<std::int64_t>(0, start(j) - before), j + 1));
+        for (std::int64_t j = 0; j < segment.length && start(j) < before; ++j)
+          rows.push_back(gradient_row(segment.begin + j, static_cast<std::size_t>(segment.prefix),
+                                      start(j), before));
         const std::int64_t blocks = key_blocks(std::max(segment.length, before));
-        scratch.resize(static_cast<std::size_t>(2 * blocks * kKeyBlock));
+        scratch.resize(static_cast<std::size_t>(2 * kMostTeamRows * blocks * kKeyBlock));
         cpu_kernels().attention_gradient(rows.data(), static_cast<std::int64_t>(rows.size()),
                                          task % shape.kv_heads, shape, scratch.data());
       }

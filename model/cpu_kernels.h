@@ -54,6 +54,9 @@ constexpr std::int64_t key_blocks(std::int64_t positions) {
   return (positions + kKeyBlock - 1) / kKeyBlock;
 }
 
+// Rows whose scores the attention kernels hold at once.
+inline constexpr int kMostTeamRows = 4;
+
 inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
 
 // Two weights of one input in a bfloat16 panel: of column c (below 16) in the low half, of column
@@ -98,15 +101,17 @@ struct CpuKernels {
   // y = silu(gate) * up.
   void (*silu_mul)(const float* gate, const float* up, std::int64_t n, float* y);
 
-  // Softmax attention of `count` rows. `scratch` holds max over rows of
-  // (heads / kv_heads) * 16 * (blocks of prefix + blocks of own) floats.
+  // Softmax attention of `count` rows; rows that see the same keys are faster one after another.
+  // `scratch` holds kMostTeamRows * (heads / kv_heads) * 16 * the most blocks of prefix and own of
+  // one row floats.
   void (*attention)(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
                     float* scratch);
 
   // Gradients of `count` rows for the heads that share `kv_head` (FlashAttention-2, backward pass):
   // P = exp(S - lse), dV += P^T dO, dS = P * dO (V - O)^T, dQ += dS K, dK += dS^T Q. V - O is
   // taken before the sum: where one key has all the probability, dO V^T - dO O^T would be nothing
-  // but rounding errors. `scratch` holds 2 * 16 * blocks of the longest stretch floats.
+  // but rounding errors. Rows of the same stretch are faster one after another. `scratch` holds
+  // 2 * kMostTeamRows * 16 * blocks of the longest stretch floats.
   void (*attention_gradient)(const AttentionGradientRow* rows, std::int64_t count,
                              std::int64_t kv_head, const AttentionShape& shape, float* scratch);
 

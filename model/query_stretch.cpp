@@ -36,7 +36,8 @@ void attend_stretches(const std::vector<QueryStretch>& stretches, const Attentio
   const std::int64_t group = shape.heads / shape.kv_heads;
   at::parallel_for(
       0, static_cast<std::int64_t>(rows.size()), 16, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<float> scratch(static_cast<std::size_t>(group * most_blocks * kKeyBlock));
+        std::vector<float> scratch(
+            static_cast<std::size_t>(kMostTeamRows * group * most_blocks * kKeyBlock));
         cpu_kernels().attention(rows.data() + begin, end - begin, shape, scratch.data());
       });
 }

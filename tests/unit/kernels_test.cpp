@@ -190,6 +190,55 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
   }
 }
 
+// Rows that see the same keys are computed together: every mixture of them gives what each gives
+// alone.
+TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
+  const AttentionShape shape = GetParam();
+  const std::int64_t before = 150, most = 40, row_floats = shape.heads * shape.head_dim;
+  const Blocked prefix(shape, before, 10), other_prefix(shape, before, 11);
+  std::vector<Blocked> owns;
+  for (std::uint64_t i = 0; i < 5; ++i) owns.emplace_back(shape, most, 20 + i);
+  const auto view = [](const Blocked& b, std::int64_t length) {
+    return KeyValueView{b.keys.data(), b.values.data(), length};
+  };
+  std::vector<std::pair<KeyValueView, KeyValueView>> seen;
+  for (std::int64_t i = 0; i < 9; ++i)  // a prompt, then the result of a tool
+    seen.emplace_back(KeyValueView{}, view(prefix, before - 9 + i));
+  for (std::int64_t i = 0; i < 7; ++i)
+    seen.emplace_back(view(prefix, before), view(owns[0], 30 + i));
+  for (std::size_t i = 0; i < owns.size(); ++i)  // a group in the middle of its answers
+    seen.emplace_back(view(prefix, before), view(owns[i], 1 + 7 * static_cast<std::int64_t>(i)));
+  for (std::size_t i = 0; i < 3; ++i)
+    seen.emplace_back(view(other_prefix, before), view(owns[i], 5));
+  for (std::size_t i = 0; i < 5; ++i) seen.emplace_back(KeyValueView{}, view(owns[i], 5));
+  const auto n = static_cast<std::int64_t>(seen.size());
+  const auto q = random_values(static_cast<std::size_t>(n * row_floats), 30);
+  const std::int64_t group = shape.heads / shape.kv_heads;
+  for (const std::int64_t window : {0, 16, 50, 100}) {
+    std::vector<float> together(q.size()), alone(q.size());
+    std::vector<float> lse_together(static_cast<std::size_t>(n * shape.heads)),
+        lse_alone = lse_together;
+    std::vector<float> scratch(static_cast<std::size_t>(
+        kMostTeamRows * group * (key_blocks(before) + key_blocks(most)) * kKeyBlock));
+    const auto rows_into = [&](std::vector<float>& out, std::vector<float>& lse) {
+      std::vector<AttentionRow> rows;
+      for (std::int64_t r = 0; r < n; ++r) {
+        const auto& [prefix_view, own] = seen[static_cast<std::size_t>(r)];
+        const std::int64_t start = window_start(prefix_view.length + own.length - 1, window);
+        rows.push_back({&q[r * row_floats], &out[r * row_floats], &lse[r * shape.heads],
+                        behind(prefix_view, start), behind(own, start - prefix_view.length)});
+      }
+      return rows;
+    };
+    const auto all = rows_into(together, lse_together);
+    cpu_kernels().attention(all.data(), n, shape, scratch.data());
+    for (const auto& row : rows_into(alone, lse_alone))
+      cpu_kernels().attention(&row, 1, shape, scratch.data());
+    EXPECT_EQ(together, alone) << window;
+    EXPECT_EQ(lse_together, lse_alone) << window;
+  }
+}
+
 // What a forward pass computes, one kernel after another.
 std::vector<float> forward_values(const CpuKernels& kernels) {
   const std::int64_t rows = 13, in = 150, out = 70;
