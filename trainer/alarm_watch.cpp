@@ -117,11 +117,11 @@ void AlarmWatch::look_at_policy(const MetricList& line) {
         fmt::format("{:.1f} % of the tokens are clipped", 100 * clipped),
         "lower algorithm.learning_rate, or widen the clip");
   const double entropy = steps_.back().entropy;
-  if (!first_entropy_ && !std::isnan(entropy)) first_entropy_ = entropy;
-  judge("entropy", options_.entropy,
-        first_entropy_ && entropy < options_.entropy.limit * *first_entropy_,
+  if (std::isnan(entropy)) return;  // a step without an update
+  if (!first_entropy_) first_entropy_ = entropy;
+  judge("entropy", options_.entropy, entropy < options_.entropy.limit * *first_entropy_,
         fmt::format("entropy is down to {:.4g} nats a token, from {:.4g}", entropy,
-                    first_entropy_.value_or(0)),
+                    *first_entropy_),
         "what is left to explore is little: widen algorithm.clip_high, lower the learning rate, or "
         "end the run here");
 }

@@ -150,7 +150,9 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
                   {n::kGradientSpikes, m.update.learner.spiked ? 1.0 : 0.0},
                   {n::kWorkers, static_cast<double>(m.workers)},
                   {n::kWorkersLost, static_cast<double>(m.workers_lost)},
-                  {n::kEntropyMean, of_policy(m.update.learner.entropy_mean)}};
+                  {n::kEntropyMean, m.update.learner.action_tokens > 0
+                                        ? of_policy(m.update.learner.entropy_mean)
+                                        : std::numeric_limits<double>::quiet_NaN()}};
   const MetricList behavior = behavior_metrics(collected);
   list.insert(list.end(), behavior.begin(), behavior.end());
   if (m.update.loss.reference_kl_mean)

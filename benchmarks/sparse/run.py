@@ -30,11 +30,11 @@ sys.path.insert(0, str(problems.LEDGER))
 
 GOAL = 0.5
 GROUP = 8
-LEARNING_RATES = (5e-4, 1e-3, 2e-3)
+LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
 SIZES = (32, 128, 512)
-DYNAMIC = 64  # rollouts of a round, of which as many groups as it has must have a signal
+DYNAMIC = 32  # rollouts of a round, of which as many groups as it has must have a signal
 RESAMPLE = 64
-ADAPTIVE = {"batch.prompts": 8, "batch.adaptive.target_signal": 4, "batch.adaptive.min_rollouts": 64, "algorithm.learning_rate": 1e-3}
+ADAPTIVE = {"batch.prompts": 4, "batch.adaptive.target_signal": 1, "batch.adaptive.min_rollouts": 32, "algorithm.learning_rate": 5e-4}
 # Rollouts between evaluations, about; and after which a run is given up.
 EVAL_EVERY = {"5%": 256, "0.5%": 512, "0.1%": 1024, "mixture": 512}
 MOST_ROLLOUTS = {"5%": 10_000, "0.5%": 40_000, "0.1%": 100_000, "mixture": 40_000}
@@ -118,7 +118,7 @@ def measure(rollcall, problem, settings, seed, out, most_rollouts):
     folder = out / folder_of(problem)
     dry = most_rollouts / 8  # rollouts without a signal, after which nothing is to be expected
     runs = pathlib.Path(tempfile.mkdtemp(dir=out))
-    step_rollouts = settings["batch.prompts"] * GROUP
+    step_rollouts = settings["batch.prompts"] * GROUP * (4 if "batch.resample" in settings else 1)  # about
     settings = {**settings, "run.name": "run", "run.dir": runs, "run.seed": seed, "run.steps": 100000, "batch.group_size": GROUP,
                 "algorithm.warmup_steps": 3,
                 "model.path": folder / "model", "data.train": folder / "train.jsonl", "data.valid": folder / "valid.jsonl",

@@ -88,6 +88,17 @@ TEST(AlarmWatch, KnowsEachRuleByItsName) {
   }
 }
 
+TEST(AlarmWatch, KnowsNoEntropyWhereNothingWasLearnt) {
+  AlarmWatch alarms({});
+  const double unknown = std::nan("");
+  EXPECT_THAT(watch(alarms, 1, {{metric::kEntropyMean, unknown}}), IsEmpty());
+  watch(alarms, 1, {{metric::kEntropyMean, 0.5}});
+  EXPECT_THAT(watch(alarms, 1, {{metric::kEntropyMean, unknown}}), IsEmpty());
+  EXPECT_THAT(watch(alarms, 1, {{metric::kEntropyMean, 0.04}}), ElementsAre("entropy"));
+  EXPECT_THAT(watch(alarms, 1, {{metric::kEntropyMean, unknown}}), IsEmpty());
+  EXPECT_THAT(watch(alarms, 1, {{metric::kEntropyMean, 0.04}}), IsEmpty());  // still the same
+}
+
 TEST(AlarmWatch, MayBeTurnedOffOrStopTheRun) {
   AlarmOptions options;
   options.entropy.action = AlarmAction::kOff;

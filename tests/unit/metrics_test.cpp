@@ -154,6 +154,15 @@ TEST(StepMetrics, CountAsSpeedOnlyWhatWasSampledInTheTime) {
   EXPECT_THAT(step_line(m, {}, old), testing::Not(HasSubstr("tok/s")));
 }
 
+TEST(StepMetrics, KnowTheEntropyOnlyOfTokensThatWereLearntFrom) {
+  StepMetrics m;
+  m.update.policy_learns = true;
+  m.update.learner.entropy_mean = 0.5;
+  EXPECT_TRUE(std::isnan(value_of(step_metrics(m, {}, {}), metric::kEntropyMean)));
+  m.update.learner.action_tokens = 10;
+  EXPECT_EQ(value_of(step_metrics(m, {}, {}), metric::kEntropyMean), 0.5);
+}
+
 TEST(MetricsLog, TellsAFullDiskFromABug) {
   const TempFolder folder;
   MetricsLog log(folder.path(), 0);
