@@ -78,7 +78,9 @@ std::optional<BatchScaler::Round> BatchScaler::first_round() {
   const auto before = static_cast<double>(planned_);
   const double rate = expected_signal();
   double wanted = rate > 0 ? a.target_signal / rate : kMostChange * before;
-  wanted = std::clamp(wanted, before / kMostChange, before * kMostChange);
+  // A step that begins too small is topped up; one that begins too large has spent its rollouts.
+  const double least = a.top_up ? 0 : before / kMostChange;
+  wanted = std::clamp(wanted, least, before * kMostChange);
   if (std::abs(wanted / before - 1) < kHysteresis) wanted = before;
   wanted =
       std::clamp(wanted, static_cast<double>(a.min_rollouts), static_cast<double>(a.max_rollouts));
