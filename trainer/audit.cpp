@@ -172,6 +172,16 @@ Spans spans_of(const Rollouts& all) {
   return spans;
 }
 
+// The first of each task in their order, then what is left.
+Rollouts other_tasks_first(const Rollouts& all) {
+  std::set<std::int64_t> tasks;
+  Rollouts first, left;
+  for (const AuditRollout* r : all)
+    (tasks.insert(r->facts.assignment.task_row).second ? first : left).push_back(r);
+  first.insert(first.end(), left.begin(), left.end());
+  return first;
+}
+
 BehaviourCluster cluster_of(const std::string& behaviour, const Rollouts& members,
                             const Spans& spans) {
   BehaviourCluster cluster;
@@ -192,6 +202,7 @@ BehaviourCluster cluster_of(const std::string& behaviour, const Rollouts& member
   std::ranges::stable_sort(cluster.examples, [](const AuditRollout* a, const AuditRollout* b) {
     return a->facts.reward > b->facts.reward;
   });
+  cluster.examples = other_tasks_first(cluster.examples);
   cluster.examples.resize(std::min(cluster.examples.size(), kExamples));
   return cluster;
 }

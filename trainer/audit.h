@@ -35,7 +35,7 @@ struct BehaviourCluster {
   double reward_mean = 0, pass_rate = 0;
   double share_first = 0, share_last = 0;        // of all rollouts in those steps
   std::map<std::int64_t, double> share_of_step;  // where it is not 0
-  std::vector<const AuditRollout*> examples;     // of the last steps, highest reward first
+  std::vector<const AuditRollout*> examples;     // of the last steps: highest rewards, tasks apart
   double growth() const { return share_last - share_first; }
 };
 

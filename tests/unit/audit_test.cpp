@@ -74,6 +74,20 @@ TEST(AuditRollout, MeasuresRepetition) {
   EXPECT_DOUBLE_EQ(audited(answering(0, 0, 1, "a b c d a b c d a")).repetition, 2.0 / 6);
 }
 
+TEST(Audit, ShowsABehaviourOnSeveralTasks) {
+  std::vector<AuditRollout> all;
+  for (const std::int64_t task : {1, 1, 1, 1, 2}) {
+    Trajectory t = answering(0, task, 1, "PASS");
+    all.push_back(audited(t));
+  }
+  const Audit audit = audit_of(all);
+  ASSERT_EQ(audit.clusters.size(), 1U);
+  std::vector<std::int64_t> tasks;
+  for (const AuditRollout* r : audit.clusters[0].examples)
+    tasks.push_back(r->facts.assignment.task_row);
+  EXPECT_THAT(tasks, testing::ElementsAre(1, 2, 1));
+}
+
 TEST(Audit, PutsAWayToPassThatEmergesFirst) {
   std::vector<AuditRollout> all;
   for (std::int64_t step = 0; step < 10; ++step)
