@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Holds the tree to its rules: which room includes which, where foreign headers may appear, licence lines, no paths of
-one machine. `check_tree.py ROOT` prints violations and exits 1 if there are any; `--self-test` plants one of each."""
+one machine, one type a name. `check_tree.py ROOT` prints violations and exits 1 if there are any; `--self-test` plants one of each."""
 import pathlib
 import re
 import subprocess
@@ -29,6 +29,8 @@ SCRIPT_LICENCE = "# SPDX-License-Identifier: Apache-2.0"
 MARKER = re.compile(r"\b(TO" + r"DO|FIX" + r"ME)\b")
 SOURCES = (".cpp", ".h", ".cu")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.MULTILINE)
+NAMESPACE = re.compile(r"(?:inline )?namespace ?([\w:]*) ?\{$|\}  // namespace")
+TYPE = re.compile(r"(?:struct|class|enum|enum class) (\w+)(?: final)?(?: :[^;]*)?(?: \{.*)?$")
 MACHINE_PATH = re.compile(r"/(work|root|home)/[a-z.]")
 
 
@@ -56,12 +58,26 @@ def check_source(path, text):
             yield f"{path}: <{header}> belongs in {FOREIGN[header]}"
 
 
+def types_defined(text):
+    """Names of types, with their namespaces, that other files could define too; of unnamed namespaces none."""
+    spaces = []
+    for line in text.split("\n"):
+        found = NAMESPACE.match(line)
+        if found and line.startswith("}"):
+            spaces.pop()
+        elif found:
+            spaces.append(found[1])
+        elif (named := TYPE.match(line)) and "" not in spaces:
+            yield "::".join([*spaces, named[1]])
+
+
 def is_script(path, text):
     return path.endswith((".py", ".sh")) or text.startswith("#!")
 
 
 def check(root):
-    for path in tracked(root):
+    defined = {}  # a type -> the file that does
+    for path in sorted(tracked(root)):
         file = pathlib.Path(root) / path
         if not file.is_file() or path.startswith("tests/golden/"):
             continue
@@ -71,6 +87,11 @@ def check(root):
             continue
         if path.endswith(SOURCES):
             yield from check_source(path, text)
+        if path.endswith(SOURCES) and path.split("/")[0] in MAY_INCLUDE:
+            for name in types_defined(text):
+                first = defined.setdefault(name, path)
+                if first != path:
+                    yield f"{path}: {name} is the name of a type in {first} too"
         if is_script(path, text) and SCRIPT_LICENCE not in text.split("\n")[:2]:
             yield f"{path}: the licence line is not among the first two lines"
         if path.endswith(SOURCES) or is_script(path, text):
@@ -97,11 +118,15 @@ def self_test():
         "model/l.cpp": licence + "#include <torch/torch.h>\n",
         "model/m.cpp": licence + "// TO" + "DO: more\n",
         "scripts/n.py": "print()\n",
+        "trainer/o.cpp": licence + "namespace rollcall {\nstruct Twice {\n};\n}  // namespace rollcall\n",
     }
     allowed = {
         "comms/world.cpp": licence + "#include <mpi.h>\n",
         "trainer/journal_hdf5.cpp": licence + '#include <hdf5.h>\n#include "comms/error.h"\n',
         "rollcall/main.cpp": licence + '#include <CLI/CLI.hpp>\n#include "trainer/learner.h"\n',
+        "comms/once.h": licence + "namespace rollcall {\nclass Twice : Base {\n};\n}  // namespace rollcall\n",
+        "trainer/p.cpp": licence + "namespace rollcall {\nnamespace {\nstruct Twice {\n};\n}  // namespace\n}  // namespace rollcall\n",
+        "trainer/q.h": licence + "namespace rollcall {\nclass Twice;\n}  // namespace rollcall\n",
         "scripts/o.py": "#!/usr/bin/env python3\n" + SCRIPT_LICENCE + "\n",
     }
     with tempfile.TemporaryDirectory() as root:
