@@ -34,7 +34,7 @@ LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
 SIZES = (32, 128, 512)
 DYNAMIC = 32  # rollouts of a round, of which as many groups as it has must have a signal
 RESAMPLE = 64
-ADAPTIVE = {"batch.prompts": 4, "batch.adaptive.target_signal": 1, "batch.adaptive.min_rollouts": 32, "algorithm.learning_rate": 5e-4}
+ADAPTIVE = {"batch.prompts": 8, "batch.adaptive.target_signal": 2, "batch.adaptive.min_rollouts": 64, "algorithm.learning_rate": 5e-4}
 # Rollouts between evaluations, about; and after which a run is given up.
 EVAL_EVERY = {"5%": 256, "0.5%": 512, "0.1%": 1024, "mixture": 512}
 MOST_ROLLOUTS = {"5%": 10_000, "0.5%": 40_000, "0.1%": 100_000, "mixture": 40_000}
@@ -152,11 +152,12 @@ def of(results, problem, method, rate):
 
 
 def best_rate(results, problem, method):
-    """The learning rate with the largest share of seeds that got there, and of those with fewest rollouts; None without results."""
+    """The learning rate that most seeds were tried with (--best goes on with one), of these the one with the largest share of seeds
+    that got there, of these the one with fewest rollouts; None without results."""
 
     def rank(rate):
         these = of(results, problem, method, rate)
-        return (-sum(r["reached"] for r in these) / len(these), statistics.median(r["rollouts"] for r in these))
+        return (-len(these), -sum(r["reached"] for r in these), statistics.median(r["rollouts"] for r in these))
 
     return min((rate for rate in methods()[method] if of(results, problem, method, rate)), key=rank, default=None)
 
