@@ -183,7 +183,7 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
       choice("anchor", &O::anchor, {"rollout", "old"},
              "The policy in the ratio's denominator: the one that sampled, with the sampler's "
              "log-probabilities, or the learner's at the start of the step (the ratio is 1 then, "
-             "as there is one update a step)."),
+             "until a step's second update)."),
       corrections_field(),
       section("kl", &O::kl, kl_fields(),
               "A price on going away from the policy that the run began with: `coefficient` times "
@@ -202,6 +202,12 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
       integer("warmup_steps", &O::warmup_steps, kFromZero, "Linear rise of the learning rate."),
       number("max_grad_norm", &O::max_grad_norm, kFromZero,
              "Global L2 norm above which a gradient is scaled down; 0: no clipping."),
+      integer("epochs", &O::epochs, {1, 1000},
+              "How often the policy goes through the rollouts of a step. More makes more of rare "
+              "successes, and moves further from the policy that sampled them: see the clips."),
+      integer("minibatch_prompts", &O::minibatch_prompts, kFromZero,
+              "Groups with a signal that make one optimizer step; a step of the run then takes "
+              "several. 0: all at once. Large batches learn from fewer rollouts so."),
       integer("microbatch_tokens", &O::microbatch_tokens, kFromOne,
               "Packed tokens per forward and backward pass. Changes memory, not the update."),
       flag("activation_checkpointing", &O::activation_checkpointing,

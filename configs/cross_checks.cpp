@@ -133,6 +133,10 @@ void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadCont
   if (shared && a.critic.epochs != usual.epochs) context.problem(section + "epochs", one_update);
   if (shared && a.critic.minibatches != usual.minibatches)
     context.problem(section + "minibatches", one_update);
+  if (shared && a.epochs > 1) context.problem("algorithm.epochs", one_update);
+  if (a.minibatch_prompts > 0)
+    context.problem("algorithm.minibatch_prompts",
+                    "with a critic the policy takes the rollouts of a step at once");
   if (!shared && a.critic.coefficient != usual.coefficient)
     context.problem(section + "coefficient", "only trunk: shared reads it");
 }

@@ -119,11 +119,11 @@ void AlarmWatch::look_at_policy(const MetricList& line) {
   const double entropy = steps_.back().entropy;
   if (std::isnan(entropy)) return;  // a step without an update
   if (!first_entropy_) first_entropy_ = entropy;
-  judge("entropy", options_.entropy, entropy < options_.entropy.limit * *first_entropy_,
-        fmt::format("entropy is down to {:.4g} nats a token, from {:.4g}", entropy,
-                    *first_entropy_),
-        "what is left to explore is little: widen algorithm.clip_high, lower the learning rate, or "
-        "end the run here");
+  judge(
+      "entropy", options_.entropy, entropy < options_.entropy.limit * *first_entropy_,
+      fmt::format("entropy is down to {:.4g} nats a token, from {:.4g}", entropy, *first_entropy_),
+      "what is left to explore is little: widen algorithm.clip_high, lower the learning rate, or "
+      "end the run here");
 }
 
 void AlarmWatch::look_at_rewards() {

@@ -53,6 +53,7 @@ inline constexpr const char* kLimitShare = "limit_share";
 inline constexpr const char* kVoidTurnShare = "void_turn_share";
 inline constexpr const char* kRewardLengthCorrelation = "reward_length_correlation";
 inline constexpr const char* kRewardCallsCorrelation = "reward_calls_correlation";
+inline constexpr const char* kOptimizerSteps = "optimizer_steps";
 inline constexpr const char* kGradientSpikes = "gradient_spikes";
 inline constexpr const char* kEvalSecondPassAt1 = "eval_second_pass_at_1";
 inline constexpr const char* kCanaryPassRate = "canary_pass_rate";

@@ -40,6 +40,7 @@ StepLoss::StepLoss(const AlgorithmOptions& algorithm, std::span<const PackedBatc
       options_(loss_options(algorithm)),
       anchor_is_old_(algorithm.anchor == "old"),
       batches_(batches.begin(), batches.end()),
+      old_logprobs_(old_logprobs.begin(), old_logprobs.end()),
       reference_logprobs_(reference_logprobs.begin(), reference_logprobs.end()) {
   if (!algorithm.corrections.empty()) {
     for (std::size_t i = 0; i < batches_.size(); ++i)
@@ -58,6 +59,7 @@ void StepLoss::correct(std::span<const Correction> corrections, std::size_t batc
   weights_.push_back(corrected.weights.to(behavior.options()));
   kept_.push_back(corrected.kept);
   tokens = select_tokens(tokens, corrected.kept);
+  old_logprobs_[batch] = old_logprobs.index_select(0, corrected.kept);
   if (!reference_logprobs_.empty())
     reference_logprobs_[batch] = reference_logprobs_[batch].index_select(0, corrected.kept);
 }
@@ -74,7 +76,8 @@ at::Tensor StepLoss::share(std::size_t batch, const at::Tensor& current_logprobs
     inputs.reference_logprobs = reference_logprobs_[batch];
     reference_kl_ += measure_mismatch(inputs.reference_logprobs - current.detach()).k3;
   }
-  if (anchor_is_old_) tokens.anchor_logprobs = current.detach();
+  if (anchor_is_old_)
+    tokens.anchor_logprobs = old_logprobs_.empty() ? current.detach() : old_logprobs_[batch];
   const LossStats result = policy_loss(tokens, current, denominators_[batch], options_, inputs);
   clipped_high_ += result.clip_high_fraction_sum;
   clipped_low_ += result.clip_low_fraction_sum;

@@ -17,12 +17,12 @@ namespace rollcall {
 class Communicator;
 
 // What `algorithm:` makes of one step's micro-batches: corrections first, since what they reject
-// leaves the denominators of the whole step, then each batch's share of the loss. One update a
-// step: the policy at its start is the one whose log-probabilities share() gets. Single thread.
+// leaves the denominators of all of them, then each batch's share of the loss. Single thread.
 class StepLoss {
  public:
   // `old_logprobs`: [N] of each batch under the weights at the start of the step; needed only with
-  // corrections, else empty. `reference_logprobs`: likewise, with a KL in the loss. Collective.
+  // corrections, and with the anchor "old" for all updates but the step's first, in which share()
+  // gets them; else empty. `reference_logprobs`: likewise, with a KL in the loss. Collective.
   StepLoss(const AlgorithmOptions&, std::span<const PackedBatch> batches,
            std::span<const at::Tensor> old_logprobs, std::span<const at::Tensor> reference_logprobs,
            Communicator&);
@@ -43,8 +43,9 @@ class StepLoss {
   Communicator& communicator_;
   LossOptions options_;
   bool anchor_is_old_;
-  std::vector<PackedBatch> batches_;  // their actions without the rejected tokens
-  std::vector<at::Tensor> kept_;      // places of what is left; empty without corrections
+  std::vector<PackedBatch> batches_;      // their actions without the rejected tokens
+  std::vector<at::Tensor> old_logprobs_;  // of the tokens left; empty: the current ones
+  std::vector<at::Tensor> kept_;          // places of what is left; empty without corrections
   std::vector<at::Tensor> weights_;
   std::vector<at::Tensor> reference_logprobs_;  // empty without a KL
   std::vector<LossDenominators> denominators_;

@@ -90,6 +90,8 @@ struct AlgorithmOptions {
   double weight_decay = 0.01;
   std::int64_t warmup_steps = 10;
   double max_grad_norm = 1.0;             // global L2; 0: no clipping
+  std::int64_t epochs = 1;                // times that the policy goes through a step's rollouts
+  std::int64_t minibatch_prompts = 0;     // groups of an optimizer step; 0: all of the step
   std::int64_t microbatch_tokens = 8192;  // packed tokens per forward/backward
   bool activation_checkpointing = false;  // compute layers again in the backward pass
 };

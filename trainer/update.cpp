@@ -233,27 +233,42 @@ StepUpdate Updater::train(std::span<const LossRollout> rollouts, std::int64_t st
     if (critic_->owns_trunk() || !result.policy_learns)
       result.critic->learner = train_critic(step_batches, targets, step, between);
   }
-  if (result.policy_learns) train_policy(batches, targets, step, size, between, result);
+  if (result.policy_learns) train_policy(step_batches, targets, step, size, between, result);
   return result;
 }
 
 Minibatches Updater::pack(std::span<const TrainSequence> mine, std::int64_t prompts) const {
   const AlgorithmOptions& a = setup_.algorithm;
-  const std::int64_t count = critic_ && critic_->owns_trunk() ? a.critic.minibatches : 1;
+  std::int64_t count = 1;
+  if (critic_ && critic_->owns_trunk())
+    count = a.critic.minibatches;
+  else if (a.minibatch_prompts > 0)
+    count = std::max<std::int64_t>(1, (prompts + a.minibatch_prompts - 1) / a.minibatch_prompts);
   return pack_minibatches(mine, prompts, count, a.microbatch_tokens);
 }
 
-void Updater::train_policy(std::span<const PackedBatch> batches, const ValueTargets& targets,
+Updater::StepLogprobs Updater::StepLogprobs::part(std::size_t begin, std::size_t count) const {
+  const auto cut = [&](std::span<const at::Tensor> all) {
+    return all.empty() ? all : all.subspan(begin, count);
+  };
+  return {cut(old), cut(reference)};
+}
+
+void Updater::train_policy(const Minibatches& minibatches, const ValueTargets& targets,
                            std::int64_t step, const StepSize& size,
                            const std::function<void()>& between, StepUpdate& result) {
   const AlgorithmOptions& a = setup_.algorithm;
+  const std::span<const PackedBatch> batches = minibatches.batches;
+  const std::vector<std::size_t> ends =
+      critic_ ? std::vector<std::size_t>{batches.size()} : minibatches.ends;
+  const auto updates = static_cast<std::int64_t>(ends.size()) * a.epochs;
   // Corrections compare the sampler with the weights at the start of the step: one more forward
   // pass.
-  std::vector<at::Tensor> old_logprobs;
-  if (!a.corrections.empty()) old_logprobs = learner_.logprobs(batches, between);
-  std::vector<at::Tensor> reference_logprobs;
+  std::vector<at::Tensor> old_logprobs, reference_logprobs;
+  if (!a.corrections.empty() || (a.anchor == "old" && updates > 1))
+    old_logprobs = learner_.logprobs(batches, between);
   if (a.kl_in_loss()) reference_logprobs = reference_->logprobs(batches, between);
-  StepLoss loss(a, batches, old_logprobs, reference_logprobs, communicator_);
+  const StepLogprobs logprobs{old_logprobs, reference_logprobs};
   const bool shared = critic_ && !critic_->owns_trunk();
   Learner::Pull pull;
   if (shared) {
@@ -262,12 +277,45 @@ void Updater::train_policy(std::span<const PackedBatch> batches, const ValueTarg
       return critic_->pull(i, hidden, a.critic.coefficient);
     };
   }
-  result.learner = learner_.update(
+  UpdateOptions options = update_options(step, size);
+  for (std::int64_t epoch = 0; epoch < a.epochs; ++epoch) {
+    std::size_t begin = 0;
+    for (const std::size_t end : ends) {
+      update_policy(batches.subspan(begin, end - begin), logprobs.part(begin, end - begin), options,
+                    1.0 / static_cast<double>(updates), between, pull, result);
+      options.max_logprob_gap = 0;  // the weights have moved since
+      begin = end;
+    }
+  }
+  if (shared) result.critic->learner = critic_->finish();
+}
+
+void Updater::update_policy(std::span<const PackedBatch> batches, const StepLogprobs& logprobs,
+                            const UpdateOptions& options, double share,
+                            const std::function<void()>& between, const Learner::Pull& pull,
+                            StepUpdate& result) {
+  StepLoss loss(setup_.algorithm, batches, logprobs.old, logprobs.reference, communicator_);
+  const UpdateStats one = learner_.update(
       batches,
       [&](std::size_t i, const TokenLogprobs& current) { return loss.share(i, current.logprobs); },
-      update_options(step, size), between, pull);
-  if (shared) result.critic->learner = critic_->finish();
-  result.loss = loss.stats();
+      options, between, pull);
+  const StepLoss::Stats told = loss.stats();
+  const auto epochs = static_cast<double>(setup_.algorithm.epochs);
+  UpdateStats& all = result.learner;
+  if (all.mismatch.tokens == 0) all.mismatch = one.mismatch;
+  all.loss += share * one.loss;
+  all.grad_norm_l2 += share * one.grad_norm_l2;
+  all.skipped |= one.skipped;
+  all.spiked |= one.spiked;
+  all.action_tokens += one.action_tokens / epochs;
+  all.entropy_mean += share * one.entropy_mean;
+  result.loss.clip_high_fraction += share * told.clip_high_fraction;
+  result.loss.clip_low_fraction += share * told.clip_low_fraction;
+  result.loss.tokens_rejected += told.tokens_rejected / epochs;
+  if (told.reference_kl_mean)
+    result.loss.reference_kl_mean =
+        result.loss.reference_kl_mean.value_or(0) + share * *told.reference_kl_mean;
+  result.optimizer_steps += !one.skipped && !one.spiked && one.grad_norm_l2 > 0 ? 1 : 0;
 }
 
 ValueStats Updater::train_critic(const Minibatches& minibatches, const ValueTargets& targets,

@@ -33,8 +33,11 @@ struct CriticStats {
 
 struct StepUpdate {
   bool policy_learns = true;  // false: the critic alone; the policy's statistics mean nothing
+  // Of several updates the means, tokens once, and both flags if any has them; `mismatch` is the
+  // first's, of weights that have not moved.
   UpdateStats learner;
   StepLoss::Stats loss;
+  std::int64_t optimizer_steps = 0;  // of the policy
   std::optional<CriticStats> critic;
   std::vector<double> advantages;  // with a critic: of each rollout in the loss, mean over tokens
 };
@@ -71,6 +74,11 @@ class Updater {
 
  private:
   using Clock = std::chrono::steady_clock;
+  // [N] of each batch, or empty.
+  struct StepLogprobs {
+    std::span<const at::Tensor> old, reference;
+    StepLogprobs part(std::size_t begin, std::size_t count) const;
+  };
   // First byte of what the lead announces.
   enum class Verb : char { kUpdate, kDiverge, kState, kRestore, kWait, kDismiss };
 
@@ -87,10 +95,14 @@ class Updater {
   bool policy_learns(std::int64_t step) const;
   UpdateOptions update_options(std::int64_t step, const StepSize& size) const;
   ValueUpdateOptions value_options(std::int64_t step) const;
-  // Minibatches are the critic's on a trunk of its own; else there is one.
+  // Minibatches are the critic's where it has a trunk of its own, else the policy's.
   Minibatches pack(std::span<const TrainSequence> mine, std::int64_t prompts) const;
-  void train_policy(std::span<const PackedBatch>, const ValueTargets&, std::int64_t step,
+  void train_policy(const Minibatches&, const ValueTargets&, std::int64_t step,
                     const StepSize& size, const std::function<void()>& between, StepUpdate&);
+  // One optimizer step, of which `share` goes into the step's means.
+  void update_policy(std::span<const PackedBatch>, const StepLogprobs&, const UpdateOptions&,
+                     double share, const std::function<void()>& between, const Learner::Pull&,
+                     StepUpdate&);
   ValueStats train_critic(const Minibatches&, const ValueTargets&, std::int64_t step,
                           const std::function<void()>& between);
 

@@ -83,6 +83,7 @@ class Replay(Case):
             "gae": {"algorithm": GAE},
             "shared": {"algorithm": SHARED, "model": LORA},
             "lora": {"model": LORA},
+            "epochs": {"algorithm": {"epochs": 2, "minibatch_prompts": 1, "anchor": "old"}},
             "bf16": {"model": {"path": str(LEDGER / "model"), "dtype": "bfloat16"}},
         }
         for name, settings in kinds.items():
@@ -106,10 +107,14 @@ class Replay(Case):
         self.check_identical(run, 2, 2, "step-000002")
 
     def test_as_many_learners_as_the_run_had(self):
-        run = self.trained("two", cluster={"learners": 2, "workers": 1})
-        before = tree(run.dir)
-        self.check_identical(run, STEPS - 1, 0, "model")
-        self.assertEqual(tree(run.dir), before)
+        for name, algorithm in {"two": {}, "minibatches": {"epochs": 2, "minibatch_prompts": 1}}.items():
+            with self.subTest(name):
+                run = self.trained(name, cluster={"learners": 2, "workers": 1}, algorithm=algorithm)
+                before = tree(run.dir)
+                self.check_identical(run, STEPS - 1, 0, "model")
+                self.assertEqual(tree(run.dir), before)
+        steps = [line for line in run.metrics() if "optimizer_steps" in line]
+        self.assertEqual([line["optimizer_steps"] for line in steps], [2 * line["groups_signal"] for line in steps])
 
     def test_a_fault_and_a_mask_stay_out_of_the_update_again(self):
         self.endpoints.tool_fails = lambda headers: headers["X-Rft-Rollout-Id"].endswith("1")

@@ -202,6 +202,26 @@ TEST(StepLoss, TakesTheAnchorThatIsAskedFor) {
   EXPECT_NEAR(outcome(options).gradient[1], -2.0 / 8, 1e-6);
 }
 
+// As in a step's second update, before which the policy has moved by 0.2 nats.
+TEST(StepLoss, ComparesLaterUpdatesWithTheStartOfTheStep) {
+  AlgorithmOptions options;  // cispo, [0, 5]
+  options.aggregation = "token_mean";
+  options.anchor = "old";
+  const Micro one = micro(0, 4);
+  const std::vector<PackedBatch> batches{one.batch};
+  const auto communicator = make_single_communicator();
+  const auto gradient = [&](const std::vector<at::Tensor>& old) {
+    StepLoss loss(options, batches, old, {}, *communicator);
+    const at::Tensor current = (one.old + 0.2).set_requires_grad(true);
+    loss.share(0, current).backward();
+    return current.grad().const_data_ptr<float>()[7];
+  };
+  EXPECT_NEAR(gradient({}), 2.0 / 8, 1e-6);
+  EXPECT_NEAR(gradient({one.old}), 2 * std::exp(0.2) / 8, 1e-6);
+  options.corrections = {{CorrectionKind::kIcepop, 0.5, 5}};  // two tokens less
+  EXPECT_NEAR(gradient({one.old}), 2 * std::exp(0.2) / 6, 1e-6);
+}
+
 TEST(StepLoss, IsZeroWhenEverythingIsRejected) {
   const auto result =
       outcome(reinforce({{CorrectionKind::kIcepop, 0.99999, 0.999995}}, "token_mean"));
