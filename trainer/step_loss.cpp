@@ -40,8 +40,8 @@ StepLoss::StepLoss(const AlgorithmOptions& algorithm, std::span<const PackedBatc
       options_(loss_options(algorithm)),
       anchor_is_old_(algorithm.anchor == "old"),
       batches_(batches.begin(), batches.end()),
-      old_logprobs_(old_logprobs.begin(), old_logprobs.end()),
       reference_logprobs_(reference_logprobs.begin(), reference_logprobs.end()) {
+  if (anchor_is_old_) old_logprobs_.assign(old_logprobs.begin(), old_logprobs.end());
   if (!algorithm.corrections.empty()) {
     for (std::size_t i = 0; i < batches_.size(); ++i)
       correct(algorithm.corrections, i, old_logprobs[i]);
@@ -59,7 +59,7 @@ void StepLoss::correct(std::span<const Correction> corrections, std::size_t batc
   weights_.push_back(corrected.weights.to(behavior.options()));
   kept_.push_back(corrected.kept);
   tokens = select_tokens(tokens, corrected.kept);
-  old_logprobs_[batch] = old_logprobs.index_select(0, corrected.kept);
+  if (anchor_is_old_) old_logprobs_[batch] = old_logprobs.index_select(0, corrected.kept);
   if (!reference_logprobs_.empty())
     reference_logprobs_[batch] = reference_logprobs_[batch].index_select(0, corrected.kept);
 }

@@ -44,7 +44,7 @@ class StepLoss {
   LossOptions options_;
   bool anchor_is_old_;
   std::vector<PackedBatch> batches_;      // their actions without the rejected tokens
-  std::vector<at::Tensor> old_logprobs_;  // of the tokens left; empty: the current ones
+  std::vector<at::Tensor> old_logprobs_;  // the anchor's; empty: the current ones
   std::vector<at::Tensor> kept_;          // places of what is left; empty without corrections
   std::vector<at::Tensor> weights_;
   std::vector<at::Tensor> reference_logprobs_;  // empty without a KL

@@ -92,6 +92,19 @@ std::vector<ValueTargets> split_targets(const Minibatches& minibatches, const Va
   return parts;
 }
 
+// Calls update(k, first, count) for each minibatch k of each epoch, which has `count` batches.
+template <class Update>
+void for_each_minibatch(std::span<const std::size_t> ends, std::int64_t epochs,
+                        const Update& update) {
+  for (std::int64_t epoch = 0; epoch < epochs; ++epoch) {
+    std::size_t first = 0;
+    for (std::size_t k = 0; k < ends.size(); ++k) {
+      update(k, first, ends[k] - first);
+      first = ends[k];
+    }
+  }
+}
+
 }  // namespace
 
 Updater::Updater(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator)
@@ -278,15 +291,11 @@ void Updater::train_policy(const Minibatches& minibatches, const ValueTargets& t
     };
   }
   UpdateOptions options = update_options(step, size);
-  for (std::int64_t epoch = 0; epoch < a.epochs; ++epoch) {
-    std::size_t begin = 0;
-    for (const std::size_t end : ends) {
-      update_policy(batches.subspan(begin, end - begin), logprobs.part(begin, end - begin), options,
-                    1.0 / static_cast<double>(updates), between, pull, result);
-      options.max_logprob_gap = 0;  // the weights have moved since
-      begin = end;
-    }
-  }
+  for_each_minibatch(ends, a.epochs, [&](std::size_t, std::size_t first, std::size_t count) {
+    update_policy(batches.subspan(first, count), logprobs.part(first, count), options,
+                  1.0 / static_cast<double>(updates), between, pull, result);
+    options.max_logprob_gap = 0;  // the weights have moved since
+  });
   if (shared) result.critic->learner = critic_->finish();
 }
 
@@ -326,20 +335,16 @@ ValueStats Updater::train_critic(const Minibatches& minibatches, const ValueTarg
   const auto filled = std::ranges::count_if(parts, [](const auto& p) { return p.tokens > 0; });
   const auto updates = static_cast<double>(filled * critic.epochs);
   ValueStats means;
-  for (std::int64_t epoch = 0; epoch < critic.epochs; ++epoch) {
-    std::size_t begin = 0;
-    for (std::size_t k = 0; k < parts.size(); ++k) {
-      const std::size_t end = minibatches.ends[k];
-      if (parts[k].tokens == 0) continue;  // on no learner: fewer tasks than minibatches
-      const ValueStats one = critic_->update(batches.subspan(begin, end - begin), parts[k],
-                                             value_options(step), between);
-      means.loss += one.loss / updates;
-      means.clip_fraction += one.clip_fraction / updates;
-      means.grad_norm_l2 += one.grad_norm_l2 / updates;
-      means.skipped |= one.skipped;
-      begin = end;
-    }
-  }
+  for_each_minibatch(
+      minibatches.ends, critic.epochs, [&](std::size_t k, std::size_t first, std::size_t count) {
+        if (parts[k].tokens == 0) return;  // on no learner: fewer tasks than minibatches
+        const ValueStats one =
+            critic_->update(batches.subspan(first, count), parts[k], value_options(step), between);
+        means.loss += one.loss / updates;
+        means.clip_fraction += one.clip_fraction / updates;
+        means.grad_norm_l2 += one.grad_norm_l2 / updates;
+        means.skipped |= one.skipped;
+      });
   return means;
 }
 

@@ -6,8 +6,8 @@
 Problems are those of problems.py; methods are fixed batches and dynamic sampling (DAPO's), each with several learning rates, and
 `batch.adaptive` with one setting for all. Every run is added to OUT/results.jsonl as it ends, and is not made again: the whole
 is hours of work on two cores and may be done in pieces (--problem, --method, --seeds). Ends with the table of all results, in
-which each method stands with its best learning rate: most seeds that got there, then fewest rollouts. Evaluations are not
-counted, neither their rollouts nor their time. Rollouts and steps are the same on every machine; for seconds keep it idle.
+which each method stands with its best learning rate (best_rate() says which that is). Evaluations are not counted, neither their
+rollouts nor their time. Rollouts and steps are the same on every machine; for seconds keep it idle.
 """
 
 import argparse
@@ -114,9 +114,9 @@ def crossing(points):
     return None
 
 
-def measure(rollcall, problem, settings, seed, out, most_rollouts):
+def measure(rollcall, problem, settings, seed, out):
     folder = out / folder_of(problem)
-    dry = most_rollouts / 8  # rollouts without a signal, after which nothing is to be expected
+    dry = MOST_ROLLOUTS[problem] / 8  # rollouts without a signal, after which nothing is to be expected
     runs = pathlib.Path(tempfile.mkdtemp(dir=out))
     step_rollouts = settings["batch.prompts"] * GROUP * (4 if "batch.resample" in settings else 1)  # about
     settings = {**settings, "run.name": "run", "run.dir": runs, "run.seed": seed, "run.steps": 100000, "batch.group_size": GROUP,
@@ -130,7 +130,7 @@ def measure(rollcall, problem, settings, seed, out, most_rollouts):
         while process.poll() is None:
             time.sleep(0.5)
             lines = read_lines(metrics)
-            if crossing(progress(lines)) or spent(lines) > most_rollouts or spent(since_signal(lines)) > dry:
+            if crossing(progress(lines)) or spent(lines) > MOST_ROLLOUTS[problem] or spent(since_signal(lines)) > dry:
                 process.send_signal(signal.SIGTERM)
                 process.wait()
     points = progress(read_lines(metrics))
@@ -195,7 +195,7 @@ def main():
     writing = threading.Lock()
 
     def run(problem, method, rate, seed):
-        result = measure(rollcall, problem, methods()[method][rate], seed, out, MOST_ROLLOUTS[problem])
+        result = measure(rollcall, problem, methods()[method][rate], seed, out)
         with writing, file.open("a") as text:
             results.append({"problem": problem, "method": method, "learning_rate": rate, "seed": seed, **result})
             text.write(json.dumps(results[-1]) + "\n")
