@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "benchmarks/spread.h"
 #include "model/cpu_kernels.h"
 #include "model/sampling.h"
 
@@ -117,15 +118,6 @@ double parameters(const Network& network) {
   double total = 0;
   for (const auto& [out, in] : network.shapes()) total += static_cast<double>(out * in);
   return total;
-}
-
-struct Spread {
-  double low, median, high;
-};
-
-Spread spread(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return {values.front(), values[values.size() / 2], values.back()};
 }
 
 void print(const char* type, const std::vector<double>& seconds, double flops) {

@@ -31,6 +31,17 @@ inline PanelRow panel_row(const BFloat16Pair* panel, std::int64_t k) {
   return row;
 }
 
+// How far ahead weights are asked for: a processor alone does not look beyond the few hundred
+// instructions that hide no access to main memory.
+constexpr std::int64_t kPrefetchedInputs = 48;
+
+template <class Weight>
+inline void prefetch_row(const Weight* panel, std::int64_t k) {
+  const Weight* row = panel + k * kPanelRow<Weight>;
+  constexpr std::int64_t kLine = 64 / sizeof(Weight);
+  for (std::int64_t i = 0; i < kPanelRow<Weight>; i += kLine) __builtin_prefetch(row + i);
+}
+
 // The rounding error of a sum grows with the additions that a term goes through: this many terms
 // are summed by themselves before they join the total.
 constexpr std::int64_t kSummedInputs = 64;
@@ -57,6 +68,7 @@ inline void add_inputs(const float* x, std::int64_t ldx, const Weight* panel, st
                        std::int64_t end, Sums<kRows>& total) {
   Sums<kRows> sum;
   for (std::int64_t k = begin; k < end; ++k) {
+    prefetch_row(panel, k + kPrefetchedInputs);
     const PanelRow w = panel_row(panel, k);
     for (int r = 0; r < kRows; ++r) {
       const float a = x[r * ldx + k];
@@ -94,33 +106,43 @@ __attribute__((noinline)) void linear_block(const float* x, std::int64_t ldx, co
   }
 }
 
-template <int kRows, class Weight>
-void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* panel,
-                 std::int64_t in, const float* bias, float* y, std::int64_t ldy,
-                 std::int64_t columns) {
-  std::int64_t r = 0;
-  for (; r + kRows <= rows; r += kRows)
-    linear_block<kRows>(x + r * ldx, ldx, panel, in, bias, y + r * ldy, ldy, columns);
-  if constexpr (kRows > 1) {
-    if (r < rows)
-      linear_rows<kRows / 2>(x + r * ldx, ldx, rows - r, panel, in, bias, y + r * ldy, ldy,
-                             columns);
+// Calls linear_block for `rows`, of 1 to kMost.
+template <int kMost, class Weight>
+inline void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* panel,
+                        std::int64_t in, const float* bias, float* y, std::int64_t ldy,
+                        std::int64_t columns) {
+  if constexpr (kMost > 1) {
+    if (rows < kMost) return linear_rows<kMost - 1>(x, ldx, rows, panel, in, bias, y, ldy, columns);
   }
+  linear_block<kMost>(x, ldx, panel, in, bias, y, ldy, columns);
+}
+
+// The next of the parts that divide `left` evenly, none above `most`: a part costs a pass over the
+// weights, however small it is.
+inline std::int64_t even_part(std::int64_t left, std::int64_t most) {
+  const std::int64_t parts = (left + most - 1) / most;
+  return (left + parts - 1) / parts;
 }
 
 template <class Weight>
 void linear(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* packed,
             std::int64_t in, std::int64_t out, std::int64_t first_panel, std::int64_t last_panel,
             const float* bias, float* y, std::int64_t ldy) {
-  constexpr std::int64_t kRowChunk = 96;  // of x, so that it stays in the first cache levels
-  for (std::int64_t r = 0; r < rows; r += kRowChunk) {
-    const std::int64_t count = rows - r < kRowChunk ? rows - r : kRowChunk;
+  constexpr int kMost = kLinearRows<Weight>;
+  constexpr std::int64_t kRowChunk = 192;  // of x, so that it stays in the first cache levels
+  static_assert(kRowChunk % kMost == 0);
+  for (std::int64_t first = 0, end = 0; first < rows; first = end) {
+    end = first + even_part((rows - first + kMost - 1) / kMost, kRowChunk / kMost) * kMost;
+    if (end > rows) end = rows;
     for (std::int64_t p = first_panel; p < last_panel; ++p) {
       const std::int64_t column = p * kPanelWidth;
       const std::int64_t columns = out - column < kPanelWidth ? out - column : kPanelWidth;
-      linear_rows<kLinearRows<Weight>>(x + r * ldx, ldx, count, packed + p * kPanelRow<Weight> * in,
-                                       in, bias == nullptr ? nullptr : bias + column,
-                                       y + r * ldy + column, ldy, columns);
+      for (std::int64_t r = first, count = 0; r < end; r += count) {
+        count = even_part(end - r, kMost);
+        linear_rows<kMost>(x + r * ldx, ldx, count, packed + p * kPanelRow<Weight> * in, in,
+                           bias == nullptr ? nullptr : bias + column, y + r * ldy + column, ldy,
+                           columns);
+      }
     }
   }
 }
@@ -138,6 +160,29 @@ void rms_norm(const float* x, const float* weight, std::int64_t rows, std::int64
       store(y + i, (load(x + i) * scale) * load(weight + i));
     for (std::int64_t i = whole; i < n; ++i) y[i] = (x[i] * scale) * weight[i];
     if (rstd != nullptr) rstd[r] = scale;
+  }
+}
+
+void rms_norm_gradient(const float* x, const float* weight, const float* rstd, const float* dy,
+                       std::int64_t rows, std::int64_t n, float* dx, float* dweight) {
+  const std::int64_t whole = n / kLanes * kLanes, left = n - whole;
+  for (std::int64_t r = 0; r < rows; ++r, x += n, dy += n, dx += n) {
+    const float scale = rstd[r];
+    Vec products = load_partial(dy + whole, left) * load_partial(weight + whole, left) *
+                   (load_partial(x + whole, left) * scale);
+    for (std::int64_t i = 0; i < whole; i += kLanes)
+      products += load(dy + i) * load(weight + i) * (load(x + i) * scale);
+    const float mean = horizontal_sum(products) / static_cast<float>(n);
+    for (std::int64_t i = 0; i < whole; i += kLanes) {
+      const Vec d = load(dy + i), normed = load(x + i) * scale;
+      store(dx + i, (d * load(weight + i) - normed * mean) * scale);
+      store(dweight + i, load(dweight + i) + d * normed);
+    }
+    for (std::int64_t i = whole; i < n; ++i) {
+      const float normed = x[i] * scale;
+      dx[i] = (dy[i] * weight[i] - normed * mean) * scale;
+      dweight[i] += dy[i] * normed;
+    }
   }
 }
 
@@ -164,6 +209,30 @@ void silu_mul(const float* gate, const float* up, std::int64_t n, float* y) {
   const std::int64_t left = n - whole;
   store_partial(y + whole, silu(load_partial(gate + whole, left)) * load_partial(up + whole, left),
                 left);
+}
+
+struct SiluMulGradient {
+  Vec gate, up;
+};
+
+inline SiluMulGradient gradient_of(Vec gate, Vec up, Vec dy) {
+  const Vec s = 1.0f / (1.0f + exp(-gate)), d = dy * s;
+  return {d * up * (1.0f + gate * (1.0f - s)), d * gate};
+}
+
+void silu_mul_gradient(const float* gate, const float* up, const float* dy, std::int64_t n,
+                       float* dgate, float* dup) {
+  const std::int64_t whole = n / kLanes * kLanes, left = n - whole;
+  for (std::int64_t i = 0; i < whole; i += kLanes) {
+    const SiluMulGradient d = gradient_of(load(gate + i), load(up + i), load(dy + i));
+    store(dgate + i, d.gate);
+    store(dup + i, d.up);
+  }
+  const SiluMulGradient d =
+      gradient_of(load_partial(gate + whole, left), load_partial(up + whole, left),
+                  load_partial(dy + whole, left));
+  store_partial(dgate + whole, d.gate, left);
+  store_partial(dup + whole, d.up, left);
 }
 
 constexpr float kMinusInfinity = -__builtin_inff();
@@ -579,8 +648,10 @@ const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {ROLLCALL_TEXT(ROLLCAL
                                                            linear<float>,
                                                            linear<BFloat16Pair>,
                                                            rms_norm,
+                                                           rms_norm_gradient,
                                                            rope,
                                                            silu_mul,
+                                                           silu_mul_gradient,
                                                            attention,
                                                            attention_gradient,
                                                            logsumexp,

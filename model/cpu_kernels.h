@@ -94,12 +94,22 @@ struct CpuKernels {
   void (*rms_norm)(const float* x, const float* weight, std::int64_t rows, std::int64_t n,
                    float eps, float* y, float* rstd);
 
+  // Its gradients: with u = x * rstd and g = dy * weight, dx = rstd * (g - u * mean(g * u)) per
+  // row, and dy * u summed over the rows is added to dweight [n].
+  void (*rms_norm_gradient)(const float* x, const float* weight, const float* rstd, const float* dy,
+                            std::int64_t rows, std::int64_t n, float* dx, float* dweight);
+
   // Rotates pairs (i, i + d/2) of each head in place; cosine, sine [rows, d/2].
   void (*rope)(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim,
                const float* cosine, const float* sine);
 
   // y = silu(gate) * up.
   void (*silu_mul)(const float* gate, const float* up, std::int64_t n, float* y);
+
+  // Its gradients, with s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)),
+  // dup = dy * gate * s.
+  void (*silu_mul_gradient)(const float* gate, const float* up, const float* dy, std::int64_t n,
+                            float* dgate, float* dup);
 
   // Softmax attention of `count` rows; rows that see the same keys are faster one after another.
   // `scratch` holds kMostTeamRows * (heads / kv_heads) * 16 * the most blocks of prefix and own of

@@ -46,17 +46,25 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
     context->save_for_backward({x, weight, rstd});
     return y;
   }
-  // With n = x * rstd: dweight = sum over rows of dy * n; dx = rstd * (g - n * mean(g * n)), g = dy
-  // * weight.
+  // The gradient of the weight is summed in pieces of so many rows, whatever the threads.
+  static constexpr std::int64_t kSummedRows = 256;
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const std::int64_t n = saved[0].size(-1);
-    const at::Tensor dy = grads[0].reshape({-1, n});
-    const at::Tensor normed = saved[0].reshape({-1, n}) * saved[2];
-    const at::Tensor dweight = (dy * normed).sum(0);
-    const at::Tensor g = dy * saved[1];
-    const at::Tensor dx = (g - normed * (g * normed).mean(-1, /*keepdim=*/true)) * saved[2];
-    return {dx.view_as(saved[0]), dweight, at::Tensor()};
+    const at::Tensor &x = saved[0], dy = grads[0].contiguous();
+    const std::int64_t n = x.size(-1), rows = x.numel() / n;
+    const std::int64_t pieces = (rows + kSummedRows - 1) / kSummedRows;
+    at::Tensor dx = at::empty_like(x), dweight = at::zeros({pieces, n}, x.options());
+    parallel(pieces, 16 * kSummedRows * n, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t piece = begin; piece < end; ++piece) {
+        const std::int64_t first = piece * kSummedRows;
+        cpu_kernels().rms_norm_gradient(
+            x.const_data_ptr<float>() + first * n, saved[1].const_data_ptr<float>(),
+            saved[2].const_data_ptr<float>() + first, dy.const_data_ptr<float>() + first * n,
+            std::min(kSummedRows, rows - first), n, dx.data_ptr<float>() + first * n,
+            dweight.data_ptr<float>() + piece * n);
+      }
+    });
+    return {dx, dweight.sum(0), at::Tensor()};
   }
 };
 
@@ -102,12 +110,19 @@ struct SiluMulFunction : torch::autograd::Function<SiluMulFunction> {
     context->save_for_backward({gate, up});
     return silu_mul_kernel(gate, up);
   }
-  // silu'(g) = s (1 + g (1 - s)) with s = sigmoid(g).
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor s = saved[0].sigmoid();
-    const at::Tensor dgate = grads[0] * saved[1] * s * (1 + saved[0] * (1 - s));
-    return {dgate, grads[0] * saved[0] * s};
+    const at::Tensor &gate = saved[0], &up = saved[1], dy = grads[0].contiguous();
+    at::Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
+    const std::int64_t row = gate.size(-1);
+    parallel(gate.numel() / row, 32 * row, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin * row; i < end * row; i += row)
+        cpu_kernels().silu_mul_gradient(gate.const_data_ptr<float>() + i,
+                                        up.const_data_ptr<float>() + i,
+                                        dy.const_data_ptr<float>() + i, row,
+                                        dgate.data_ptr<float>() + i, dup.data_ptr<float>() + i);
+    });
+    return {dgate, dup};
   }
 };
 

@@ -13,7 +13,7 @@ binary=$build_dir/rollcall/rollcall
 
 # shellcheck disable=SC2034  # for the scripts that source this file
 build_packages=(ca-certificates ccache cmake g++ git libasio-dev libcli11-dev libcurl4-openssl-dev libhdf5-dev
-  libopenmpi-dev libspdlog-dev libutf8proc-dev libxxhash-dev libyaml-cpp-dev ninja-build nlohmann-json3-dev
+  libjemalloc-dev libopenmpi-dev libspdlog-dev libutf8proc-dev libxxhash-dev libyaml-cpp-dev ninja-build nlohmann-json3-dev
   openmpi-bin python3 python3-venv)
 # shellcheck disable=SC2034
 test_packages=(libgmock-dev libgtest-dev python3-h5py)

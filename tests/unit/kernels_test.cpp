@@ -121,6 +121,29 @@ TEST(RmsNormKernel, MatchesItsFormulaWithATail) {
   for (std::int64_t i = 0; i < n; ++i) ASSERT_NEAR(y[i], x[i] * scale * weight[i], 1e-5);
 }
 
+TEST(RmsNormKernel, HasTheGradientsOfItsFormula) {
+  const std::int64_t rows = 3, n = 37;
+  const auto x = random_values(rows * n, 6), weight = random_values(n, 7);
+  const auto dy = random_values(rows * n, 8);
+  std::vector<float> y(x.size()), rstd(rows), dx(x.size()), dweight(n, 1.0f);
+  cpu_kernels().rms_norm(x.data(), weight.data(), rows, n, 1e-5f, y.data(), rstd.data());
+  cpu_kernels().rms_norm_gradient(x.data(), weight.data(), rstd.data(), dy.data(), rows, n,
+                                  dx.data(), dweight.data());
+  std::vector<double> sums(n, 1.0);  // the kernel adds to what is there
+  for (std::int64_t r = 0; r < rows; ++r) {
+    double mean = 0;
+    const auto normed = [&](std::int64_t i) {
+      return static_cast<double>(x[r * n + i]) * static_cast<double>(rstd[r]);
+    };
+    for (std::int64_t i = 0; i < n; ++i) mean += dy[r * n + i] * weight[i] * normed(i) / n;
+    for (std::int64_t i = 0; i < n; ++i) {
+      ASSERT_NEAR(dx[r * n + i], (dy[r * n + i] * weight[i] - normed(i) * mean) * rstd[r], 1e-5);
+      sums[i] += dy[r * n + i] * normed(i);
+    }
+  }
+  for (std::int64_t i = 0; i < n; ++i) ASSERT_NEAR(dweight[i], sums[i], 1e-5);
+}
+
 TEST(SiluKernel, MatchesItsFormulaFarOutToo) {
   const std::vector<float> gate{-200, -90, -20, -1, -1e-6f, 0, 1e-6f, 0.5f, 3,
                                 20,   89,  200, 1,  2,      3, 4,     5};
@@ -129,6 +152,21 @@ TEST(SiluKernel, MatchesItsFormulaFarOutToo) {
   for (std::size_t i = 0; i < gate.size(); ++i) {
     const double expected = 2 * gate[i] / (1 + std::exp(-static_cast<double>(gate[i])));
     ASSERT_NEAR(y[i], expected, 1e-6 * std::max(1.0, std::abs(expected)));
+  }
+}
+
+TEST(SiluKernel, HasTheGradientsOfItsFormula) {
+  const std::vector<float> gate{-200, -90, -20, -1, -1e-6f, 0, 1e-6f, 0.5f, 3,
+                                20,   89,  200, 1,  2,      3, 4,     5};
+  const auto up = random_values(gate.size(), 9), dy = random_values(gate.size(), 10);
+  std::vector<float> dgate(gate.size()), dup(gate.size());
+  cpu_kernels().silu_mul_gradient(gate.data(), up.data(), dy.data(),
+                                  static_cast<std::int64_t>(gate.size()), dgate.data(), dup.data());
+  for (std::size_t i = 0; i < gate.size(); ++i) {
+    const double g = gate[i], s = 1 / (1 + std::exp(-g));
+    const double expected = dy[i] * up[i] * s * (1 + g * (1 - s));
+    ASSERT_NEAR(dgate[i], expected, 1e-6 * std::max(1.0, std::abs(expected)));
+    ASSERT_NEAR(dup[i], dy[i] * g * s, 1e-6 * std::max(1.0, std::abs(dy[i] * g * s)));
   }
 }
 

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// One optimizer step of the learner on random sequences: learner_benchmark --help. A line of JSON;
+// seconds and tokens per second as [median, lowest, highest].
+#include <ATen/Parallel.h>
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+
+#include "benchmarks/spread.h"
+#include "comms/communicator.h"
+#include "model/sampling.h"
+#include "trainer/learner.h"
+#include "trainer/losses.h"
+#include "trainer/trained_policy.h"
+
+namespace rollcall {
+namespace {
+
+struct Arguments {
+  std::filesystem::path model;
+  std::string dtype = "float32";
+  int threads = 2, repetitions = 3;
+  std::int64_t sequences = 16, length = 512, prompt = 128, group = 1, max_tokens = 8192;
+  bool recompute = false;
+};
+
+// Whole sequences; those of a group begin with the same `prompt` tokens. All behind it is sampled.
+struct Sample {
+  std::vector<std::vector<std::int32_t>> tokens;
+  std::vector<std::uint8_t> is_action;
+  std::vector<float> behavior;
+  std::vector<TrainSequence> sequences;
+};
+
+Sample make_sample(const Arguments& a, std::int64_t vocabulary) {
+  Sample sample;
+  const auto length = static_cast<std::size_t>(a.length);
+  sample.is_action.assign(length, 1);
+  std::fill_n(sample.is_action.begin(), a.prompt, std::uint8_t{0});
+  sample.behavior.assign(length, -std::log(static_cast<float>(vocabulary)));
+  std::uint64_t draw = 0;
+  for (std::int64_t i = 0; i < a.sequences; ++i) {
+    auto& tokens = sample.tokens.emplace_back(length);
+    for (auto& id : tokens)
+      id = static_cast<std::int32_t>(uniform_draw(7, draw++) * static_cast<double>(vocabulary));
+    if (i % a.group != 0)
+      std::copy_n(sample.tokens[static_cast<std::size_t>(i / a.group * a.group)].begin(), a.prompt,
+                  tokens.begin());
+  }
+  for (std::int64_t i = 0; i < a.sequences; ++i)
+    sample.sequences.push_back({sample.tokens[static_cast<std::size_t>(i)], sample.is_action,
+                                sample.behavior, a.prompt, i / a.group, i % 2 == 0 ? 1.0 : -1.0});
+  return sample;
+}
+
+int run(int argc, char** argv) {
+  Arguments a;
+  CLI::App app{"Measures an update of the policy on random sequences."};
+  app.add_option("model", a.model, "Hugging Face directory")->required();
+  app.add_option("--dtype", a.dtype, "float32 or bfloat16");
+  app.add_option("--threads", a.threads);
+  app.add_option("--repetitions", a.repetitions)->check(CLI::PositiveNumber);
+  app.add_option("--sequences", a.sequences)->check(CLI::PositiveNumber);
+  app.add_option("--length", a.length, "tokens of a sequence")->check(CLI::PositiveNumber);
+  app.add_option("--prompt", a.prompt, "of which are prompt")->check(CLI::PositiveNumber);
+  app.add_option("--group", a.group, "sequences that share a prompt")->check(CLI::PositiveNumber);
+  app.add_option("--max-tokens", a.max_tokens, "of a micro-batch")->check(CLI::PositiveNumber);
+  app.add_flag("--recompute", a.recompute, "activation checkpointing");
+  CLI11_PARSE(app, argc, argv);
+  at::set_num_threads(a.threads);
+  const ModelSpec spec = read_model_spec(a.model);
+  const auto dtype = policy_dtype(a.dtype);
+  const auto alone = make_single_communicator();
+  Learner learner(spec, load_policy(a.model, spec, dtype, {}), spec.vocab_size, *alone, dtype);
+  const Sample sample = make_sample(a, spec.vocab_size);
+  const auto batches = pack_sequences(sample.sequences, a.max_tokens);
+  const auto denominators = step_denominators(batches, *alone);
+  const LossOptions ppo{.kind = LossKind::kPpoClip, .clip_low = 0.2, .clip_high = 0.2};
+  const auto loss = [&](std::size_t i, const TokenLogprobs& current) {
+    return policy_loss(batches[i].actions, current.logprobs, denominators[i], ppo).loss;
+  };
+  const UpdateOptions options{.adamw = {1e-6, 0.9, 0.95, 1e-8, 0.0},
+                              .activation_checkpointing = a.recompute};
+  std::vector<double> seconds;
+  for (int i = -1; i < a.repetitions; ++i) {
+    const double value = seconds_of([&] { learner.update(batches, loss, options, [] {}); });
+    if (i >= 0) seconds.push_back(value);
+  }
+  std::int64_t computed = 0;
+  for (const auto& batch : batches) computed += batch.tokens.numel();
+  std::vector<double> rates;
+  for (const double s : seconds) rates.push_back(static_cast<double>(a.sequences * a.length) / s);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const nlohmann::ordered_json line{{"bench", "learner"},
+                                    {"engine", "rollcall"},
+                                    {"model", a.model.filename()},
+                                    {"dtype", a.dtype},
+                                    {"threads", a.threads},
+                                    {"group", a.group},
+                                    {"prompt", a.prompt},
+                                    {"tokens", a.sequences * a.length},
+                                    {"computed_tokens", computed},
+                                    {"update_s", to_json(spread(seconds))},
+                                    {"train_tps", to_json(spread(rates))},
+                                    {"peak_rss_mb", usage.ru_maxrss / 1024}};
+  std::printf("%s\n", line.dump().c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace rollcall
+
+int main(int argc, char** argv) {
+  try {
+    return rollcall::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,304 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Rollcall beside its peers and the machine's roofs, in one run on an otherwise idle machine.
+
+    benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
+
+Parts: roofs, decode, prefix, turns, learner, loop, tools (default: all, an hour). The peers are made by peers/setup.sh; without them
+our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl; a part that is run again replaces its lines. Ends
+with the tables of OUT/performance.md, medians with the extremes, and a ratio for each row: above 1 where Rollcall is better.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+THREADS = 2
+MODELS = ("3m", "smollm2-135m")
+BATCHES = {"3m": (1, 16, 64), "smollm2-135m": (1, 16, 64)}
+DELAYS_MS = (0, 10, 100, 1000)
+IDLE = 0.15  # cores that others may use during a measurement
+
+
+def busy_seconds():
+    """Of all cores together since the machine's start, as far as this machine was ours to use; and our children's."""
+    ticks = [int(word) for word in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    used = sum(ticks[i] for i in (0, 1, 2, 5, 6, 7)) / os.sysconf("SC_CLK_TCK")
+    times = os.times()
+    return used, times.user + times.system + times.children_user + times.children_system
+
+
+class Bench:
+    def __init__(self, options):
+        self.build = options.build.resolve()
+        self.peers = options.peers.resolve()
+        self.out = options.out.resolve()
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.file = self.out / "rows.jsonl"
+        self.rows = [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+
+    def has(self, peer):
+        return (self.peers / peer).exists()
+
+    def ours(self, name):
+        return self.build / "benchmarks" / name
+
+    def model(self, name):
+        folder = self.peers / "models" / name
+        if not folder.exists():
+            raise SystemExit(f"there is no model {folder}: make it with {HERE}/peers/setup.sh {self.peers}")
+        return folder
+
+    def add(self, part, row):
+        self.rows.append({"part": part, **row})
+        print("  " + json.dumps(row), file=sys.stderr, flush=True)
+        self.save()
+
+    def save(self):
+        self.file.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def forget(self, part):
+        self.rows = [row for row in self.rows if row["part"] != part]
+
+    @contextlib.contextmanager
+    def watch(self, part):
+        """Marks the rows added meanwhile if others used the machine."""
+        first, begin, (busy, own) = len(self.rows), time.monotonic(), busy_seconds()
+        yield
+        used, ours = busy_seconds()
+        foreign = max(0.0, (used - busy) - (ours - own)) / (time.monotonic() - begin)
+        for row in self.rows[first:]:
+            row["foreign_cores"] = round(foreign, 2)
+        if foreign > IDLE:
+            print(f"  others used {foreign:.2f} cores meanwhile: repeat {part}", file=sys.stderr)
+        self.save()
+
+    def measure(self, part, command, **environment):
+        """Adds the lines of JSON that the command prints."""
+        words = [str(word) for word in command]
+        print(" ".join(words), file=sys.stderr, flush=True)
+        with self.watch(part):
+            done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.out,
+                                  env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONDONTWRITEBYTECODE": "1", **environment})
+            if done.returncode != 0:
+                raise SystemExit(f"it failed with exit code {done.returncode}:\n{done.stderr[-3000:]}")
+            for line in done.stdout.splitlines():
+                if line.startswith("{"):
+                    self.add(part, json.loads(line))
+
+    def roofs(self):
+        self.measure("roofs", [self.ours("roof_benchmark"), THREADS])
+
+    def decode(self):
+        for model in MODELS:
+            batches = BATCHES[model]
+            for dtype, gguf in (("float32", "F32"), ("bfloat16", "BF16")):
+                self.measure("decode", [self.ours("engine_benchmark"), self.model(model), *batches, "--dtype", dtype,
+                                        "--threads", THREADS])
+                if self.has("llama"):
+                    self.measure("decode", [self.peers / "torch/bin/python", HERE / "peers/decode_llamacpp.py",
+                                            self.peers / "llama/bin/llama-batched-bench", f"{self.model(model)}.{gguf}.gguf",
+                                            dtype, *batches])
+                if self.has("vllm"):
+                    self.measure("decode", [self.peers / "vllm/bin/python", HERE / "peers/decode_vllm.py", self.model(model), dtype,
+                                            *batches])
+
+    def prefix(self):
+        for model in MODELS:
+            self.measure("prefix", [self.ours("engine_benchmark"), self.model(model), 16, "--what", "prefix", "--prompt", 1024])
+
+    def turns(self):
+        self.measure("turns", [self.ours("engine_benchmark"), self.model("3m"), 2, 4, 8, 16, "--what", "turns", "--prompt", 512])
+
+    def learner(self):
+        # The peers' micro-batch is the largest that is not slower.
+        for model, micro in (("3m", 16), ("smollm2-135m", 4)):
+            for dtype, theirs in (("float32", "float32"), ("bfloat16", "bfloat16" if model == "smollm2-135m" else "autocast")):
+                self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--dtype", dtype])
+                if self.has("torch"):
+                    self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
+                                             self.model(model), theirs, micro])
+            self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--group", 8, "--prompt", 256])
+            if self.has("torch"):
+                self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
+                                         self.model(model), "float32", micro, "--prompt", 256])
+
+    @contextlib.contextmanager
+    def server(self, *words):
+        process = subprocess.Popen([sys.executable, str(HERE / "peers/task_server.py"), *map(str, words)],
+                                   stdout=subprocess.PIPE, text=True)
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+            process.wait()
+
+    def train(self, url, model, steps, settings):
+        """The lines of metrics of a run on the task of task_server.py."""
+        folder = self.out / "runs"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        task = json.loads(subprocess.run([sys.executable, "-c", "import json, task_server as t; print(json.dumps([t.messages(), t.SCHEMA]))"],
+                                         cwd=HERE / "peers", stdout=subprocess.PIPE, check=True).stdout)
+        rows = [{"messages": task[0], "tools": [task[1]], "target": i % 10} for i in range(4096)]
+        (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run = {"run": {"name": "run", "dir": str(folder), "seed": 1, "steps": steps}, "model": {"path": str(self.model(model))},
+               "data": {"train": "train.jsonl"}, "tools": [{"name": "guess", "url": url + "/tool", "max_concurrency": 4096}],
+               "grader": {"url": url + "/grade", "max_concurrency": 4096},
+               "rollout": {"max_turns": 3, "max_tool_calls": 3, "max_new_tokens": 64, "context": 1024},
+               "batch": {"prompts": 4, "group_size": 8},
+               "algorithm": {"learning_rate": 1e-5}, "cluster": {"learners": 1, "workers": 2},
+               "checkpoint": {"every": 0}, **settings}
+        (folder / "run.yaml").write_text(json.dumps(run))
+        done = subprocess.run([str(self.build / "rollcall/rollcall"), "train", str(folder / "run.yaml")],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"rollcall train failed with exit code {done.returncode}:\n{done.stdout[-3000:]}")
+        lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+        return [line for line in lines if "rollouts" in line]
+
+    def loop(self):
+        for model, steps, warm, micro in (("3m-agent", 20, 4, 32), ("smollm2-135m-agent", 3, 1, 8)):
+            for delay in (0, 50) if model == "3m-agent" else (0,):
+                with self.server("--delay-ms", delay) as url:
+                    with self.watch("loop"):
+                        lines = self.train(url, model, steps, {})[warm:]
+                        self.add("loop", {"bench": "loop", "engine": "rollcall", "model": model, "delay_ms": delay,
+                                          "rollouts_per_s": spread([line["rollouts"] / line["seconds_step"] for line in lines]),
+                                          **{key: spread([line[name] for line in lines]) for key, name in (
+                                              ("step_s", "seconds_step"), ("generate_s", "seconds_rollout"), ("update_s", "seconds_update"),
+                                              ("sampled_tokens", "tokens_sampled"), ("reward", "reward_mean"))}})
+                    if self.has("torch"):
+                        self.measure("loop", [self.peers / "torch/bin/python", HERE / "peers/loop_trl.py", self.model(model), url,
+                                              "--steps", steps if model != "3m-agent" else 7, "--warm", warm if model != "3m-agent" else 2,
+                                              "--micro", micro, "--out", self.out / "trl"])
+                        self.rows[-1]["delay_ms"] = delay
+
+    def tools(self):
+        for delay in DELAYS_MS:
+            with self.server("--delay-ms", delay) as url, self.watch("tools"):
+                lines = self.train(url, "3m-agent", 1, {"batch": {"prompts": 1024, "group_size": 8},
+                                                        "cluster": {"learners": 1, "workers": 1, "rollouts_per_worker": 1024}})
+                self.add("tools", {"bench": "tools", "delay_ms": delay, "rollouts": lines[0]["rollouts"],
+                                   "tokens_per_s": lines[0]["tokens_sampled"] / lines[0]["seconds_rollout"]})
+
+    def find(self, part, **wanted):
+        return [row for row in self.rows if row["part"] == part and all(row.get(key) == value for key, value in wanted.items())]
+
+    def best_peer(self, part, key, **wanted):
+        return max((row for row in self.find(part, **wanted) if row["engine"] != "rollcall"), key=lambda row: row[key][0], default=None)
+
+
+def spread(values):
+    return [statistics.median(values), min(values), max(values)]
+
+
+def number(values, digits=3):
+    """The median with the extremes."""
+    median, low, high = values if isinstance(values, list) else (values,) * 3
+
+    def text(value):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
+
+    return text(median) if low == high else f"{text(median)} ({text(low)} - {text(high)})"
+
+
+def ratio(ours, theirs):
+    return f"{ours[0] / theirs[0]:.2f} ({ours[1] / theirs[2]:.2f} - {ours[2] / theirs[1]:.2f})"
+
+
+def table(head, rows):
+    if not rows:
+        return []
+    return ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def compared(bench, part, key, label, wanted):
+    """A row for each of `wanted`: ours, the best peer's, the ratio."""
+    rows = []
+    for keys in wanted:
+        ours = bench.find(part, engine="rollcall", **keys)
+        if not ours:
+            continue
+        row = [*label(keys), number(ours[-1][key])]
+        peer = bench.best_peer(part, key, **keys)
+        row += [f"{number(peer[key])} {peer['engine']}", ratio(ours[-1][key], peer[key])] if peer else ["", ""]
+        rows.append(row)
+    return rows
+
+
+def tables(bench):
+    text = []
+    roofs = bench.find("roofs")
+    text += table(["roof", "rate"], [[row["roof"], f"{number(row['rate'])} {row['unit']}"] for row in roofs])
+    wanted = [{"model": model, "dtype": dtype, "batch": batch} for model in MODELS for dtype in ("float32", "bfloat16")
+              for batch in BATCHES[model]]
+    for key, what in (("decode_tps", "decoding"), ("prefill_tps", "prefill")):
+        text += table([f"{what}, tokens/s", "weights", "sequences", "Rollcall", "best peer", "ratio"],
+                      compared(bench, "decode", key, lambda k: [k["model"], k["dtype"], str(k["batch"])], wanted))
+    text += table(["first token of a group of 16", "prompts of their own, s", "one prompt, s", "one : own"],
+                  [[f"{row['model']}, prompt of {row['prompt']}", number(row["separate_s"]), number(row["shared_s"]), number(row["ratio"])]
+                   for row in bench.find("prefix")])
+    text += table(["turns of a dialogue", "cache kept, s", "prefilled again, s", "kept : again"],
+                  [[str(row["batch"]), number(row["kept_s"]), number(row["prefilled_again_s"]), number(row["ratio"])]
+                   for row in bench.find("turns")])
+    return text + update_table(bench) + loop_tables(bench)
+
+
+def update_table(bench):
+    rows = []
+    for ours in bench.find("learner", engine="rollcall"):
+        theirs = [row for row in bench.find("learner", engine="transformers", model=ours["model"])
+                  if row["prompt"] == ours["prompt"] and (row["dtype"] == "float32") == (ours["dtype"] == "float32")]
+        shared = "" if ours["group"] == 1 else f", {ours['group']} share a prompt of {ours['prompt']}"
+        row = [ours["model"], ours["dtype"] + shared, number(ours["train_tps"])]
+        if theirs:
+            row += [f"{number(theirs[-1]['train_tps'])} {theirs[-1]['dtype']}", ratio(ours["train_tps"], theirs[-1]["train_tps"]),
+                    f"{ours['peak_rss_mb'] / theirs[-1]['peak_rss_mb']:.2f}"]
+        else:
+            row += [""] * 3
+        rows.append(row)
+    return table(["update, tokens/s", "weights", "Rollcall", "transformers", "ratio", "memory, ours : theirs"], rows)
+
+
+def loop_tables(bench):
+    wanted = [{"model": row["model"], "delay_ms": row["delay_ms"]} for row in bench.find("loop", engine="rollcall")]
+    text = table(["whole loop, rollouts/s", "tools", "Rollcall", "TRL", "ratio"],
+                 compared(bench, "loop", "rollouts_per_s", lambda k: [k["model"], f"{k['delay_ms']} ms"], wanted))
+    tools = bench.find("tools")
+    return text + table(["tools of", "sampled tokens/s", "of those with 0 ms"],
+                        [[f"{row['delay_ms']} ms", number(row["tokens_per_s"]), f"{row['tokens_per_s'] / tools[0]['tokens_per_s']:.2f}"]
+                         for row in tools])
+
+
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    root = HERE.parent
+    parser.add_argument("--build", type=pathlib.Path, default=root / "build/app", help="build folder, with the target 'benchmarks' built")
+    parser.add_argument("--peers", type=pathlib.Path, default=root / "build/peers")
+    parser.add_argument("--out", type=pathlib.Path, default=root / "build/performance")
+    parser.add_argument("--table", action="store_true", help="only make the tables again")
+    parser.add_argument("part", nargs="*", choices=[[], *PARTS], default=[])
+    options = parser.parse_args()
+    bench = Bench(options)
+    for part in [] if options.table else options.part or PARTS:
+        bench.forget(part)
+        getattr(bench, part)()
+    text = "\n".join(tables(bench)).strip() + "\n"
+    (bench.out / "performance.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

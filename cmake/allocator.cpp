@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+// jemalloc reads its options from this symbol (its manual, section TUNING). Freed pages are kept:
+// an update's activations come and go by the gigabyte, and the kernel takes longer to clear fresh
+// pages than the arithmetic to fill them.
+extern "C" {
+extern const char* malloc_conf;
+const char* malloc_conf = "dirty_decay_ms:-1,muzzy_decay_ms:-1";
+}
