@@ -4,7 +4,7 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, loop, tools (default: all, an hour). The peers are made by peers/setup.sh; without them
+Parts: roofs, decode, prefix, turns, learner, loop, tools, long (default: all, an hour). The peers are made by peers/setup.sh; without them
 our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl; a part that is run again replaces its lines. Ends
 with the tables of OUT/performance.md, medians with the extremes, and a ratio for each row: above 1 where Rollcall is better.
 """
@@ -119,17 +119,15 @@ class Bench:
         self.measure("turns", [self.ours("engine_benchmark"), self.model("3m"), 2, 4, 8, 16, "--what", "turns", "--prompt", 512])
 
     def learner(self):
-        # The peers' micro-batch is the largest that is not slower.
-        for model, micro in (("3m", 16), ("smollm2-135m", 4)):
-            for dtype, theirs in (("float32", "float32"), ("bfloat16", "bfloat16" if model == "smollm2-135m" else "autocast")):
-                self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--dtype", dtype])
+        # The peers' micro-batch is the largest that is not slower; on so many sequences of 512 tokens.
+        for model, micro, sequences in (("3m", 16, 16), ("smollm2-135m", 4, 4)):
+            for dtype, theirs, group, prompt in (("float32", "float32", 1, 128), ("bfloat16", "autocast", 1, 128),
+                                                 ("float32", "float32", sequences // 2, 256)):
+                self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--dtype", dtype, "--group", group,
+                                         "--prompt", prompt, "--sequences", sequences])
                 if self.has("torch"):
                     self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
-                                             self.model(model), theirs, micro])
-            self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--group", 8, "--prompt", 256])
-            if self.has("torch"):
-                self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
-                                         self.model(model), "float32", micro, "--prompt", 256])
+                                             self.model(model), theirs, micro, "--prompt", prompt, "--sequences", sequences])
 
     @contextlib.contextmanager
     def server(self, *words):
@@ -141,8 +139,8 @@ class Bench:
             process.kill()
             process.wait()
 
-    def train(self, url, model, steps, settings):
-        """The lines of metrics of a run on the task of task_server.py."""
+    def train(self, url, model, steps, settings, watch=lambda: None):
+        """The lines of metrics of a run on the task of task_server.py. `watch` is called every second."""
         folder = self.out / "runs"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -158,15 +156,20 @@ class Bench:
                "algorithm": {"learning_rate": 1e-5}, "cluster": {"learners": 1, "workers": 2},
                "checkpoint": {"every": 0}, **settings}
         (folder / "run.yaml").write_text(json.dumps(run))
-        done = subprocess.run([str(self.build / "rollcall/rollcall"), "train", str(folder / "run.yaml")],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode != 0:
-            raise SystemExit(f"rollcall train failed with exit code {done.returncode}:\n{done.stdout[-3000:]}")
+        with open(folder / "log", "w") as log:
+            process = subprocess.Popen([str(self.build / "rollcall/rollcall"), "train", str(folder / "run.yaml")], stdout=log,
+                                       stderr=log)
+        while process.poll() is None:
+            watch()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+        if process.returncode != 0:
+            raise SystemExit(f"rollcall train failed with exit code {process.returncode}:\n{(folder / 'log').read_text()[-3000:]}")
         lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
         return [line for line in lines if "rollouts" in line]
 
     def loop(self):
-        for model, steps, warm, micro in (("3m-agent", 20, 4, 32), ("smollm2-135m-agent", 3, 1, 8)):
+        for model, steps, warm, micro in (("3m-agent", 20, 4, 32), ("smollm2-135m-agent", 2, 1, 8)):
             for delay in (0, 50) if model == "3m-agent" else (0,):
                 with self.server("--delay-ms", delay) as url:
                     with self.watch("loop"):
@@ -190,11 +193,48 @@ class Bench:
                 self.add("tools", {"bench": "tools", "delay_ms": delay, "rollouts": lines[0]["rollouts"],
                                    "tokens_per_s": lines[0]["tokens_sampled"] / lines[0]["seconds_rollout"]})
 
+    def long(self):
+        """Memory and open files of every rank over 10,000 rollouts, by the second half: the first fills caches."""
+        seen = {}
+
+        def look():
+            for pid in rank_pids():
+                with contextlib.suppress(OSError, IndexError):
+                    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+                    seen.setdefault(pid, []).append((pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(os.listdir(f"/proc/{pid}/fd"))))
+
+        with self.server() as url, self.watch("long"):
+            lines = self.train(url, "3m-agent", 40, {"batch": {"prompts": 32, "group_size": 8}}, look)
+        rollouts = sum(line["rollouts"] for line in lines)
+        for pid, points in sorted(seen.items()):
+            half = points[len(points) // 2:]
+            self.add("long", {"bench": "long", "process": pid - min(seen), "rollouts": rollouts, "samples": len(points),
+                              "rss_mb": half[-1][0],
+                              "growth_mb_per_1000": slope([mb for mb, _ in half]) * len(half) / (rollouts / 2) * 1000,
+                              "open_files": [half[0][1], half[-1][1]]})
+
     def find(self, part, **wanted):
         return [row for row in self.rows if row["part"] == part and all(row.get(key) == value for key, value in wanted.items())]
 
     def best_peer(self, part, key, **wanted):
         return max((row for row in self.find(part, **wanted) if row["engine"] != "rollcall"), key=lambda row: row[key][0], default=None)
+
+
+def rank_pids():
+    """The processes of the run that hold a model."""
+    for folder in pathlib.Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                if words[0].endswith(b"rollcall") and b"OMPI_COMM_WORLD_RANK=" in (folder / "environ").read_bytes():
+                    yield int(folder.name)
+
+
+def slope(values):
+    """Per step, by least squares."""
+    middle = (len(values) - 1) / 2
+    square = sum((i - middle) ** 2 for i in range(len(values)))
+    return sum((i - middle) * value for i, value in enumerate(values)) / square if square else 0.0
 
 
 def spread(values):
@@ -273,13 +313,16 @@ def loop_tables(bench):
     wanted = [{"model": row["model"], "delay_ms": row["delay_ms"]} for row in bench.find("loop", engine="rollcall")]
     text = table(["whole loop, rollouts/s", "tools", "Rollcall", "TRL", "ratio"],
                  compared(bench, "loop", "rollouts_per_s", lambda k: [k["model"], f"{k['delay_ms']} ms"], wanted))
+    text += table(["10,000 rollouts", "memory, MB", "growth, MB per 1,000 rollouts", "open files, half-way and at the end"],
+                  [["learner" if i == 0 else f"worker {i}", number(row["rss_mb"]), number(row["growth_mb_per_1000"]),
+                    " and ".join(map(str, row["open_files"]))] for i, row in enumerate(bench.find("long"))])
     tools = bench.find("tools")
     return text + table(["tools of", "sampled tokens/s", "of those with 0 ms"],
                         [[f"{row['delay_ms']} ms", number(row["tokens_per_s"]), f"{row['tokens_per_s'] / tools[0]['tokens_per_s']:.2f}"]
                          for row in tools])
 
 
-PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools")
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "long")
 
 
 def main():

@@ -279,15 +279,24 @@ struct Team {
   Vec highest[kQueries];
 };
 
-// Scores of the blocks [b, blocks.end) of a stretch, of which query i sees views[i].
+// Into the second cache level: it is wanted soon, and not at once.
+inline void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
+
+// Scores of the blocks [b, blocks.end) of a stretch, of which query i sees views[i]. The keys at
+// the same places of `ahead` are fetched meanwhile, unless it is null.
 template <int kQueries, int kBlocks>
-inline void score_blocks(Team<kQueries>& team, const KeyValueView* views, const Blocks& blocks,
-                         std::int64_t b, std::int64_t kv_head, const AttentionShape& shape) {
+inline void score_blocks(Team<kQueries>& team, const KeyValueView* views, const float* ahead,
+                         const Blocks& blocks, std::int64_t b, std::int64_t kv_head,
+                         const AttentionShape& shape) {
   for (; b + kBlocks <= blocks.end; b += kBlocks) {
-    const float* keys =
-        views[0].keys + b * shape.key_block_floats() + kv_head * shape.head_dim * kKeyBlock;
+    const std::int64_t offset = b * shape.key_block_floats() + kv_head * shape.head_dim * kKeyBlock;
+    const float* keys = views[0].keys + offset;
     Vec sum[kQueries][kBlocks] = {};
     for (std::int64_t i = 0; i < shape.head_dim; ++i) {
+      if (ahead != nullptr) {
+        for (int n = 0; n < kBlocks; ++n)
+          prefetch(ahead + offset + n * shape.key_block_floats() + i * kKeyBlock);
+      }
       Vec key[kBlocks];
       for (int n = 0; n < kBlocks; ++n)
         key[n] = load(keys + n * shape.key_block_floats() + i * kKeyBlock);
@@ -306,23 +315,27 @@ inline void score_blocks(Team<kQueries>& team, const KeyValueView* views, const 
     }
   }
   if constexpr (kBlocks > 1)
-    score_blocks<kQueries, kBlocks / 2>(team, views, blocks, b, kv_head, shape);
+    score_blocks<kQueries, kBlocks / 2>(team, views, ahead, blocks, b, kv_head, shape);
 }
 
 template <int kQueries>
-void score_stretch(Team<kQueries>& team, const KeyValueView* views, const Blocks& blocks,
-                   std::int64_t kv_head, const AttentionShape& shape) {
-  score_blocks<kQueries, sums_for(kQueries, 8)>(team, views, blocks, blocks.begin, kv_head, shape);
+void score_stretch(Team<kQueries>& team, const KeyValueView* views, const float* ahead,
+                   const Blocks& blocks, std::int64_t kv_head, const AttentionShape& shape) {
+  score_blocks<kQueries, sums_for(kQueries, 8)>(team, views, ahead, blocks, blocks.begin, kv_head,
+                                                shape);
 }
 
-// Adds probability * value of one stretch for 16 * kWide dimensions.
+// Adds probability * value of one stretch for 16 * kWide dimensions; `ahead` as of the scores.
 template <int kQueries, int kWide>
-inline void mix_stretch(float* const* probabilities, const KeyValueView& view,
+inline void mix_stretch(float* const* probabilities, const KeyValueView& view, const float* ahead,
                         const AttentionShape& shape, std::int64_t offset, Vec (*sum)[kWide]) {
   const std::int64_t row = shape.value_row_floats();
   const std::int64_t hidden_columns = blocks_of(view).begin * kKeyBlock;
   const float* value = view.values + view.first * row + offset;
   for (std::int64_t j = view.first; j < view.length; ++j, value += row) {
+    if (ahead != nullptr) {
+      for (int w = 0; w < kWide; ++w) prefetch(ahead + j * row + offset + w * kLanes);
+    }
     Vec v[kWide];
     for (int w = 0; w < kWide; ++w) v[w] = load(value + w * kLanes);
     for (int q = 0; q < kQueries; ++q) {
@@ -337,9 +350,11 @@ inline void mix_stretch(float* const* probabilities, const KeyValueView& view,
 template <int kGroup, int kRows>
 class HeadAttention {
  public:
-  HeadAttention(const AttentionRow* rows, std::int64_t first_head, const AttentionShape& shape,
-                float* scratch)
+  // Rows behind these, up to `end`, come next.
+  HeadAttention(const AttentionRow* rows, const AttentionRow* end, std::int64_t first_head,
+                const AttentionShape& shape, float* scratch)
       : rows_(rows),
+        end_(end),
         first_head_(first_head),
         kv_head_(first_head / (shape.heads / shape.kv_heads)),
         shape_(shape),
@@ -374,11 +389,21 @@ class HeadAttention {
  private:
   static constexpr int kQueries = kGroup * kRows;
 
+  // That stretch of the row behind row r, if it is another one: sequences lie far from each other.
+  KeyValueView ahead(int r, KeyValueView AttentionRow::*stretch) const {
+    const AttentionRow* next = rows_ + r + 1;
+    const bool other = next < end_ && (next->*stretch).keys != (rows_[r].*stretch).keys;
+    return other ? next->*stretch : KeyValueView{};
+  }
+
   void score() {
     for (int q = 0; q < kQueries; ++q) team_.scores[q] = scores_[q];
-    score_stretch(team_, prefix_views_, blocks_of(prefix_), kv_head_, shape_);
+    score_stretch(team_, prefix_views_, ahead(kRows - 1, &AttentionRow::prefix).keys,
+                  blocks_of(prefix_), kv_head_, shape_);
     for (int q = 0; q < kQueries; ++q) team_.scores[q] = scores_[q] + prefix_columns_;
-    if (own_shared_) return score_stretch(team_, own_views_, blocks_of(own_), kv_head_, shape_);
+    if (own_shared_)
+      return score_stretch(team_, own_views_, ahead(kRows - 1, &AttentionRow::own).keys,
+                           blocks_of(own_), kv_head_, shape_);
     for (int r = 0; r < kRows; ++r) {
       Team<kGroup> heads;
       for (int h = 0; h < kGroup; ++h) {
@@ -386,7 +411,8 @@ class HeadAttention {
         heads.scores[h] = team_.scores[r * kGroup + h];
         heads.highest[h] = team_.highest[r * kGroup + h];
       }
-      score_stretch(heads, own_views_ + r * kGroup, blocks_of(rows_[r].own), kv_head_, shape_);
+      score_stretch(heads, own_views_ + r * kGroup, ahead(r, &AttentionRow::own).keys,
+                    blocks_of(rows_[r].own), kv_head_, shape_);
       for (int h = 0; h < kGroup; ++h) team_.highest[r * kGroup + h] = heads.highest[h];
     }
   }
@@ -414,13 +440,15 @@ class HeadAttention {
   void mix(std::int64_t i) {
     Vec sum[kQueries][kWide] = {};
     const std::int64_t offset = kv_head_ * shape_.padded_head_dim() + i;
-    mix_stretch<kQueries>(scores_, prefix_, shape_, offset, sum);
+    mix_stretch<kQueries>(scores_, prefix_, ahead(kRows - 1, &AttentionRow::prefix).values, shape_,
+                          offset, sum);
     if (own_shared_) {
-      mix_stretch<kQueries>(team_.scores, own_, shape_, offset, sum);
+      mix_stretch<kQueries>(team_.scores, own_, ahead(kRows - 1, &AttentionRow::own).values, shape_,
+                            offset, sum);
     } else {
       for (int r = 0; r < kRows; ++r)
-        mix_stretch<kGroup>(team_.scores + r * kGroup, rows_[r].own, shape_, offset,
-                            sum + r * kGroup);
+        mix_stretch<kGroup>(team_.scores + r * kGroup, rows_[r].own,
+                            ahead(r, &AttentionRow::own).values, shape_, offset, sum + r * kGroup);
     }
     for (int q = 0; q < kQueries; ++q) {
       float* to = rows_[q / kGroup].out + (first_head_ + q % kGroup) * shape_.head_dim + i;
@@ -436,7 +464,7 @@ class HeadAttention {
     }
   }
 
-  const AttentionRow* rows_;
+  const AttentionRow *rows_, *end_;
   std::int64_t first_head_, kv_head_;
   const AttentionShape& shape_;
   KeyValueView prefix_, own_;  // own_: if it is shared
@@ -449,14 +477,17 @@ class HeadAttention {
 };
 
 template <int kRows>
-void attend_rows(const AttentionRow* rows, const AttentionShape& shape, float* scratch) {
+void attend_rows(const AttentionRow* rows, const AttentionRow* end_rows,
+                 const AttentionShape& shape, float* scratch) {
   const std::int64_t group = shape.heads / shape.kv_heads;
   for (std::int64_t kv = 0; kv < shape.kv_heads; ++kv) {
     std::int64_t head = kv * group;
     const std::int64_t end = head + group;
-    for (; head + 4 <= end; head += 4) HeadAttention<4, kRows>(rows, head, shape, scratch).run();
-    for (; head + 2 <= end; head += 2) HeadAttention<2, kRows>(rows, head, shape, scratch).run();
-    for (; head < end; ++head) HeadAttention<1, kRows>(rows, head, shape, scratch).run();
+    for (; head + 4 <= end; head += 4)
+      HeadAttention<4, kRows>(rows, end_rows, head, shape, scratch).run();
+    for (; head + 2 <= end; head += 2)
+      HeadAttention<2, kRows>(rows, end_rows, head, shape, scratch).run();
+    for (; head < end; ++head) HeadAttention<1, kRows>(rows, end_rows, head, shape, scratch).run();
   }
 }
 
@@ -476,10 +507,10 @@ void attention(const AttentionRow* rows, std::int64_t count, const AttentionShap
   std::int64_t r = 0;
   while (r < count) {
     if (r + kTeamRows <= count && share_keys(rows + r, kTeamRows)) {
-      attend_rows<kTeamRows>(rows + r, shape, scratch);
+      attend_rows<kTeamRows>(rows + r, rows + count, shape, scratch);
       r += kTeamRows;
     } else {
-      attend_rows<1>(rows + r, shape, scratch);
+      attend_rows<1>(rows + r, rows + count, shape, scratch);
       ++r;
     }
   }

@@ -16,7 +16,7 @@ build_packages=(ca-certificates ccache cmake g++ git libasio-dev libcli11-dev li
   libjemalloc-dev libopenmpi-dev libspdlog-dev libutf8proc-dev libxxhash-dev libyaml-cpp-dev ninja-build nlohmann-json3-dev
   openmpi-bin python3 python3-venv)
 # shellcheck disable=SC2034
-test_packages=(libgmock-dev libgtest-dev python3-h5py)
+test_packages=(libgmock-dev libgtest-dev python3-h5py valgrind)
 # shellcheck disable=SC2034
 slurm_packages=(iproute2 munge slurm-wlm)
 compiler_kb=900000  # memory that one compiler may take

