@@ -41,6 +41,7 @@ class Bench:
         self.build = options.build.resolve()
         self.peers = options.peers.resolve()
         self.out = options.out.resolve()
+        self.models = options.model or MODELS
         self.out.mkdir(parents=True, exist_ok=True)
         self.file = self.out / "rows.jsonl"
         self.rows = [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
@@ -66,7 +67,8 @@ class Bench:
         self.file.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def forget(self, part):
-        self.rows = [row for row in self.rows if row["part"] != part]
+        self.rows = [row for row in self.rows
+                     if row["part"] != part or row.get("model", self.models[0]).removesuffix("-agent") not in self.models]
 
     @contextlib.contextmanager
     def watch(self, part):
@@ -91,14 +93,14 @@ class Bench:
             if done.returncode != 0:
                 raise SystemExit(f"it failed with exit code {done.returncode}:\n{done.stderr[-3000:]}")
             for line in done.stdout.splitlines():
-                if line.startswith("{"):
+                if line.startswith('{"bench"'):
                     self.add(part, json.loads(line))
 
     def roofs(self):
         self.measure("roofs", [self.ours("roof_benchmark"), THREADS])
 
     def decode(self):
-        for model in MODELS:
+        for model in self.models:
             batches = BATCHES[model]
             for dtype, gguf in (("float32", "F32"), ("bfloat16", "BF16")):
                 self.measure("decode", [self.ours("engine_benchmark"), self.model(model), *batches, "--dtype", dtype,
@@ -112,7 +114,7 @@ class Bench:
                                             *batches])
 
     def prefix(self):
-        for model in MODELS:
+        for model in self.models:
             self.measure("prefix", [self.ours("engine_benchmark"), self.model(model), 16, "--what", "prefix", "--prompt", 1024])
 
     def turns(self):
@@ -120,7 +122,8 @@ class Bench:
 
     def learner(self):
         # The peers' micro-batch is the largest that is not slower; on so many sequences of 512 tokens.
-        for model, micro, sequences in (("3m", 16, 16), ("smollm2-135m", 4, 4)):
+        for model in self.models:
+            micro, sequences = {"3m": (16, 16), "smollm2-135m": (4, 4)}[model]
             for dtype, theirs, group, prompt in (("float32", "float32", 1, 128), ("bfloat16", "autocast", 1, 128),
                                                  ("float32", "float32", sequences // 2, 256)):
                 self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--dtype", dtype, "--group", group,
@@ -169,8 +172,10 @@ class Bench:
         return [line for line in lines if "rollouts" in line]
 
     def loop(self):
-        for model, steps, warm, micro in (("3m-agent", 20, 4, 32), ("smollm2-135m-agent", 2, 1, 8)):
-            for delay in (0, 50) if model == "3m-agent" else (0,):
+        for model in self.models:
+            small, model = model == "3m", f"{model}-agent"
+            steps, warm, micro = (20, 4, 32) if small else (2, 1, 8)
+            for delay in (0, 50) if small else (0,):
                 with self.server("--delay-ms", delay) as url:
                     with self.watch("loop"):
                         lines = self.train(url, model, steps, {})[warm:]
@@ -181,7 +186,7 @@ class Bench:
                                               ("sampled_tokens", "tokens_sampled"), ("reward", "reward_mean"))}})
                     if self.has("torch"):
                         self.measure("loop", [self.peers / "torch/bin/python", HERE / "peers/loop_trl.py", self.model(model), url,
-                                              "--steps", steps if model != "3m-agent" else 7, "--warm", warm if model != "3m-agent" else 2,
+                                              "--steps", 7 if small else steps, "--warm", 2 if small else warm,
                                               "--micro", micro, "--out", self.out / "trl"])
                         self.rows[-1]["delay_ms"] = delay
 
@@ -331,6 +336,7 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=root / "build/app", help="build folder, with the target 'benchmarks' built")
     parser.add_argument("--peers", type=pathlib.Path, default=root / "build/peers")
     parser.add_argument("--out", type=pathlib.Path, default=root / "build/performance")
+    parser.add_argument("--model", action="append", choices=MODELS, help="default: both")
     parser.add_argument("--table", action="store_true", help="only make the tables again")
     parser.add_argument("part", nargs="*", choices=[[], *PARTS], default=[])
     options = parser.parse_args()
