@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 
 #include "benchmarks/spread.h"
 #include "model/engine.h"
@@ -120,7 +121,7 @@ class Bench {
       return Values{static_cast<double>(batch * (a_.fresh - 1)) / rest,
                     static_cast<double>(batch * a_.prompt) / first};
     });
-    print(batch, {{"decode_tps", to_json(spreads[0])}, {"prefill_tps", to_json(spreads[1])}});
+    print(batch, {{"decode_tps", listed(spreads[0])}, {"prefill_tps", listed(spreads[1])}});
   }
 
   double first_tokens(const std::vector<Tokens>& prompts) {
@@ -139,9 +140,9 @@ class Bench {
       return Values{apart, together, together / apart};
     });
     print(group, {{"prompt", a_.prompt},
-                  {"separate_s", to_json(spreads[0])},
-                  {"shared_s", to_json(spreads[1])},
-                  {"ratio", to_json(spreads[2])}});
+                  {"separate_s", listed(spreads[0])},
+                  {"shared_s", listed(spreads[1])},
+                  {"ratio", listed(spreads[2])}});
   }
 
   // A dialogue of `count` turns, each a tool's answer of `fresh` tokens and 16 sampled ones: with
@@ -166,9 +167,9 @@ class Bench {
     });
     print(count, {{"prompt", a_.prompt},
                   {"answer", a_.fresh},
-                  {"kept_s", to_json(spreads[0])},
-                  {"prefilled_again_s", to_json(spreads[1])},
-                  {"ratio", to_json(spreads[2])}});
+                  {"kept_s", listed(spreads[0])},
+                  {"prefilled_again_s", listed(spreads[1])},
+                  {"ratio", listed(spreads[2])}});
   }
 
   Arguments a_;

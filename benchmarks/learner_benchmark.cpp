@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "benchmarks/spread.h"
 #include "comms/communicator.h"
@@ -103,8 +104,8 @@ int run(int argc, char** argv) {
                                     {"prompt", a.prompt},
                                     {"tokens", a.sequences * a.length},
                                     {"computed_tokens", computed},
-                                    {"update_s", to_json(spread(seconds))},
-                                    {"train_tps", to_json(spread(rates))},
+                                    {"update_s", listed(spread(seconds))},
+                                    {"train_tps", listed(spread(rates))},
                                     {"peak_rss_mb", usage.ru_maxrss / 1024}};
   std::printf("%s\n", line.dump().c_str());
   return 0;

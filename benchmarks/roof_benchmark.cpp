@@ -11,6 +11,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "benchmarks/spread.h"
 
@@ -29,7 +30,7 @@ Spread rates(double amount, const Work& work) {
 
 void print(const char* roof, const char* unit, const Spread& s) {
   const nlohmann::ordered_json line{
-      {"bench", "roof"}, {"roof", roof}, {"unit", unit}, {"rate", to_json(s)}};
+      {"bench", "roof"}, {"roof", roof}, {"unit", unit}, {"rate", listed(s)}};
   std::printf("%s\n", line.dump().c_str());
   std::fflush(stdout);
 }

@@ -4,7 +4,7 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, loop, tools, long (default: all, an hour). The peers are made by peers/setup.sh; without them
+Parts: roofs, decode, prefix, turns, learner, loop, tools, weights, long (default: all, an hour). The peers are made by peers/setup.sh; without them
 our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl; a part that is run again replaces its lines. Ends
 with the tables of OUT/performance.md, medians with the extremes, and a ratio for each row: above 1 where Rollcall is better.
 """
@@ -198,6 +198,10 @@ class Bench:
                 self.add("tools", {"bench": "tools", "delay_ms": delay, "rollouts": lines[0]["rollouts"],
                                    "tokens_per_s": lines[0]["tokens_sampled"] / lines[0]["seconds_rollout"]})
 
+    def weights(self):
+        for mib in (11, 513):  # the two models
+            self.measure("weights", [self.ours("weights_benchmark"), mib])
+
     def long(self):
         """Memory and open files of every rank over 10,000 rollouts, by the second half: the first fills caches."""
         seen = {}
@@ -318,6 +322,9 @@ def loop_tables(bench):
     wanted = [{"model": row["model"], "delay_ms": row["delay_ms"]} for row in bench.find("loop", engine="rollcall")]
     text = table(["whole loop, rollouts/s", "tools", "Rollcall", "TRL", "ratio"],
                  compared(bench, "loop", "rollouts_per_s", lambda k: [k["model"], f"{k['delay_ms']} ms"], wanted))
+    text += table(["weights to 4 workers of a host", "shared memory, s", "MPI broadcast, s", "broadcast : shared"],
+                  [[f"{row['mib']} MiB", number(row["shared_s"]), number(row["broadcast_s"]), number(row["ratio"])]
+                   for row in bench.find("weights")])
     text += table(["10,000 rollouts", "memory, MB", "growth, MB per 1,000 rollouts", "open files, half-way and at the end"],
                   [["learner" if i == 0 else f"worker {i}", number(row["rss_mb"]), number(row["growth_mb_per_1000"]),
                     " and ".join(map(str, row["open_files"]))] for i, row in enumerate(bench.find("long"))])
@@ -327,7 +334,7 @@ def loop_tables(bench):
                          for row in tools])
 
 
-PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "long")
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "weights", "long")
 
 
 def main():

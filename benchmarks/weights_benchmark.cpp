@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hands weights from a learner to workers on one host, through the memory that they share and by an
+// MPI broadcast, turn by turn: weights_benchmark [MIB [WORKERS [ROUNDS]]]. A line of JSON, seconds
+// as [median, lowest, highest]: from the learner's copy to a copy on each worker.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "benchmarks/spread.h"
+#include "comms/communicator.h"
+#include "comms/rollout_link.h"
+#include "comms/world.h"
+
+namespace rollcall {
+namespace {
+
+struct Arguments {
+  std::size_t bytes;
+  int workers, rounds;
+};
+
+ClusterOptions options_for(int workers) {
+  ClusterOptions options;
+  options.workers = workers;
+  options.worker_timeout = std::chrono::hours(1);
+  return options;
+}
+
+void lead(World& world, Communicator& all, const Arguments& a) {
+  RolloutServer server(world, options_for(a.workers), a.bytes);
+  const std::string weights(a.bytes, 'w');
+  std::string sent(a.bytes, ' ');
+  std::vector<double> shared, broadcast, ratios;
+  for (int round = 0; round <= a.rounds; ++round) {
+    all.barrier();
+    const double by_memory = seconds_of([&] {
+      server.publish(round, [&](std::span<std::byte> out) {
+        std::memcpy(out.data(), weights.data(), a.bytes);
+      });
+      for (const WorkerStatus& worker : server.workers())
+        while (server.workers()[static_cast<std::size_t>(worker.rank - 1)].weights_version < round)
+          server.poll();
+    });
+    all.barrier();
+    const double by_mpi = seconds_of([&] {
+      std::memcpy(sent.data(), weights.data(), a.bytes);
+      all.broadcast(sent);
+      all.barrier();
+    });
+    if (round == 0) continue;  // warms up
+    shared.push_back(by_memory);
+    broadcast.push_back(by_mpi);
+    ratios.push_back(by_mpi / by_memory);
+  }
+  const nlohmann::ordered_json line{{"bench", "weights"},
+                                    {"mib", a.bytes >> 20},
+                                    {"workers", a.workers},
+                                    {"shared_s", listed(spread(shared))},
+                                    {"broadcast_s", listed(spread(broadcast))},
+                                    {"ratio", listed(spread(ratios))}};
+  std::printf("%s\n", line.dump().c_str());
+  std::fflush(stdout);
+  all.barrier();
+  server.shut_down(std::chrono::seconds(5));
+}
+
+void work(World& world, Communicator& all, const Arguments& a) {
+  RolloutClient client(world, options_for(a.workers), a.bytes);
+  std::vector<std::byte> copy(a.bytes);
+  std::string received(a.bytes, ' ');
+  for (int round = 0; round <= a.rounds; ++round) {
+    all.barrier();
+    while (client.newest_version() < round) client.poll();
+    client.load_weights([&](std::int64_t, std::span<const std::byte> weights) {
+      std::memcpy(copy.data(), weights.data(), a.bytes);
+    });
+    do client.poll();
+    while (!client.idle());
+    all.barrier();
+    all.broadcast(received);
+    std::memcpy(copy.data(), received.data(), a.bytes);
+    all.barrier();
+  }
+  all.barrier();
+  while (!client.poll().leave) {
+  }
+}
+
+int run(int argc, char** argv) {
+  const auto argument = [&](int i, int otherwise) {
+    return argc > i ? std::atoi(argv[i]) : otherwise;
+  };
+  const Arguments a{static_cast<std::size_t>(argument(1, 512)) << 20, argument(2, 4),
+                    argument(3, 5)};
+  if (!under_launcher()) return run_under_mpirun(a.workers + 1, 1, argc, argv).code;
+  World world(&argc, &argv);
+  const auto all = make_mpi_communicator(world, world.size());
+  world.rank() == 0 ? lead(world, *all, a) : work(world, *all, a);
+  world.finish(ExitCode::kDone);
+}
+
+}  // namespace
+}  // namespace rollcall
+
+int main(int argc, char** argv) {
+  try {
+    return rollcall::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
