@@ -18,6 +18,7 @@
 #include "rollcall/inspect_command.h"
 #include "rollcall/model_text_commands.h"
 #include "rollcall/objective_command.h"
+#include "rollcall/ranks.h"
 #include "rollcall/regrade_command.h"
 #include "rollcall/submit_command.h"
 #include "rollcall/version.h"
@@ -312,6 +313,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   ::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like a full disk
+  rollcall::fix_order_of_sums();
   try {
     return rollcall::run(argc, argv);
   } catch (const rollcall::Error& error) {
