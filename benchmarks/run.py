@@ -25,6 +25,7 @@ THREADS = 2
 MODELS = ("3m", "smollm2-135m")
 BATCHES = {"3m": (1, 16, 64), "smollm2-135m": (1, 16, 64)}
 DELAYS_MS = (0, 10, 100, 1000)
+STRICT = {"MKL_CBWR": "AVX512,STRICT"}  # as rollcall tells MKL on Intel's processors; others ignore it
 IDLE = 0.15  # cores that others may use during a measurement
 
 
@@ -127,7 +128,7 @@ class Bench:
             for dtype, theirs, group, prompt in (("float32", "float32", 1, 128), ("bfloat16", "autocast", 1, 128),
                                                  ("float32", "float32", sequences // 2, 256)):
                 self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--dtype", dtype, "--group", group,
-                                         "--prompt", prompt, "--sequences", sequences])
+                                         "--prompt", prompt, "--sequences", sequences], **STRICT)
                 if self.has("torch"):
                     self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
                                              self.model(model), theirs, micro, "--prompt", prompt, "--sequences", sequences])

@@ -27,6 +27,16 @@ class Determinism(Case):
         wide = self.trained("wide", run={"steps": 2}, cluster={"workers": 2})
         self.assertNotEqual(wide.digests(2)["state.safetensors"], one.digests(2)["state.safetensors"])
 
+    def test_number_of_threads_does_not_reach_the_weights(self):
+        one = self.trained("one_thread")
+        for threads in (2, 3):
+            with self.subTest(threads=threads):
+                many = self.make_run(f"threads{threads}")
+                many.variables["OMP_NUM_THREADS"] = str(threads)
+                code, errors = many.train()
+                self.assertEqual(code, 0, errors)
+                self.assertEqual(many.digests(3), one.digests(3))
+
     def test_another_seed_reaches_the_weights(self):
         one = self.trained("one", run={"steps": 1})
         other = self.trained("other", run={"steps": 1, "seed": 2})
