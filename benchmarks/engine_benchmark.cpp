@@ -4,12 +4,11 @@
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "benchmarks/spread.h"
+#include "benchmarks/benchmark.h"
 #include "model/engine.h"
 #include "model/sampling.h"
 #include "model/stored_weights.h"
@@ -65,11 +64,6 @@ class Bench {
     return prompts;
   }
 
-  // Until every sequence's turn is over.
-  void finish() {
-    while (engine_.has_work()) engine_.step();
-  }
-
   std::vector<SequenceId> open(const std::vector<Tokens>& prompts) {
     std::vector<SequenceId> ids;
     for (const Tokens& prompt : prompts) ids.push_back(engine_.open(prompt, draws_++));
@@ -82,7 +76,7 @@ class Bench {
     options.max_new_tokens = static_cast<std::int32_t>(count);
     return seconds_of([&] {
       for (const auto id : ids) engine_.request_turn(id, delta, options);
-      finish();
+      while (engine_.has_work()) engine_.step();
     });
   }
 
@@ -108,7 +102,7 @@ class Bench {
     ordered_json line{{"bench", a_.what},  {"engine", "rollcall"},  {"model", a_.model.filename()},
                       {"dtype", a_.dtype}, {"threads", a_.threads}, {"batch", batch}};
     line.update(numbers);
-    std::printf("%s\n", line.dump().c_str());
+    print_line(line.dump());
     std::fflush(stdout);
   }
 
@@ -202,11 +196,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace rollcall
 
-int main(int argc, char** argv) {
-  try {
-    return rollcall::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return rollcall::main_of(rollcall::run, argc, argv); }

@@ -5,12 +5,12 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "benchmarks/spread.h"
+#include "benchmarks/benchmark.h"
 #include "comms/communicator.h"
+#include "model/cpu_kernels.h"
 #include "model/sampling.h"
 #include "trainer/learner.h"
 #include "trainer/losses.h"
@@ -70,6 +70,7 @@ int run(int argc, char** argv) {
   app.add_option("--max-tokens", a.max_tokens, "of a micro-batch")->check(CLI::PositiveNumber);
   app.add_flag("--recompute", a.recompute, "activation checkpointing");
   CLI11_PARSE(app, argc, argv);
+  fix_order_of_sums();  // as rollcall does
   at::set_num_threads(a.threads);
   const ModelSpec spec = read_model_spec(a.model);
   const auto dtype = policy_dtype(a.dtype);
@@ -107,18 +108,11 @@ int run(int argc, char** argv) {
                                     {"update_s", listed(spread(seconds))},
                                     {"train_tps", listed(spread(rates))},
                                     {"peak_rss_mb", usage.ru_maxrss / 1024}};
-  std::printf("%s\n", line.dump().c_str());
+  print_line(line.dump());
   return 0;
 }
 
 }  // namespace
 }  // namespace rollcall
 
-int main(int argc, char** argv) {
-  try {
-    return rollcall::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return rollcall::main_of(rollcall::run, argc, argv); }

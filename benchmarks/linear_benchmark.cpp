@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "benchmarks/spread.h"
+#include "benchmarks/benchmark.h"
 #include "model/cpu_kernels.h"
 #include "model/sampling.h"
 

@@ -9,11 +9,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "benchmarks/spread.h"
+#include "benchmarks/benchmark.h"
 
 namespace rollcall {
 namespace {
@@ -31,8 +30,7 @@ Spread rates(double amount, const Work& work) {
 void print(const char* roof, const char* unit, const Spread& s) {
   const nlohmann::ordered_json line{
       {"bench", "roof"}, {"roof", roof}, {"unit", unit}, {"rate", listed(s)}};
-  std::printf("%s\n", line.dump().c_str());
-  std::fflush(stdout);
+  print_line(line.dump());
 }
 
 void gemm(const char* name, at::ScalarType dtype) {
@@ -71,19 +69,16 @@ void disk() {
   close(file);
 }
 
+int run(int argc, char** argv) {
+  at::set_num_threads(argc > 1 ? std::max(1, std::atoi(argv[1])) : 2);
+  gemm("matrix product, float32", at::kFloat);
+  gemm("matrix product, bfloat16", at::kBFloat16);
+  memory();
+  disk();
+  return 0;
+}
+
 }  // namespace
 }  // namespace rollcall
 
-int main(int argc, char** argv) {
-  try {
-    at::set_num_threads(argc > 1 ? std::max(1, std::atoi(argv[1])) : 2);
-    rollcall::gemm("matrix product, float32", at::kFloat);
-    rollcall::gemm("matrix product, bfloat16", at::kBFloat16);
-    rollcall::memory();
-    rollcall::disk();
-    return 0;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "roof_benchmark: %s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return rollcall::main_of(rollcall::run, argc, argv); }

@@ -21,11 +21,14 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-THREADS = 2
+sys.path.insert(0, str(HERE / "peers"))
+import task_server as task  # noqa: E402
+from measure import THREADS, spread  # noqa: E402
+from serving import serving  # noqa: E402
+
 MODELS = ("3m", "smollm2-135m")
-BATCHES = {"3m": (1, 16, 64), "smollm2-135m": (1, 16, 64)}
+BATCHES = (1, 16, 64)
 DELAYS_MS = (0, 10, 100, 1000)
-STRICT = {"MKL_CBWR": "AVX512,STRICT"}  # as rollcall tells MKL on Intel's processors; others ignore it
 IDLE = 0.15  # cores that others may use during a measurement
 
 
@@ -84,13 +87,13 @@ class Bench:
             print(f"  others used {foreign:.2f} cores meanwhile: repeat {part}", file=sys.stderr)
         self.save()
 
-    def measure(self, part, command, **environment):
+    def measure(self, part, command):
         """Adds the lines of JSON that the command prints."""
         words = [str(word) for word in command]
         print(" ".join(words), file=sys.stderr, flush=True)
         with self.watch(part):
             done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.out,
-                                  env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONDONTWRITEBYTECODE": "1", **environment})
+                                  env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONDONTWRITEBYTECODE": "1"})
             if done.returncode != 0:
                 raise SystemExit(f"it failed with exit code {done.returncode}:\n{done.stderr[-3000:]}")
             for line in done.stdout.splitlines():
@@ -102,17 +105,16 @@ class Bench:
 
     def decode(self):
         for model in self.models:
-            batches = BATCHES[model]
             for dtype, gguf in (("float32", "F32"), ("bfloat16", "BF16")):
-                self.measure("decode", [self.ours("engine_benchmark"), self.model(model), *batches, "--dtype", dtype,
+                self.measure("decode", [self.ours("engine_benchmark"), self.model(model), *BATCHES, "--dtype", dtype,
                                         "--threads", THREADS])
                 if self.has("llama"):
                     self.measure("decode", [self.peers / "torch/bin/python", HERE / "peers/decode_llamacpp.py",
                                             self.peers / "llama/bin/llama-batched-bench", f"{self.model(model)}.{gguf}.gguf",
-                                            dtype, *batches])
+                                            dtype, *BATCHES])
                 if self.has("vllm"):
                     self.measure("decode", [self.peers / "vllm/bin/python", HERE / "peers/decode_vllm.py", self.model(model), dtype,
-                                            *batches])
+                                            *BATCHES])
 
     def prefix(self):
         for model in self.models:
@@ -128,29 +130,20 @@ class Bench:
             for dtype, theirs, group, prompt in (("float32", "float32", 1, 128), ("bfloat16", "autocast", 1, 128),
                                                  ("float32", "float32", sequences // 2, 256)):
                 self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--dtype", dtype, "--group", group,
-                                         "--prompt", prompt, "--sequences", sequences], **STRICT)
+                                         "--prompt", prompt, "--sequences", sequences])
                 if self.has("torch"):
                     self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
                                              self.model(model), theirs, micro, "--prompt", prompt, "--sequences", sequences])
 
-    @contextlib.contextmanager
     def server(self, *words):
-        process = subprocess.Popen([sys.executable, str(HERE / "peers/task_server.py"), *map(str, words)],
-                                   stdout=subprocess.PIPE, text=True)
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
-            process.wait()
+        return serving(HERE / "peers/task_server.py", *words)
 
     def train(self, url, model, steps, settings, watch=lambda: None):
         """The lines of metrics of a run on the task of task_server.py. `watch` is called every second."""
         folder = self.out / "runs"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        task = json.loads(subprocess.run([sys.executable, "-c", "import json, task_server as t; print(json.dumps([t.messages(), t.SCHEMA]))"],
-                                         cwd=HERE / "peers", stdout=subprocess.PIPE, check=True).stdout)
-        rows = [{"messages": task[0], "tools": [task[1]], "target": i % 10} for i in range(4096)]
+        rows = [{"messages": task.messages(), "tools": [task.SCHEMA], "target": i % 10} for i in range(4096)]
         (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         run = {"run": {"name": "run", "dir": str(folder), "seed": 1, "steps": steps}, "model": {"path": str(self.model(model))},
                "data": {"train": "train.jsonl"}, "tools": [{"name": "guess", "url": url + "/tool", "max_concurrency": 4096}],
@@ -242,13 +235,7 @@ def rank_pids():
 
 def slope(values):
     """Per step, by least squares."""
-    middle = (len(values) - 1) / 2
-    square = sum((i - middle) ** 2 for i in range(len(values)))
-    return sum((i - middle) * value for i, value in enumerate(values)) / square if square else 0.0
-
-
-def spread(values):
-    return [statistics.median(values), min(values), max(values)]
+    return statistics.linear_regression(range(len(values)), values).slope if len(values) > 1 else 0.0
 
 
 def number(values, digits=3):
@@ -290,7 +277,7 @@ def tables(bench):
     roofs = bench.find("roofs")
     text += table(["roof", "rate"], [[row["roof"], f"{number(row['rate'])} {row['unit']}"] for row in roofs])
     wanted = [{"model": model, "dtype": dtype, "batch": batch} for model in MODELS for dtype in ("float32", "bfloat16")
-              for batch in BATCHES[model]]
+              for batch in BATCHES]
     for key, what in (("decode_tps", "decoding"), ("prefill_tps", "prefill")):
         text += table([f"{what}, tokens/s", "weights", "sequences", "Rollcall", "best peer", "ratio"],
                       compared(bench, "decode", key, lambda k: [k["model"], k["dtype"], str(k["batch"])], wanted))

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "benchmarks/benchmark.h"
 #include "benchmarks/scripted_workers.h"
 #include "comms/backoff.h"
 #include "comms/error.h"
@@ -336,11 +337,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace rollcall
 
-int main(int argc, char** argv) {
-  try {
-    return rollcall::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return rollcall::main_of(rollcall::run, argc, argv); }

@@ -2,12 +2,11 @@
 // Hands weights from a learner to workers on one host, through the memory that they share and by an
 // MPI broadcast, turn by turn: weights_benchmark [MIB [WORKERS [ROUNDS]]]. A line of JSON, seconds
 // as [median, lowest, highest]: from the learner's copy to a copy on each worker.
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "benchmarks/spread.h"
+#include "benchmarks/benchmark.h"
 #include "comms/communicator.h"
 #include "comms/rollout_link.h"
 #include "comms/world.h"
@@ -59,8 +58,7 @@ void lead(World& world, Communicator& all, const Arguments& a) {
                                     {"shared_s", listed(spread(shared))},
                                     {"broadcast_s", listed(spread(broadcast))},
                                     {"ratio", listed(spread(ratios))}};
-  std::printf("%s\n", line.dump().c_str());
-  std::fflush(stdout);
+  print_line(line.dump());
   all.barrier();
   server.shut_down(std::chrono::seconds(5));
 }
@@ -103,11 +101,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace rollcall
 
-int main(int argc, char** argv) {
-  try {
-    return rollcall::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return rollcall::main_of(rollcall::run, argc, argv); }

@@ -111,6 +111,14 @@ const CpuKernels& cpu_kernels() {
   return kernels;
 }
 
+// MKL's strict mode (oneMKL developer guide, "Conditional Numerical Reproducibility"): it has one
+// for Intel's processors alone. On others its products showed no such difference.
+void fix_order_of_sums() {
+  if (!__builtin_cpu_is("intel")) return;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+  ::setenv("MKL_CBWR", avx512 ? "AVX512,STRICT" : "AVX2,STRICT", 0);
+}
+
 const CpuKernels* cpu_kernels(const char* isa) {
   const std::string_view name = isa;
   if (name == kKernels_avx512.isa) return has_avx512() ? &kKernels_avx512 : nullptr;

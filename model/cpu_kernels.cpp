@@ -31,8 +31,8 @@ inline PanelRow panel_row(const BFloat16Pair* panel, std::int64_t k) {
   return row;
 }
 
-// How far ahead weights are asked for: a processor alone does not look beyond the few hundred
-// instructions that hide no access to main memory.
+// How far ahead weights are asked for: the few hundred instructions that a processor looks ahead by
+// itself take less time than an access to main memory.
 constexpr std::int64_t kPrefetchedInputs = 48;
 
 template <class Weight>
@@ -129,7 +129,7 @@ void linear(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* p
             std::int64_t in, std::int64_t out, std::int64_t first_panel, std::int64_t last_panel,
             const float* bias, float* y, std::int64_t ldy) {
   constexpr int kMost = kLinearRows<Weight>;
-  constexpr std::int64_t kRowChunk = 192;  // of x, so that it stays in the first cache levels
+  constexpr std::int64_t kRowChunk = 192;  // of x, so that it stays in the second cache level
   static_assert(kRowChunk % kMost == 0);
   for (std::int64_t first = 0, end = 0; first < rows; first = end) {
     end = first + even_part((rows - first + kMost - 1) / kMost, kRowChunk / kMost) * kMost;

@@ -138,6 +138,10 @@ const CpuKernels& cpu_kernels();
 // Those of "avx512", "avx2" or "generic"; null if this CPU lacks the instructions.
 const CpuKernels* cpu_kernels(const char* isa);
 
+// Makes the bits of libtorch's matrix products the same for any number of threads; to be called
+// before the first of them.
+void fix_order_of_sums();
+
 inline std::int64_t panel_count(std::int64_t out) { return (out + kPanelWidth - 1) / kPanelWidth; }
 
 // w [out, in] row-major -> packed [panel_count(out)][in][32], padding zero; for bfloat16

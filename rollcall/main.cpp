@@ -13,12 +13,12 @@
 
 #include "comms/error.h"
 #include "configs/problems.h"
+#include "model/cpu_kernels.h"
 #include "rollcall/check_command.h"
 #include "rollcall/commands.h"
 #include "rollcall/inspect_command.h"
 #include "rollcall/model_text_commands.h"
 #include "rollcall/objective_command.h"
-#include "rollcall/ranks.h"
 #include "rollcall/regrade_command.h"
 #include "rollcall/submit_command.h"
 #include "rollcall/version.h"

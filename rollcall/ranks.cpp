@@ -76,14 +76,6 @@ JobEnd start_ranks(const ClusterOptions& cluster, const RunArguments& arguments,
                           arguments.argv, clock);
 }
 
-// MKL's strict mode (oneMKL developer guide, "Conditional Numerical Reproducibility"): it has one
-// for Intel's processors alone. On others its products showed no such difference.
-void fix_order_of_sums() {
-  if (!__builtin_cpu_is("intel")) return;
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
-  ::setenv("MKL_CBWR", avx512 ? "AVX512,STRICT" : "AVX2,STRICT", 0);
-}
-
 void use_threads(int threads) { at::set_num_threads(threads); }
 
 int learner_threads(int learners) {

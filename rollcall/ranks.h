@@ -17,9 +17,6 @@ class StopSignal;
 // asked to stop when the clock (may be null) is due.
 JobEnd start_ranks(const ClusterOptions&, const RunArguments&, const StopClock* clock = nullptr);
 
-// Makes the bits of libtorch's matrix products the same for any number of threads; to be called
-// before the first of them.
-void fix_order_of_sums();
 // Threads that this rank's tensor operations use.
 void use_threads(int threads);
 // OMP_NUM_THREADS if it is set, else an equal share of this host's cores; workers idle while

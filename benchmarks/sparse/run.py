@@ -26,7 +26,8 @@ import time
 
 import problems
 
-sys.path.insert(0, str(problems.LEDGER))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from serving import serving  # noqa: E402
 
 GOAL = 0.5
 GROUP = 8
@@ -51,20 +52,6 @@ def methods():
 
 def folder_of(name):
     return "".join(c if c.isalnum() else "_" for c in name)
-
-
-class Server:
-    """The example's tools and grader, in a process of their own."""
-
-    def __enter__(self):
-        self.process = subprocess.Popen([sys.executable, str(problems.LEDGER / "server.py"), "--port", "0"],
-                                        stdout=subprocess.PIPE, text=True)
-        self.url = self.process.stdout.readline().split()[-1]
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
 
 
 def start(rollcall, settings, url):
@@ -125,8 +112,8 @@ def measure(rollcall, problem, settings, seed, out):
                 "eval.every": max(1, EVAL_EVERY[problem] // step_rollouts), "eval.samples": 1, "checkpoint.every": 0,
                 "cluster.workers": 1}
     metrics = runs / "run" / "metrics.jsonl"
-    with Server() as server:
-        process = start(rollcall, settings, server.url)
+    with serving(problems.LEDGER / "server.py", "--port", 0) as url:
+        process = start(rollcall, settings, url)
         while process.poll() is None:
             time.sleep(0.5)
             lines = read_lines(metrics)

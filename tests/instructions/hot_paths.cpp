@@ -3,7 +3,6 @@
 // each name. hot_paths GOLDEN_DIR.
 #include <valgrind/callgrind.h>
 
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -35,9 +34,6 @@ ModelSpec small_spec() {
   ModelSpec spec = tiny_spec();
   spec.hidden_size = 192;
   spec.intermediate_size = 512;
-  spec.layers = 2;
-  spec.heads = 6;
-  spec.kv_heads = 2;
   spec.head_dim = 32;
   spec.vocab_size = 1000;
   return spec;

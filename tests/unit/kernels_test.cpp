@@ -144,9 +144,12 @@ TEST(RmsNormKernel, HasTheGradientsOfItsFormula) {
   for (std::int64_t i = 0; i < n; ++i) ASSERT_NEAR(dweight[i], sums[i], 1e-5);
 }
 
+std::vector<float> far_out_gates() {
+  return {-200, -90, -20, -1, -1e-6f, 0, 1e-6f, 0.5f, 3, 20, 89, 200, 1, 2, 3, 4, 5};
+}
+
 TEST(SiluKernel, MatchesItsFormulaFarOutToo) {
-  const std::vector<float> gate{-200, -90, -20, -1, -1e-6f, 0, 1e-6f, 0.5f, 3,
-                                20,   89,  200, 1,  2,      3, 4,     5};
+  const auto gate = far_out_gates();
   std::vector<float> up(gate.size(), 2.0f), y(gate.size());
   cpu_kernels().silu_mul(gate.data(), up.data(), static_cast<std::int64_t>(gate.size()), y.data());
   for (std::size_t i = 0; i < gate.size(); ++i) {
@@ -156,8 +159,7 @@ TEST(SiluKernel, MatchesItsFormulaFarOutToo) {
 }
 
 TEST(SiluKernel, HasTheGradientsOfItsFormula) {
-  const std::vector<float> gate{-200, -90, -20, -1, -1e-6f, 0, 1e-6f, 0.5f, 3,
-                                20,   89,  200, 1,  2,      3, 4,     5};
+  const auto gate = far_out_gates();
   const auto up = random_values(gate.size(), 9), dy = random_values(gate.size(), 10);
   std::vector<float> dgate(gate.size()), dup(gate.size());
   cpu_kernels().silu_mul_gradient(gate.data(), up.data(), dy.data(),
