@@ -4,7 +4,7 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, loop, tools, weights, long (default: all, an hour). The peers are made by peers/setup.sh; without them
+Parts: roofs, decode, prefix, turns, learner, loop, tools, lag, weights, long (default: all, an hour). The peers are made by peers/setup.sh; without them
 our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl; a part that is run again replaces its lines. Ends
 with the tables of OUT/performance.md, medians with the extremes, and a ratio for each row: above 1 where Rollcall is better.
 """
@@ -29,6 +29,7 @@ from serving import serving  # noqa: E402
 MODELS = ("3m", "smollm2-135m")
 BATCHES = (1, 16, 64)
 DELAYS_MS = (0, 10, 100, 1000)
+LAGS = (0, 1, 2, 4)
 IDLE = 0.15  # cores that others may use during a measurement
 
 
@@ -192,6 +193,23 @@ class Bench:
                 self.add("tools", {"bench": "tools", "delay_ms": delay, "rollouts": lines[0]["rollouts"],
                                    "tokens_per_s": lines[0]["tokens_sampled"] / lines[0]["seconds_rollout"]})
 
+    def lag(self):
+        """Rollouts that go on during updates beside those that wait, where every call takes the same time and where some take long."""
+        steps, warm, repeats = 24, 8, 3
+        for delay, sigma in ((0, 0), (100, 0), (100, 1)):
+            rates = {lag: [] for lag in LAGS}
+            waits = {lag: [] for lag in LAGS}
+            with self.server("--delay-ms", delay, "--sigma", sigma) as url, self.watch("lag"):
+                for _ in range(repeats):
+                    for lag in LAGS:
+                        lines = self.train(url, "3m-agent", steps, {"policy": {"max_lag": lag}})[warm:]
+                        seconds = sum(line["seconds_step"] for line in lines)
+                        rates[lag].append(sum(line["rollouts"] for line in lines) / seconds)
+                        waits[lag].append(sum(line["seconds_rollout"] for line in lines) / seconds)
+                for lag in LAGS:
+                    self.add("lag", {"bench": "lag", "delay_ms": delay, "sigma": sigma, "max_lag": lag, "rollouts_per_s": spread(rates[lag]),
+                                     "learner_waits": spread(waits[lag])})
+
     def weights(self):
         for mib in (11, 513):  # the two models
             self.measure("weights", [self.ours("weights_benchmark"), mib])
@@ -316,13 +334,18 @@ def loop_tables(bench):
     text += table(["10,000 rollouts", "memory, MB", "growth, MB per 1,000 rollouts", "open files, half-way and at the end"],
                   [["learner" if i == 0 else f"worker {i}", number(row["rss_mb"]), number(row["growth_mb_per_1000"]),
                     " and ".join(map(str, row["open_files"]))] for i, row in enumerate(bench.find("long"))])
+    lags = [(row, bench.find("lag", delay_ms=row["delay_ms"], sigma=row["sigma"], max_lag=0)[-1]) for row in bench.find("lag")]
+    text += table(["`policy.max_lag`", "tools of", "rollouts/s", "of the synchronous", "share of the time that the learner waits"],
+                  [[str(row["max_lag"]), f"{row['delay_ms']} ms" + (f", lognormal, sigma {row['sigma']}" if row["sigma"] else ""),
+                    number(row["rollouts_per_s"]), ratio(row["rollouts_per_s"], base["rollouts_per_s"]), number(row["learner_waits"], 2)]
+                   for row, base in lags])
     tools = bench.find("tools")
     return text + table(["tools of", "sampled tokens/s", "of those with 0 ms"],
                         [[f"{row['delay_ms']} ms", number(row["tokens_per_s"]), f"{row['tokens_per_s'] / tools[0]['tokens_per_s']:.2f}"]
                          for row in tools])
 
 
-PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "weights", "long")
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "lag", "weights", "long")
 
 
 def main():

@@ -2,6 +2,7 @@
 #include "comms/dispatcher.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -39,6 +40,12 @@ void Dispatcher::change_load(int worker, std::size_t from, std::size_t to) {
   entry.value().first = to;
   by_load_.insert(std::move(entry));
   in_flight_ += static_cast<int>(to) - static_cast<int>(from);
+}
+
+void Dispatcher::submit(const Assignment& assignment) {
+  auto place = queue_.end();
+  while (place != queue_.begin() && std::prev(place)->assignment.step > assignment.step) --place;
+  queue_.insert(place, {assignment, 0, false});
 }
 
 void Dispatcher::open(int worker) {

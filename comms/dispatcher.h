@@ -22,7 +22,8 @@ class Dispatcher {
   // is given up.
   Dispatcher(int credit, int max_losses) : credit_(credit), max_losses_(max_losses) {}
 
-  void submit(const Assignment& assignment) { queue_.push_back({assignment, 0, false}); }
+  // Behind what was submitted of the same step or an earlier one.
+  void submit(const Assignment& assignment);
 
   // From now on the worker may be given assignments.
   void open(int worker);

@@ -237,10 +237,6 @@ void check_policy(const PolicyOptions& policy, ReadContext& context) {
     context.problem("policy.placement",
                     "sampling on the learners is not part of this version; write workers");
   }
-  if (policy.max_lag != 0) {
-    context.problem("policy.max_lag",
-                    "training on older versions is not part of this version; write 0");
-  }
 }
 
 void check_second_grader(const RunConfig& config, ReadContext& context) {

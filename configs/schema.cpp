@@ -448,8 +448,11 @@ std::vector<Field<PolicyOptions>> policy_fields() {
   return {
       choice("placement", &O::placement, {"workers", "learners"},
              "Which ranks sample tokens. This version: `workers`."),
-      integer("max_lag", &O::max_lag, kFromZero,
-              "Policy versions that a sampled token may be behind. This version: 0."),
+      integer("max_lag", &O::max_lag, {0, 64},
+              "Policy versions that a sampled token may be behind the one that learns from it. 0: "
+              "workers wait while the learners update, and a run can be repeated bit for bit. "
+              "Above: so many steps are sampled ahead, and rollouts go on with newer weights as "
+              "soon as there are any."),
   };
 }
 

@@ -140,6 +140,7 @@ TrainSetup make_setup(const RunConfig& config, const DatasetSummary& train,
   setup.eval = config.eval;
   setup.stop_grace = config.cluster.stop_grace;
   setup.learner_timeout = config.cluster.learner_timeout;
+  setup.max_lag = config.policy.max_lag;
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;
   setup.canary_tasks = summary_of(config.data.canaries).rows;
@@ -186,6 +187,7 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           config.run.name,
           rank,
           config.cluster.rollouts_per_worker,
+          /*newest_policy=*/config.policy.max_lag > 0,
           policy_dtype(config.model.dtype),
           /*loads_model=*/false,
           /*adapter=*/{}};

@@ -79,6 +79,18 @@ struct HttpLoop::Impl {
     (void)!::write(bell.get(), &one, sizeof one);
   }
 
+  // The first order of those that wait for the thread wakes it for all.
+  template <class Write>
+  void order(const Write& write) {
+    bool first = false;
+    {
+      const std::lock_guard lock(mutex);
+      first = starts.empty() && cancels.empty();
+      write();
+    }
+    if (first) ring();
+  }
+
   void watch(int fd, std::uint32_t events, std::uint64_t shard) {
     epoll_event event{};
     event.events = events;
@@ -264,19 +276,11 @@ HttpLoop::HttpLoop(Done done) {
 HttpLoop::~HttpLoop() = default;
 
 void HttpLoop::start(std::uint64_t id, HttpRequest request) {
-  {
-    const std::lock_guard lock(impl_->mutex);
-    impl_->starts.emplace_back(id, std::move(request));
-  }
-  impl_->ring();
+  impl_->order([&] { impl_->starts.emplace_back(id, std::move(request)); });
 }
 
 void HttpLoop::cancel(std::uint64_t id) {
-  {
-    const std::lock_guard lock(impl_->mutex);
-    impl_->cancels.push_back(id);
-  }
-  impl_->ring();
+  impl_->order([&] { impl_->cancels.push_back(id); });
 }
 
 }  // namespace rollcall

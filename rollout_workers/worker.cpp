@@ -49,6 +49,7 @@ class Worker {
     for (;;) {
       poll_link();
       if (leaving_) return;
+      if (setup_.newest_policy && engine_.version() < client_.newest_version()) load_weights();
       start_waiting();
       loop_.restart();
       const auto handled = loop_.poll();
@@ -65,16 +66,22 @@ class Worker {
     waiting_.insert(waiting_.end(), inbox.assignments.begin(), inbox.assignments.end());
   }
 
-  // Starts what may run with the policy at hand; a newer policy is loaded once nothing runs on the
-  // old. While an endpoint cannot take more, one rollout at a time: it may not even need that one.
+  // Starts what may run with the policy at hand; but with `newest_policy` a newer one is loaded
+  // once nothing runs on the old. While an endpoint cannot take more, one rollout at a time: it may
+  // not even need that one.
   void start_waiting() {
     while (!waiting_.empty() && (running_ == 0 || !environment_.congested())) {
       const Assignment next = waiting_.front();
-      if (next.version != engine_.version()) {
-        if (running_ > 0 || client_.newest_version() < next.version) return;
-        if (client_.newest_version() == next.version) load_weights();
+      if (setup_.newest_policy) {
+        if (engine_.version() < next.version) return;
+        start(next);
+      } else {
+        if (next.version != engine_.version()) {
+          if (running_ > 0 || client_.newest_version() < next.version) return;
+          if (client_.newest_version() == next.version) load_weights();
+        }
+        next.version == engine_.version() ? start(next) : give_back(next);
       }
-      next.version == engine_.version() ? start(next) : give_back(next);
       waiting_.pop_front();
     }
   }

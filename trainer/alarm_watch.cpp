@@ -106,11 +106,12 @@ void AlarmWatch::look_at_policy(const MetricList& line) {
   const double ess = value_of(line, metric::kMismatchEssFraction);
   judge("ess", options_.ess, ess < options_.ess.limit,
         fmt::format("sampled tokens are worth {:.1f} % of their number to the learner", 100 * ess),
-        "sampler and learner drift apart: see logprob_gap_mean, and algorithm.corrections");
+        "sampler and learner drift apart: see logprob_gap_mean, algorithm.corrections and "
+        "policy.max_lag");
   const double k3 = value_of(line, metric::kMismatchK3Mean);
   judge("mismatch_k3", options_.mismatch_k3, k3 > options_.mismatch_k3.limit,
         fmt::format("sampler and learner differ by {:.4g} nats (k3)", k3),
-        "see logprob_gap_mean, and algorithm.corrections");
+        "see logprob_gap_mean, algorithm.corrections and policy.max_lag");
   const double clipped =
       value_of(line, metric::kClipHighFraction) + value_of(line, metric::kClipLowFraction);
   judge("clip", options_.clip, clipped > options_.clip.limit,

@@ -42,7 +42,8 @@ std::int64_t train_tasks(const JournalReader& journal) try {
 }
 
 std::vector<BatchDecision> replay_batches(const JournalReader& journal, const BatchOptions& options,
-                                          std::int64_t tasks, std::uint64_t seed) {
+                                          std::int64_t max_lag, std::int64_t tasks,
+                                          std::uint64_t seed) {
   BatchScaler scaler(options, tasks, seed);
   std::vector<BatchDecision> decisions;
   for (const auto& [step, groups] : used_groups(journal)) {
@@ -59,6 +60,7 @@ std::vector<BatchDecision> replay_batches(const JournalReader& journal, const Ba
       }
       return outcomes;
     };
+    scaler.plan_ahead(max_lag + 1);
     while (auto round = scaler.next_round()) {
       const auto outcomes = take(*round);
       if (outcomes.empty()) break;

@@ -21,9 +21,11 @@ struct BatchDecision {
 // How many tasks data.train had, by what the journal says of its run; throws Error if it does not.
 std::int64_t train_tasks(const JournalReader&);
 
-// The decisions of a run, made again from what its updates used. Throws Error at the first step
-// whose rollouts are of other tasks than decided: `options` are not those of that step.
+// The decisions of a run, made again from what its updates used; `max_lag` steps were planned
+// ahead. Throws Error at the first step whose rollouts are of other tasks than decided: `options`
+// are not those of that step.
 std::vector<BatchDecision> replay_batches(const JournalReader&, const BatchOptions& options,
-                                          std::int64_t tasks, std::uint64_t seed);
+                                          std::int64_t max_lag, std::int64_t tasks,
+                                          std::uint64_t seed);
 
 }  // namespace rollcall

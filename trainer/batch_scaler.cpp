@@ -52,29 +52,51 @@ BatchScaler::BatchScaler(const BatchOptions& options, std::int64_t tasks, std::u
       planned_(options.prompts * options.group_size) {}
 
 std::optional<BatchScaler::Round> BatchScaler::next_round() {
-  auto round = wanted_round();
+  std::optional<Round> round;
+  if (rounds_ > 0) {
+    round = further_round();
+  } else {
+    plan_ahead(1);
+    round = std::move(ahead_.front());
+    ahead_.pop_front();
+  }
   if (round) rollouts_ += round->rollouts();
   return round;
 }
 
-std::optional<BatchScaler::Round> BatchScaler::wanted_round() {
-  if (options_.adaptive.target_signal == 0) return fixed_round();
-  return rounds_ == 0 ? first_round() : top_up();
+void BatchScaler::plan_ahead(std::int64_t steps) {
+  while (std::ssize(ahead_) < steps) ahead_.push_back(numbered(first_round()));
+}
+
+BatchScaler::Round BatchScaler::numbered(Round round) {
+  round.first_group = next_group_;
+  next_group_ += static_cast<std::int64_t>(round.tasks.size());
+  return round;
 }
 
 // One round, or with `resample` more of the same size until enough groups have signal (DAPO,
 // 2503.14476; here no group with signal is thrown away).
-std::optional<BatchScaler::Round> BatchScaler::fixed_round() {
-  if (rounds_ >= options_.resample || (rounds_ > 0 && informative_ >= options_.prompts)) return {};
-  return Round{pool_.draw(options_.prompts), options_.group_size, "as configured"};
+std::optional<BatchScaler::Round> BatchScaler::further_round() {
+  std::optional<Round> round;
+  if (options_.adaptive.target_signal > 0)
+    round = top_up();
+  else if (rounds_ < options_.resample && informative_ < options_.prompts)
+    round = fixed_round();
+  if (round) round = numbered(std::move(*round));
+  return round;
+}
+
+BatchScaler::Round BatchScaler::fixed_round() {
+  return {0, pool_.draw(options_.prompts), options_.group_size, "as configured"};
 }
 
 double BatchScaler::expected_signal() const {
   return (recent_mass_ + mass_) / (recent_rollouts_ + static_cast<double>(rollouts_));
 }
 
-std::optional<BatchScaler::Round> BatchScaler::first_round() {
+BatchScaler::Round BatchScaler::first_round() {
   const AdaptiveOptions& a = options_.adaptive;
+  if (a.target_signal == 0) return fixed_round();
   const auto before = static_cast<double>(planned_);
   const double rate = expected_signal();
   double wanted = rate > 0 ? a.target_signal / rate : kMostChange * before;
@@ -109,7 +131,7 @@ BatchScaler::Round BatchScaler::make_round(double rollouts, std::string reason) 
     return std::max<std::int64_t>(1, std::llround(rollouts / static_cast<double>(size)));
   };
   while (prompts() > tasks_ && 2 * size <= kMostMembers) size *= 2;
-  return {draw(prompts()), size, std::move(reason)};
+  return {0, draw(prompts()), size, std::move(reason)};
 }
 
 std::vector<std::int64_t> BatchScaler::draw(std::int64_t count) {
@@ -166,7 +188,11 @@ std::string BatchScaler::state() const {
   const TaskBeliefs::State& beliefs = beliefs_.state();
   for (const auto& [task, c] : beliefs.tasks)
     tasks.push_back({task, c.successes, c.failures, c.update});
+  auto ahead = nlohmann::json::array();
+  for (const Round& r : ahead_) ahead.push_back({r.first_group, r.group_size, r.reason, r.tasks});
   return nlohmann::json{{"drawn", pool_.drawn()},
+                        {"next_group", next_group_},
+                        {"ahead", std::move(ahead)},
                         {"usual_signal", usual_signal_},
                         {"recent", {recent_mass_, recent_rollouts_}},
                         {"range", {low_, high_}},
@@ -181,6 +207,14 @@ void BatchScaler::restore(const std::string& text) try {
   const auto state = nlohmann::json::parse(text);
   BatchScaler read(options_, tasks_, seed_);
   read.pool_.restore(state.at("drawn").get<std::int64_t>());
+  state.at("next_group").get_to(read.next_group_);
+  for (const auto& round : state.at("ahead")) {
+    Round& r = read.ahead_.emplace_back();
+    round.at(0).get_to(r.first_group);
+    round.at(1).get_to(r.group_size);
+    round.at(2).get_to(r.reason);
+    round.at(3).get_to(r.tasks);
+  }
   state.at("usual_signal").get_to(read.usual_signal_);
   state.at("recent").at(0).get_to(read.recent_mass_);
   state.at("recent").at(1).get_to(read.recent_rollouts_);

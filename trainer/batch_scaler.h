@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <string>
@@ -34,12 +35,16 @@ class BatchScaler {
   BatchScaler(const BatchOptions&, std::int64_t tasks, std::uint64_t seed);
 
   struct Round {
+    std::int64_t first_group = 0;     // of the run's groups, numbered as they are planned
     std::vector<std::int64_t> tasks;  // one group each; a task may stand in it twice
     std::int64_t group_size = 0;
     std::string reason;  // for a person
     std::int64_t rollouts() const { return static_cast<std::int64_t>(tasks.size()) * group_size; }
   };
   std::optional<Round> next_round();
+  // Between steps: decides now what each of the next `steps` steps begins with.
+  void plan_ahead(std::int64_t steps);
+  const std::deque<Round>& ahead() const { return ahead_; }  // the first rounds so planned
   void observe(std::span<const GroupOutcome>);  // of the round, in the order of its tasks
   void end_step();
 
@@ -58,10 +63,11 @@ class BatchScaler {
   void restore(const std::string& state);
 
  private:
-  std::optional<Round> wanted_round();
-  std::optional<Round> fixed_round();
-  std::optional<Round> first_round();
+  Round first_round();
+  Round fixed_round();
+  std::optional<Round> further_round();
   std::optional<Round> top_up();
+  Round numbered(Round);
   Round make_round(double rollouts, std::string reason);
   std::vector<std::int64_t> draw(std::int64_t count);
   double expected_signal() const;  // of one rollout
@@ -71,6 +77,8 @@ class BatchScaler {
   std::uint64_t seed_;
   TaskPool pool_;
   TaskBeliefs beliefs_;
+  std::deque<Round> ahead_;
+  std::int64_t next_group_ = 0;
   double usual_signal_ = 0;                                   // of the tasks drawn lately
   double recent_mass_, recent_rollouts_;                      // of the steps before, fading
   double low_ = 0, high_ = 1;                                 // of all rewards

@@ -137,7 +137,6 @@ std::string state_text(const TrainState& state) {
   return json{{"format", kFormat},
               {"step", state.step},
               {"version", state.version},
-              {"next_group", state.next_group},
               {"journal_rows", state.journal_rows},
               {"optimizer_steps", state.optimizer_steps},
               {"sampler", state.sampler},
@@ -178,7 +177,6 @@ TrainState read_scalars(const fs::path& file) try {
   TrainState state;
   document.at("step").get_to(state.step);
   document.at("version").get_to(state.version);
-  document.at("next_group").get_to(state.next_group);
   document.at("journal_rows").get_to(state.journal_rows);
   document.at("optimizer_steps").get_to(state.optimizer_steps);
   document.at("sampler").get_to(state.sampler);

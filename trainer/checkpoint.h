@@ -29,10 +29,9 @@ struct CriticState {
 struct TrainState {
   std::int64_t step = 0;             // optimizer steps done
   std::int64_t version = 0;          // policy version of the masters
-  std::int64_t next_group = 0;       // next unused group id
   std::int64_t journal_rows = 0;     // rows before those of later steps
   std::int64_t optimizer_steps = 0;  // AdamW steps (skipped updates do not count)
-  std::string sampler;               // state of the task pool, as JSON text
+  std::string sampler;               // BatchScaler::state()
   std::string spec;                  // config.json of the model, to refuse a foreign checkpoint
   std::optional<LoraOptions> lora;   // of the adapter that is trained; nothing: every weight is
   std::string base_xxh3;             // of the frozen weights below the adapter

@@ -29,6 +29,13 @@ bool same_work(Assignment a, const Assignment& b) {
   return a == b;
 }
 
+Collector::Key Collector::key_of(const Assignment& a) { return {a.group, a.member}; }
+
+bool Collector::holds(const Assignment& wanted) const {
+  const auto found = held_.find(key_of(wanted));
+  return found != held_.end() && same_work(found->second.trajectory.assignment, wanted);
+}
+
 std::size_t Collector::recover(const JournalReader& reader, std::int64_t first_row,
                                std::int64_t end_row) {
   std::set<std::int64_t> used;
@@ -37,61 +44,72 @@ std::size_t Collector::recover(const JournalReader& reader, std::int64_t first_r
   for (std::int64_t row = first_row; row < end_row; ++row) {
     Trajectory t = reader.read(row);
     if (lost_to_infrastructure(t) && !used.contains(row)) continue;
-    const Key key{t.assignment.group, t.assignment.member};
-    recovered_.insert_or_assign(key, Collected{row, std::move(t), true});
+    const Key key = key_of(t.assignment);
+    held_.insert_or_assign(key, Collected{row, std::move(t), true});
   }
-  return recovered_.size();
+  return held_.size();
+}
+
+void Collector::start(std::span<const Assignment> assignments) {
+  for (const Assignment& a : assignments)
+    if (!holds(a) && under_way_.insert(key_of(a)).second) server_.submit(a);
+}
+
+std::vector<Collector::Key> Collector::take(std::chrono::milliseconds wait) {
+  std::vector<Key> taken;
+  for (Trajectory& t : server_.poll_for(wait)) {
+    if (finishing_ && t.fault == FaultReason::kCancelled) continue;  // lost with its worker
+    const Key key = key_of(t.assignment);
+    if (under_way_.erase(key) == 0) continue;
+    const std::int64_t row = journal_.append(t);
+    held_.insert_or_assign(key, Collected{row, std::move(t), false});
+    taken.push_back(key);
+  }
+  return taken;
 }
 
 std::vector<Collected> Collector::collect(std::span<const Assignment> assignments,
                                           const std::function<void(const Trajectory&)>& arrived,
                                           const std::function<Collecting()>& waiting) {
+  start(assignments);
   std::vector<Collected> results(assignments.size());
   std::map<Key, std::size_t> missing;
-  for (std::size_t i = 0; i < assignments.size(); ++i) {
-    const Key key{assignments[i].group, assignments[i].member};
-    const auto found = recovered_.find(key);
-    if (found != recovered_.end() &&
-        same_work(found->second.trajectory.assignment, assignments[i])) {
-      results[i] = std::move(found->second);
-      recovered_.erase(found);
-      arrived(results[i].trajectory);
-    } else {
-      missing.emplace(key, i);
-      server_.submit(assignments[i]);
-    }
-  }
-  bool finishing = false;
-  Collecting next = Collecting::kOn;
+  const auto pick = [&](std::size_t i) {
+    auto found = held_.extract(key_of(assignments[i]));
+    results[i] = std::move(found.mapped());
+    arrived(results[i].trajectory);
+  };
+  for (std::size_t i = 0; i < assignments.size(); ++i)
+    holds(assignments[i]) ? pick(i) : void(missing.emplace(key_of(assignments[i]), i));
   Clock::time_point asked;
   while (!missing.empty()) {
-    for (Trajectory& t : server_.poll_for(kWait)) {
-      const auto found = missing.find({t.assignment.group, t.assignment.member});
-      if (found == missing.end()) continue;                           // of a step that was given up
-      if (finishing && t.fault == FaultReason::kCancelled) continue;  // lost with its worker
-      const std::int64_t row = journal_.append(t);
-      results[found->second] = {row, std::move(t), false};
-      arrived(results[found->second].trajectory);
-      missing.erase(found);
+    for (const Key& key : take(kWait)) {
+      const auto found = missing.extract(key);
+      if (!found.empty()) pick(found.mapped());
     }
-    if (const auto now = Clock::now(); missing.empty() || now - asked >= kWait) {
-      asked = now;
-      next = waiting();
-    }
-    if (next != Collecting::kOn && !std::exchange(finishing, true)) server_.withdraw();
-    if (next == Collecting::kLeave || (finishing && server_.in_flight() == 0)) return {};
+    const auto now = Clock::now();
+    if (!missing.empty() && now - asked < kWait) continue;
+    asked = now;
+    if (waiting() == Collecting::kOn) continue;
+    finish(waiting);
+    return {};
   }
-  if (finishing) return {};
   return results;
 }
 
+void Collector::finish(const std::function<Collecting()>& waiting) {
+  finishing_ = true;
+  server_.withdraw();
+  while (server_.in_flight() > 0 && waiting() != Collecting::kLeave) take(kWait);
+}
+
 void Collector::close(std::int64_t step, Split split) {
-  std::erase_if(recovered_, [&](const auto& entry) {
+  std::erase_if(held_, [&](const auto& entry) {
     const Assignment& a = entry.second.trajectory.assignment;
     return place_of(a.step, a.split) <= place_of(step, split);
   });
   first_open_row_ = journal_.rows();
-  for (const auto& [key, open] : recovered_) first_open_row_ = std::min(first_open_row_, open.row);
+  for (const auto& [key, open] : held_) first_open_row_ = std::min(first_open_row_, open.row);
 }
 
 }  // namespace rollcall

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -41,13 +42,24 @@ class Collector {
   // truncated. Returns how many it offers.
   std::size_t recover(const JournalReader&, std::int64_t first_row, std::int64_t end_row);
 
-  // Runs every assignment and returns the results in the order given, whatever the order of
+  // Sends out what is neither there nor under way.
+  void start(std::span<const Assignment> assignments);
+
+  // Starts every assignment and returns the results in the order given, whatever the order of
   // arrival. `arrived` is called with each, in that order; `waiting` several times a second: once
   // it has said something else than kOn the result is empty. Arrived trajectories are appended to
   // the journal, not committed.
   std::vector<Collected> collect(std::span<const Assignment> assignments,
                                  const std::function<void(const Trajectory&)>& arrived,
                                  const std::function<Collecting()>& waiting);
+
+  // Takes what has arrived of what was started, without waiting. To be called between collect()s
+  // too: it keeps the links to the workers alive.
+  void absorb() { take({}); }
+
+  // Sends out nothing more, and takes what still arrives until nothing is under way or `waiting`
+  // says kLeave.
+  void finish(const std::function<Collecting()>& waiting);
 
   // Nothing more will be asked for of this step, or of an evaluation before its rollouts.
   void close(std::int64_t step, Split);
@@ -57,10 +69,15 @@ class Collector {
 
  private:
   using Key = std::tuple<std::int64_t, std::int32_t>;  // group, member
+  static Key key_of(const Assignment&);
+  bool holds(const Assignment&) const;
+  std::vector<Key> take(std::chrono::milliseconds wait);  // what arrived is held
 
   RolloutServer& server_;
   Journal& journal_;
-  std::map<Key, Collected> recovered_;
+  std::set<Key> under_way_;
+  std::map<Key, Collected> held_;  // arrived or recovered, not asked for yet
+  bool finishing_ = false;
   std::int64_t first_open_row_ = 0;
 };
 

@@ -67,6 +67,9 @@ inline constexpr const char* kValueMean = "value_mean";
 inline constexpr const char* kReturnMean = "return_mean";
 inline constexpr const char* kValueClipFraction = "value_clip_fraction";
 inline constexpr const char* kCriticGradNormL2 = "critic_grad_norm_l2";
+inline constexpr const char* kVersionLagMean = "version_lag_mean";
+inline constexpr const char* kVersionLagMax = "version_lag_max";
+inline constexpr const char* kMixedVersionShare = "mixed_version_share";
 inline constexpr const char* kDiscardRewardGap = "discard_reward_gap";
 inline constexpr const char* kDiscardRewardZ = "discard_reward_z";
 // A dot and the endpoint's name follow: "endpoint_retries.tool.get".

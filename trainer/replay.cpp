@@ -107,7 +107,6 @@ class Replayer {
     if (const auto newest = newest_checkpoint(checkpoints, last)) {
       const TrainState state = updater_.restore(*newest);
       step_ = state.step;
-      next_group_ = state.next_group;
       scaler_.restore(state.sampler);
       for (const MetricsLine& line : metrics_)
         if (line.step <= step_)
@@ -132,8 +131,8 @@ class Replayer {
     StepMetrics record;
     rows_ = rows_of_step();
     const auto collected = collect_rounds(
-        setup_.run.seed, step_, next_group_, scaler_,
-        [&](std::span<const Assignment> plan) { return take(plan, result); }, record);
+        setup_, step_, scaler_,
+        {[&](std::span<const Assignment> plan) { return take(plan, result); }}, record);
     if (!result.differences.empty()) return result;
     const StepSize size{scaler_.step_size(), gradients_.limit()};
     const StepBatch batch = update_step(
@@ -218,7 +217,6 @@ class Replayer {
     if (fs::exists(folder)) {
       TrainState state;
       state.step = state.version = step_;
-      state.next_group = next_group_;
       state.sampler = scaler_.state();
       const TrainState replayed = updater_.state(std::move(state));
       add(result, compare_states(load_checkpoint(folder), replayed), ignored);
@@ -248,7 +246,7 @@ class Replayer {
   std::vector<MetricsLine> metrics_;
   std::map<std::int64_t, std::vector<UpdateUse>> uses_;  // by step
   std::map<std::pair<std::int64_t, std::int32_t>, Collected> rows_;
-  std::int64_t step_ = 0, next_group_ = 0;
+  std::int64_t step_ = 0;
 };
 
 }  // namespace

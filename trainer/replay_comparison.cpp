@@ -110,7 +110,6 @@ ReplayComparison compare_metrics(const MetricsLine& recorded, const MetricList& 
 
 ReplayComparison compare_states(const TrainState& recorded, const TrainState& replayed) {
   Comparer c;
-  c.add("next group", recorded.next_group, replayed.next_group);
   c.add("state of the batch", recorded.sampler, replayed.sampler);
   c.add("weights",
         OptimizedWeights{recorded.optimizer_steps, recorded.masters, recorded.first_moment,

@@ -21,10 +21,10 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using Settings = std::map<std::string, std::string>;  // "tools.0.name" -> value
 
-// Never: seeds, the order of tasks, the policy's arithmetic and what a critic has learnt follow
-// from them.
-constexpr std::array<std::string_view, 5> kFixed{"run.seed", "model.dtype", "model.train",
-                                                 "model.lora", "algorithm.critic"};
+// Never: seeds, the order of tasks, the policy's arithmetic, what a critic has learnt and when a
+// step is planned follow from them.
+constexpr std::array<std::string_view, 6> kFixed{
+    "run.seed", "model.dtype", "model.train", "model.lora", "algorithm.critic", "policy.max_lag"};
 // Not while the journal holds rollouts of a step that no checkpoint has: they were planned, ended
 // or rewarded by these.
 constexpr std::array<std::string_view, 19> kFixedInStep{"model.chat",
@@ -192,9 +192,10 @@ bool check_resume(const ResumePoint& at, const std::string& about) try {
 
 std::int64_t end_of_step(const JournalReader& journal, std::int64_t first_row, std::int64_t step) {
   const std::int64_t rows = journal.committed_rows();
-  std::int64_t row = first_row;
-  while (row < rows && journal.read_row(row).assignment.step <= step) ++row;
-  return row;
+  std::int64_t end = first_row;
+  for (std::int64_t row = first_row; row < rows; ++row)
+    if (journal.read_row(row).assignment.step <= step) end = row + 1;
+  return end;
 }
 
 }  // namespace rollcall

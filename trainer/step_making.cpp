@@ -5,29 +5,48 @@
 
 #include <algorithm>
 #include <iterator>
+#include <ranges>
 
 #include "comms/fault_injection.h"
 #include "comms/log.h"
 
 namespace rollcall {
+namespace {
 
-std::vector<Collected> collect_rounds(std::uint64_t run_seed, std::int64_t step,
-                                      std::int64_t& next_group, BatchScaler& scaler,
-                                      const CollectRound& collect, StepMetrics& record) {
+// A step's version is its number; its rollouts begin with the one that was the newest when they
+// were planned.
+std::vector<Assignment> assignments(const TrainSetup& setup, std::int64_t step,
+                                    const BatchScaler& scaler, const BatchScaler::Round& round) {
+  const std::int64_t version = std::max<std::int64_t>(0, step - setup.max_lag);
+  auto plan = plan_groups(setup.run.seed, Split::kTrain, step, version, round.tasks,
+                          round.group_size, round.first_group);
+  for (Assignment& a : plan) a.rare = scaler.rare_success(a.task_row, round.group_size);
+  return plan;
+}
+
+void start_ahead(const TrainSetup& setup, std::int64_t step, BatchScaler& scaler,
+                 const RolloutSource& source) {
+  scaler.plan_ahead(setup.max_lag + 1);
+  if (!source.start) return;
+  for (const auto& round : scaler.ahead() | std::views::drop(1))
+    if (++step < setup.run.steps) source.start(assignments(setup, step, scaler, round));
+}
+
+}  // namespace
+
+std::vector<Collected> collect_rounds(const TrainSetup& setup, std::int64_t step,
+                                      BatchScaler& scaler, const RolloutSource& source,
+                                      StepMetrics& record) {
   const BatchScaler before = scaler;
-  const std::int64_t first_group = next_group;
+  start_ahead(setup, step, scaler, source);
   std::vector<Collected> collected;
   while (const auto round = scaler.next_round()) {
     log_debug(fmt::format("step {}: {} tasks x {} rollouts: {}", step, round->tasks.size(),
                           round->group_size, round->reason));
-    auto plan = plan_groups(run_seed, Split::kTrain, step, step, round->tasks, round->group_size,
-                            next_group);
-    for (Assignment& a : plan) a.rare = scaler.rare_success(a.task_row, round->group_size);
-    next_group += static_cast<std::int64_t>(round->tasks.size());
-    auto more = collect(plan);
+    const auto plan = assignments(setup, step, scaler, *round);
+    auto more = source.collect(plan);
     if (more.empty() && !plan.empty()) {
       scaler = before;
-      next_group = first_group;
       return {};
     }
     scaler.observe(group_outcomes(more));
@@ -43,9 +62,11 @@ StepBatch update_step(const TrainSetup& setup, Updater& updater,
                       std::int64_t step, const StepSize& size, const std::function<void()>& between,
                       StepMetrics& record) {
   record.penalties = updater.penalties(collected, between);
-  StepBatch batch = make_step_batch(collected, committed_rows,
-                                    step_batch_options(setup.algorithm, setup.baseline_only), step,
-                                    record.penalties);
+  StepBatch batch =
+      make_step_batch(collected, committed_rows,
+                      step_batch_options(setup.algorithm, setup.baseline_only, setup.max_lag), step,
+                      record.penalties);
+  if (setup.max_lag > 0) record.lag = policy_lag(collected, step);
   fault_point("step");
   record.update = updater.update(collected, batch, step, size, between);
   record.learning_rate = updater.learning_rate(step) * size.factor;

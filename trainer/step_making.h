@@ -18,14 +18,19 @@ namespace rollcall {
 // What makes a step out of rollouts, wherever those come from: the training loop gets them from
 // workers, a replay from the journal, and both come to the same bits.
 
-// Gives the rollouts of a round in the order of its plan, or none to leave the step.
-using CollectRound = std::function<std::vector<Collected>(std::span<const Assignment> plan)>;
+// Where rollouts come from.
+struct RolloutSource {
+  // Those of a round in the order of its plan, or none to leave the step.
+  std::function<std::vector<Collected>(std::span<const Assignment> plan)> collect;
+  // Will be asked for by a later step, maybe more than once until then. May be empty.
+  std::function<void(std::span<const Assignment> plan)> start = {};
+};
 
-// The step's rollouts, round after round, with the scaler's part of the record; `next_group` is the
-// next unused group id. Empty, and group id and scaler as they were, if `collect` left the step.
-std::vector<Collected> collect_rounds(std::uint64_t run_seed, std::int64_t step,
-                                      std::int64_t& next_group, BatchScaler&,
-                                      const CollectRound& collect, StepMetrics& record);
+// The step's rollouts, round after round, with the scaler's part of the record. With
+// policy.max_lag L the first rounds of the L steps behind it are planned and started before.
+// Empty, and the scaler as it was, if `collect` left the step.
+std::vector<Collected> collect_rounds(const TrainSetup&, std::int64_t step, BatchScaler&,
+                                      const RolloutSource&, StepMetrics& record);
 
 // Rewards, advantages, and one update of the weights from them, with its part of the record.
 StepBatch update_step(const TrainSetup&, Updater&, std::span<const Collected>,

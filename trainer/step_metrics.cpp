@@ -27,13 +27,15 @@ std::size_t recovered_of(std::span<const Collected> collected) {
                                                 [](const Collected& c) { return c.recovered; }));
 }
 
-// Of what was sampled in this time; NaN if all came from the journal.
+// Of what was sampled while the step was collected, or where rollouts overlap with updates in all
+// of the step's time; NaN if all came from the journal.
 double tokens_per_second(const StepMetrics& m, std::span<const Collected> collected) {
   if (recovered_of(collected) == collected.size()) return std::numeric_limits<double>::quiet_NaN();
   double tokens = 0;
   for (const auto& c : collected)
     tokens += c.recovered ? 0 : static_cast<double>(sampled_tokens(c.trajectory));
-  return m.seconds_rollout > 0 ? tokens / m.seconds_rollout : 0;
+  const double seconds = m.lag ? m.seconds_step : m.seconds_rollout;
+  return seconds > 0 ? tokens / seconds : 0;
 }
 
 std::string speed_text(const StepMetrics& m, std::span<const Collected> collected) {
@@ -158,6 +160,11 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
   list.insert(list.end(), behavior.begin(), behavior.end());
   if (m.update.loss.reference_kl_mean)
     list.emplace_back(n::kReferenceKlPerToken, *m.update.loss.reference_kl_mean);
+  if (m.lag) {
+    list.emplace_back(n::kVersionLagMean, m.lag->mean);
+    list.emplace_back(n::kVersionLagMax, m.lag->max);
+    list.emplace_back(n::kMixedVersionShare, m.lag->mixed_share);
+  }
   if (!m.penalties.empty())
     list.emplace_back(n::kRewardPenaltyMean, std::reduce(m.penalties.begin(), m.penalties.end()) /
                                                  static_cast<double>(std::max<std::int64_t>(

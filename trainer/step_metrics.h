@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -27,6 +28,7 @@ struct StepMetrics {
   std::int64_t rounds = 1;
   int workers = 0, workers_lost = 0;  // at the end of the step; during it
   std::vector<double> penalties;      // taken off the rewards; see Updater::penalties()
+  std::optional<PolicyLag> lag;       // where rollouts overlap with updates
   StepUpdate update;
 };
 

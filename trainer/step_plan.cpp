@@ -14,19 +14,10 @@ namespace {
 
 bool valid(const Trajectory& t) { return t.fault == FaultReason::kNone; }
 
-// The one version that sampled the trajectory's action tokens, or -1 if there are several.
-std::int64_t sampled_version(const Trajectory& t) {
-  std::int64_t version = t.assignment.version;
-  for (std::size_t i = 0; i < t.tokens.size(); ++i)
-    if (t.is_action[i] != 0 && t.token_version[i] != version) return -1;
-  return version;
-}
-
 // Collected indices of each group's valid members, in order.
 struct Group {
   std::int64_t task = 0;
   std::vector<std::size_t> members;
-  bool mixed = false;
 };
 
 std::vector<Group> valid_groups(std::span<const Collected> collected) {
@@ -35,10 +26,9 @@ std::vector<Group> valid_groups(std::span<const Collected> collected) {
   for (std::size_t i = 0; i < collected.size(); ++i) {
     const Trajectory& t = collected[i].trajectory;
     if (groups.empty() || t.assignment.group != current)
-      groups.push_back({t.assignment.task_row, {}, false});
+      groups.push_back({t.assignment.task_row, {}});
     current = t.assignment.group;
     if (!valid(t)) continue;
-    groups.back().mixed |= sampled_version(t) != collected.front().trajectory.assignment.version;
     groups.back().members.push_back(i);
   }
   return groups;
@@ -98,8 +88,46 @@ std::vector<GroupOutcome> group_outcomes(std::span<const Collected> collected) {
   return outcomes;
 }
 
-StepBatchOptions step_batch_options(const AlgorithmOptions& a, const BaselineOnly& baseline_only) {
-  return {{.kind = advantage_kind(a.advantage), .k = a.passk_k}, baseline_only, a.kl_in_loss()};
+VersionSpan sampled_versions(const Trajectory& t) {
+  VersionSpan span{t.assignment.version, t.assignment.version};
+  bool first = true;
+  for (std::size_t i = 0; i < t.tokens.size(); ++i) {
+    if (t.is_action[i] == 0) continue;
+    const std::int64_t version = t.token_version[i];
+    span.oldest = first ? version : std::min(span.oldest, version);
+    span.newest = first ? version : std::max(span.newest, version);
+    first = false;
+  }
+  return span;
+}
+
+PolicyLag policy_lag(std::span<const Collected> collected, std::int64_t step) {
+  PolicyLag lag;
+  double tokens = 0, rollouts = 0, sum = 0, mixed = 0;
+  for (const Collected& c : collected) {
+    const Trajectory& t = c.trajectory;
+    if (!valid(t)) continue;
+    for (std::size_t i = 0; i < t.tokens.size(); ++i) {
+      if (t.is_action[i] == 0) continue;
+      sum += static_cast<double>(step - t.token_version[i]);
+      ++tokens;
+    }
+    const VersionSpan versions = sampled_versions(t);
+    lag.max = std::max(lag.max, static_cast<double>(step - versions.oldest));
+    mixed += versions.oldest != versions.newest ? 1 : 0;
+    ++rollouts;
+  }
+  lag.mean = sum / std::max(1.0, tokens);
+  lag.mixed_share = mixed / std::max(1.0, rollouts);
+  return lag;
+}
+
+StepBatchOptions step_batch_options(const AlgorithmOptions& a, const BaselineOnly& baseline_only,
+                                    std::int64_t max_lag) {
+  return {{.kind = advantage_kind(a.advantage), .k = a.passk_k},
+          baseline_only,
+          a.kl_in_loss(),
+          max_lag};
 }
 
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
@@ -129,11 +157,19 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   const std::size_t least_members = by_critic ? 1 : 2;
   std::vector<Group> groups = valid_groups(collected);
   batch.signal.groups = static_cast<std::int64_t>(groups.size());
+  const auto foreign = [&](std::size_t member) {
+    const VersionSpan versions = sampled_versions(collected[member].trajectory);
+    return versions.oldest < step - options.max_lag || versions.newest > step;
+  };
   std::erase_if(groups, [&](const Group& g) {
-    if (g.mixed)
+    const bool left_out = std::ranges::any_of(g.members, foreign);
+    if (left_out)
       log_warning(
-          "a group was sampled by more than one policy version; it is left out of the update");
-    return g.mixed || g.members.size() < least_members;
+          fmt::format("step {}: a group was sampled by another policy than this step's, or "
+                      "by one more than {} versions behind (policy.max_lag); it is left "
+                      "out of the update",
+                      step, options.max_lag));
+    return left_out || g.members.size() < least_members;
   });
   batch.signal.groups_dropped = batch.signal.groups - static_cast<std::int64_t>(groups.size());
 

@@ -30,7 +30,7 @@ struct StepSignal {
   std::int64_t groups = 0;         // planned
   std::int64_t groups_signal = 0;  // rewards differ
   std::int64_t groups_all_zero = 0, groups_all_one = 0;
-  std::int64_t groups_dropped = 0;  // too few valid members, or versions mixed
+  std::int64_t groups_dropped = 0;  // too few valid members, or of another policy
   std::int64_t rollouts = 0;
   std::int64_t faults = 0, masked = 0;    // rollouts left out
   double reward_mean = 0, pass_rate = 0;  // over valid rollouts; NaN if there are none
@@ -40,9 +40,24 @@ struct StepBatchOptions {
   AdvantageOptions advantage;
   BaselineOnly baseline_only = {};
   bool every_group_in_loss = false;  // a KL in the loss pulls at groups without variance too
+  std::int64_t max_lag = 0;          // policy versions that a sampled token may be behind
 };
 
-StepBatchOptions step_batch_options(const AlgorithmOptions&, const BaselineOnly&);
+StepBatchOptions step_batch_options(const AlgorithmOptions&, const BaselineOnly&,
+                                    std::int64_t max_lag);
+
+// The policy versions that sampled a trajectory's action tokens; without any, its assignment's.
+struct VersionSpan {
+  std::int64_t oldest = 0, newest = 0;
+};
+VersionSpan sampled_versions(const Trajectory&);
+
+// How old the policies were that sampled what a step learns from.
+struct PolicyLag {
+  double mean = 0, max = 0;  // versions, over the sampled tokens of valid rollouts
+  double mixed_share = 0;    // of the valid rollouts: sampled by several versions
+};
+PolicyLag policy_lag(std::span<const Collected>, std::int64_t step);
 
 struct StepBatch {
   std::vector<UpdateUse> uses;       // one per collected trajectory
@@ -54,12 +69,13 @@ struct StepBatch {
 // Groups by id, members by launch index (the order of `collected`): rewards, advantages, and which
 // trajectories carry gradient. A fault leaves loss and baseline; a group without two valid members
 // is dropped; a group without variance, or with no advantage but 0, stays in the statistics and
-// leaves the loss; a group whose members were sampled by different policy versions is dropped and
-// counted. With AdvantageKind::kGae nothing is compared inside a group: every valid rollout of one
-// version is in the loss, of groups of one and without variance too, and the learners make the
-// advantages. `penalties`, one per trajectory or none, are taken off the rewards before they are
-// compared; the signal is that of the rewards themselves. Throws Error for a trajectory whose row
-// is not below `committed_rows`: no update rests on what a crash could lose.
+// leaves the loss; a group in which a token was sampled by another policy version than those from
+// `step` - max_lag to `step` is dropped and counted. With AdvantageKind::kGae nothing is compared
+// inside a group: every other valid rollout is in the loss, of groups of one and without variance
+// too, and the learners make the advantages. `penalties`, one per trajectory or none, are taken off
+// the rewards before they are compared; the signal is that of the rewards themselves. Throws Error
+// for a trajectory whose row is not below `committed_rows`: no update rests on what a crash could
+// lose.
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
                           const StepBatchOptions&, std::int64_t step,
                           std::span<const double> penalties = {});

@@ -100,7 +100,6 @@ class TrainingLoop {
     if (newest) {
       state = updater_.restore(*newest);
       step_ = state.step;
-      next_group_ = state.next_group;
       scaler_.restore(state.sampler);
     }
     const fs::path config = setup_.run_dir / "config.yaml";
@@ -195,14 +194,19 @@ class TrainingLoop {
 
   // The step's rollouts; empty if the run shall stop.
   std::vector<Collected> collect_step(StepMetrics& record) {
-    auto collected = collect_rounds(
-        setup_.run.seed, step_, next_group_, scaler_,
-        [&](std::span<const Assignment> plan) {
-          auto round = collect(plan, "rollouts");
-          record.seconds_rollout += seconds_collecting_;
-          return round;
-        },
-        record);
+    const RolloutSource workers{
+        .collect =
+            [&](std::span<const Assignment> plan) {
+              auto round = collect(plan, "rollouts");
+              record.seconds_rollout += seconds_collecting_;
+              return round;
+            },
+        .start =
+            [&](std::span<const Assignment> plan) {
+              if (!stop_requested_()) collector_->start(plan);
+            },
+    };
+    auto collected = collect_rounds(setup_, step_, scaler_, workers, record);
     if (!stopping_) collector_->close(step_, Split::kTrain);
     return collected;
   }
@@ -222,7 +226,7 @@ class TrainingLoop {
     progress_.show(fmt::format("step {}/{}  update  {}", step_, setup_.run.steps, last_line_));
     const StepSize size{scaler_.step_size(), gradients_.limit()};
     StepBatch batch = update_step(
-        setup_, updater_, collected, committed_rows, step_, size, [&] { keep_links_alive(); },
+        setup_, updater_, collected, committed_rows, step_, size, [&] { collector_->absorb(); },
         record);
     record.seconds_update = seconds_since(mark);
     journal_->append_uses(batch.uses);
@@ -304,10 +308,6 @@ class TrainingLoop {
     suspicious_ = suspicious;
   }
 
-  // Between micro-batches: heartbeats and the like. Nothing is in flight then, so nothing may
-  // arrive.
-  void keep_links_alive() { server_.poll(); }
-
   // In this life of the run or, before a resume, in an earlier one.
   bool evaluated() const {
     const auto lines = read_metrics(setup_.run_dir / "metrics.jsonl");
@@ -340,7 +340,6 @@ class TrainingLoop {
   void save() {
     TrainState state;
     state.step = state.version = step_;
-    state.next_group = next_group_;
     journal_->commit();
     state.journal_rows = collector_->first_open_row();
     state.sampler = scaler_.state();
@@ -355,6 +354,10 @@ class TrainingLoop {
   // The run stays resumable: whatever of the open step arrived is in the journal, behind the rows
   // that the checkpoint counts.
   RunResult stop() {
+    collector_->finish([this] {
+      updater_.keep_waiting();
+      return next_move();
+    });
     if (saved_step_ != step_) save();
     journal_->commit();
     result_.status = RunStatus::kStopped;
@@ -411,7 +414,7 @@ class TrainingLoop {
   std::unique_ptr<Collector> collector_;
   std::unique_ptr<MetricsLog> metrics_;
   RunResult result_;
-  std::int64_t step_ = 0, next_group_ = 0, saved_step_ = -1;
+  std::int64_t step_ = 0, saved_step_ = -1;
   bool stopping_ = false;
   std::optional<Clock::time_point> stop_by_;  // once it was asked to
   double seconds_collecting_ = 0;

@@ -29,17 +29,18 @@ struct TrainSetup {
   EvalOptions eval;
   std::chrono::milliseconds stop_grace{0};  // for rollouts in flight, once the run shall stop
   std::chrono::milliseconds learner_timeout{600000};  // silence that ends a learner's wait
-  std::int64_t train_tasks = 0;                       // rows of data.train
-  std::int64_t valid_tasks = 0;                       // rows of data.valid; 0: no evaluation
-  std::int64_t canary_tasks = 0;                      // rows of data.canaries
-  std::filesystem::path model_dir;                    // the checkpoint trained from
-  std::optional<LoraStart> lora;                      // nothing: every weight is trained
-  std::filesystem::path run_dir;                      // runs/<name>
-  std::string dtype = "float32";  // of the policy's weights, exported and published
-  std::string effective_config;   // YAML, secrets as ${NAME}
-  std::string about;              // JSON: versions, configuration, hashes of the inputs
-  std::int64_t valid_ids = 0;     // ids the tokenizer has; logits beyond are padding
-  bool live_progress = false;     // one line redrawn in place
+  std::int64_t max_lag = 0;         // steps whose rollouts are made ahead; 0: synchronous
+  std::int64_t train_tasks = 0;     // rows of data.train
+  std::int64_t valid_tasks = 0;     // rows of data.valid; 0: no evaluation
+  std::int64_t canary_tasks = 0;    // rows of data.canaries
+  std::filesystem::path model_dir;  // the checkpoint trained from
+  std::optional<LoraStart> lora;    // nothing: every weight is trained
+  std::filesystem::path run_dir;    // runs/<name>
+  std::string dtype = "float32";    // of the policy's weights, exported and published
+  std::string effective_config;     // YAML, secrets as ${NAME}
+  std::string about;                // JSON: versions, configuration, hashes of the inputs
+  std::int64_t valid_ids = 0;       // ids the tokenizer has; logits beyond are padding
+  bool live_progress = false;       // one line redrawn in place
 };
 
 // The lead learner: plans, collects, journals, updates, publishes, checkpoints, evaluates, exports,

@@ -246,7 +246,11 @@ StepUpdate Updater::train(std::span<const LossRollout> rollouts, std::int64_t st
     if (critic_->owns_trunk() || !result.policy_learns)
       result.critic->learner = train_critic(step_batches, targets, step, between);
   }
-  if (result.policy_learns) train_policy(step_batches, targets, step, size, between, result);
+  const bool on_policy = std::ranges::all_of(rollouts, [&](const LossRollout& r) {
+    return sampled_versions(*r.trajectory).oldest == step;
+  });
+  if (result.policy_learns)
+    train_policy(step_batches, targets, step, size, on_policy, between, result);
   return result;
 }
 
@@ -268,7 +272,7 @@ Updater::StepLogprobs Updater::StepLogprobs::part(std::size_t begin, std::size_t
 }
 
 void Updater::train_policy(const Minibatches& minibatches, const ValueTargets& targets,
-                           std::int64_t step, const StepSize& size,
+                           std::int64_t step, const StepSize& size, bool on_policy,
                            const std::function<void()>& between, StepUpdate& result) {
   const AlgorithmOptions& a = setup_.algorithm;
   const std::span<const PackedBatch> batches = minibatches.batches;
@@ -291,10 +295,11 @@ void Updater::train_policy(const Minibatches& minibatches, const ValueTargets& t
     };
   }
   UpdateOptions options = update_options(step, size);
+  if (!on_policy) options.max_logprob_gap = 0;  // the policy has moved on since
   for_each_minibatch(ends, a.epochs, [&](std::size_t, std::size_t first, std::size_t count) {
     update_policy(batches.subspan(first, count), logprobs.part(first, count), options,
                   1.0 / static_cast<double>(updates), between, pull, result);
-    options.max_logprob_gap = 0;  // the weights have moved since
+    options.max_logprob_gap = 0;
   });
   if (shared) result.critic->learner = critic_->finish();
 }

@@ -98,7 +98,8 @@ class Updater {
   // Minibatches are the critic's where it has a trunk of its own, else the policy's.
   Minibatches pack(std::span<const TrainSequence> mine, std::int64_t prompts) const;
   void train_policy(const Minibatches&, const ValueTargets&, std::int64_t step,
-                    const StepSize& size, const std::function<void()>& between, StepUpdate&);
+                    const StepSize& size, bool on_policy, const std::function<void()>& between,
+                    StepUpdate&);
   // One optimizer step, of which `share` goes into the step's means.
   void update_policy(std::span<const PackedBatch>, const StepLogprobs&, const UpdateOptions&,
                      double share, const std::function<void()>& between, const Learner::Pull&,

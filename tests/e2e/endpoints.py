@@ -60,6 +60,7 @@ class TestHandler(Handler):
         elif self.server.tool_fails(self.headers):
             self._reply(500, {"error": "made to fail"})
         else:
+            time.sleep(self.server.tool_waits(self.headers))
             self._reply(*self.server.sessions.answer(self.path, body, self.headers["Idempotency-Key"]))
 
     def _send(self, status, body, headers={}):
@@ -74,12 +75,13 @@ class TestHandler(Handler):
 
 class Endpoints(LedgerServer):
     """Serves in threads of the test. `raw_reply`, a status and a body, answers everything instead. `tool_fails` tells by the
-    headers of a tool call whether it gets a 500. `grade` makes the reply to a grade request. Of those, `room`, a semaphore,
+    headers of a tool call whether it gets a 500, `tool_waits` how many seconds it takes. `grade` makes the reply to a grade request. Of those, `room`, a semaphore,
     lets so many in at once, for 50 ms each, and the others are `refused` with a 429."""
 
     def __init__(self, raw_reply=None, host="127.0.0.1"):
         self.raw_reply = raw_reply
         self.tool_fails = lambda headers: False
+        self.tool_waits = lambda headers: 0
         self.grade = coin
         self.requests = {"/call": 0, "/grade": 0}
         self.connections = set()

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <set>
 
 #include "comms/error.h"
 #include "model/sampling.h"
@@ -201,9 +202,56 @@ TEST(BatchScaler, GoesOnFromItsStateAsIfNothingHadHappened) {
   }
 }
 
+// The rounds of so many steps, `lag` of them planned ahead; the state goes through its text before
+// each.
+std::vector<BatchScaler::Round> rounds_of(const BatchOptions& options, std::int64_t lag, int steps,
+                                          Agents world) {
+  BatchScaler scaler(options, kTasks, 1);
+  std::vector<BatchScaler::Round> rounds;
+  while (steps-- > 0) {
+    BatchScaler resumed(options, kTasks, 1);
+    resumed.restore(scaler.state());
+    scaler = resumed;
+    scaler.plan_ahead(lag + 1);
+    EXPECT_EQ(std::ssize(scaler.ahead()), lag + 1);
+    while (const auto round = scaler.next_round()) {
+      rounds.push_back(*round);
+      scaler.observe(world.play(*round));
+    }
+    scaler.end_step();
+  }
+  return rounds;
+}
+
+TEST(BatchScaler, PlansFixedStepsAheadAsItWouldOneByOne) {
+  const BatchOptions fixed{.prompts = 7, .group_size = 4};
+  const auto in_turn = rounds_of(fixed, 0, 9, all_alike(0.1));
+  const auto ahead = rounds_of(fixed, 3, 9, all_alike(0.1));
+  ASSERT_EQ(ahead.size(), 9U);
+  for (std::size_t i = 0; i < ahead.size(); ++i) {
+    EXPECT_EQ(ahead[i].tasks, in_turn[i].tasks);
+    EXPECT_EQ(ahead[i].first_group, 7 * static_cast<std::int64_t>(i));
+  }
+}
+
+TEST(BatchScaler, PlansAheadByWhatItKnowsAndTopsUpLater) {
+  const auto rounds = rounds_of(adaptive(), 1, 12, all_alike(0.01));
+  EXPECT_EQ(rounds[0].rollouts(), 256);
+  EXPECT_EQ(rounds[1].first_group, 2 * 16) << "the first top-up comes behind the second step's";
+  std::set<std::int64_t> groups;
+  std::int64_t planned = 0;
+  for (const auto& round : rounds) {
+    planned += std::ssize(round.tasks);
+    for (std::int64_t g = 0; g < std::ssize(round.tasks); ++g) groups.insert(round.first_group + g);
+  }
+  EXPECT_EQ(std::ssize(groups), planned) << "no number is given twice";
+  EXPECT_GT(rounds.back().rollouts(), 1000) << "it comes to the size that the signal wants";
+}
+
 TEST(BatchScaler, RefusesAStateThatIsCutShort) {
   BatchScaler scaler(adaptive(), kTasks, 1);
   all_alike(0.1).steps(scaler, 2);
+  scaler.plan_ahead(2);
   const std::string whole = scaler.state();
   for (std::size_t size = 0; size < whole.size(); size += 7)
     EXPECT_THROW(scaler.restore(whole.substr(0, size)), Error) << size;

@@ -25,7 +25,6 @@ namespace fs = std::filesystem;
 TrainState state_at(std::int64_t step, std::size_t parameters = 50) {
   TrainState state{.step = step,
                    .version = step + 1,
-                   .next_group = 7 * step,
                    .journal_rows = 11 * step,
                    .optimizer_steps = step - 1,
                    .sampler = R"({"order":[3,1],"note":"ü"})",
@@ -60,7 +59,6 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 void expect_same(const TrainState& a, const TrainState& b) {
   EXPECT_EQ(a.step, b.step);
   EXPECT_EQ(a.version, b.version);
-  EXPECT_EQ(a.next_group, b.next_group);
   EXPECT_EQ(a.journal_rows, b.journal_rows);
   EXPECT_EQ(a.optimizer_steps, b.optimizer_steps);
   EXPECT_EQ(a.sampler, b.sampler);

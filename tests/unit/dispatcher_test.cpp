@@ -94,6 +94,16 @@ TEST(Dispatcher, TakesAnAttemptThatTheWorkerRepeatedByItself) {
   EXPECT_EQ(dispatcher.in_flight(), 0);
 }
 
+TEST(Dispatcher, ServesAnEarlierStepFirst) {
+  Dispatcher dispatcher(8, 3);
+  dispatcher.open(1);
+  for (const std::int64_t step : {4, 5, 5, 4, 6, 4})
+    dispatcher.submit({.step = step, .group = dispatcher.queued()});
+  std::vector<std::int64_t> groups;
+  while (const auto next = dispatcher.next()) groups.push_back(next->second.group);
+  EXPECT_EQ(groups, (std::vector<std::int64_t>{0, 3, 5, 1, 2, 4}));
+}
+
 TEST(Dispatcher, RequeuesLostWorkInFrontInOrder) {
   Dispatcher dispatcher(2, 3);
   dispatcher.open(1);

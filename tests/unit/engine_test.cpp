@@ -203,6 +203,31 @@ TEST_F(EngineTest, TagsTokensWithTheVersionThatSampledThem) {
   EXPECT_EQ(run(*engine_).at(id).versions, (std::vector<std::int32_t>{3, 3, 3}));
 }
 
+TEST_F(EngineTest, GoesOnWithNewerWeightsInTheMiddleOfATurn) {
+  const Ids prompt{1, 2, 3};
+  const Completion expected = alone(prompt, 8, 12);
+  const SequenceId id = engine_->open(prompt, 8);
+  engine_->request_turn(id, {}, turn(12));
+  for (int i = 0; i < 6; ++i) engine_->step();          // the first one reads the prompt
+  engine_->load(4, source_of(model_.weights.tensors));  // the same, to tell what the swap changes
+  const Completion swapped = run(*engine_).at(id);
+  EXPECT_EQ(swapped.tokens, expected.tokens);
+  EXPECT_EQ(swapped.logprobs, expected.logprobs);
+  EXPECT_EQ(swapped.versions, (std::vector<std::int32_t>{3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4}));
+
+  const TinyModel other(8);
+  engine_->request_turn(id, {}, turn(4));
+  const auto before = engine_->stats().prefill_tokens;
+  engine_->load(5, source_of(other.weights.tensors));
+  EXPECT_EQ(run(*engine_).at(id).versions, (std::vector<std::int32_t>{5, 5, 5, 5}));
+  EXPECT_EQ(engine_->stats().prefill_tokens, before) << "what is in the cache stays";
+  const SequenceId fresh = engine_->open(prompt, 8);
+  engine_->request_turn(fresh, {}, turn(12));
+  EXPECT_EQ(engine_->stats().shared_prefill_tokens, 0)
+      << "a new rollout is of the new policy alone";
+  EXPECT_NE(run(*engine_).at(fresh).tokens, expected.tokens);
+}
+
 TEST_F(EngineTest, ServesMoreSequencesThanABatchHolds) {
   const auto engine = make(400, /*max_batch=*/3);
   std::vector<SequenceId> ids;

@@ -147,6 +147,14 @@ TEST(StepMetrics, CountAsSpeedOnlyWhatWasSampledInTheTime) {
   EXPECT_EQ(value_of(step_metrics(m, {}, mixed), metric::kTokensSampled), 160);
   EXPECT_THAT(step_line(m, {}, mixed), HasSubstr("30 tok/s (1 of 2 rollouts from the journal)"));
 
+  m.lag = PolicyLag{.mean = 0.5, .max = 2, .mixed_share = 0.25};
+  m.seconds_step = 4;
+  EXPECT_EQ(value_of(step_metrics(m, {}, fresh), metric::kTokensPerSecond), 40)
+      << "sampled while others were learnt from";
+  EXPECT_EQ(value_of(step_metrics(m, {}, fresh), metric::kVersionLagMax), 2);
+  m.lag.reset();
+  EXPECT_THROW(value_of(step_metrics(m, {}, fresh), metric::kVersionLagMax), std::out_of_range);
+
   m.seconds_rollout = 1e-6;
   const std::vector<Collected> old{sampled(100, true), sampled(60, true)};
   EXPECT_TRUE(std::isnan(value_of(step_metrics(m, {}, old), metric::kTokensPerSecond)));

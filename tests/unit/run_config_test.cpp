@@ -261,9 +261,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"policy: {placement: learners}\n",
                 ":5:21: policy.placement: sampling on the learners is not part of this version; "
                 "write workers"},
-        BadFile{"policy: {max_lag: 2}\n",
-                ":5:19: policy.max_lag: training on older versions is not part of this version; "
-                "write 0"},
+        BadFile{"policy: {max_lag: -1}\n",
+                ":5:19: policy.max_lag: expected an integer from 0 to 64, found '-1'"},
         BadFile{"rollout: {max_new_tokens: 9000}\n",
                 ":5:27: rollout.max_new_tokens: more than rollout.context (8192)"},
         BadFile{

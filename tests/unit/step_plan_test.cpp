@@ -18,7 +18,9 @@ namespace {
 
 using testing::HasSubstr;
 
-// A graded trajectory of one sampled token.
+constexpr std::int64_t kStep = 5;
+
+// A graded trajectory of one token that the step's policy sampled.
 Collected rollout(std::int64_t group, std::int32_t member, double reward) {
   Trajectory t;
   t.assignment.group = group;
@@ -26,7 +28,8 @@ Collected rollout(std::int64_t group, std::int32_t member, double reward) {
   t.tokens = {1, 2};
   t.is_action = {0, 1};
   t.behavior_logprobs = {0, -1};
-  t.token_version = {-1, 0};
+  t.assignment.version = kStep;
+  t.token_version = {-1, kStep};
   t.prompt_length = 1;
   t.grade.score = t.grade.reward = reward;
   t.grade.passed = reward == 1;
@@ -35,8 +38,7 @@ Collected rollout(std::int64_t group, std::int32_t member, double reward) {
 
 StepBatch plan(const std::vector<Collected>& collected) {
   return make_step_batch(collected, /*committed_rows=*/1000,
-                         {.advantage = {.kind = AdvantageKind::kRloo}},
-                         /*step=*/5);
+                         {.advantage = {.kind = AdvantageKind::kRloo}}, kStep);
 }
 
 Collected left_out(Collected c, FaultReason why) {
@@ -216,12 +218,39 @@ TEST(StepBatch, DropsAGroupWithFewerThanTwoValidMembers) {
   EXPECT_EQ(batch.signal.groups_dropped, 1);
 }
 
-TEST(StepBatch, NeverMixesPolicyVersionsInAGroup) {
-  auto stale = rollout(0, 1, 0);
-  stale.trajectory.token_version = {-1, 7};
-  const auto batch = plan({rollout(0, 0, 1), stale, rollout(1, 0, 1), rollout(1, 1, 0)});
-  EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{2, 3}));
+Collected sampled_by(Collected rollout, std::int32_t version) {
+  rollout.trajectory.token_version = {-1, version};
+  return rollout;
+}
+
+TEST(StepBatch, LeavesOutWhatAnotherPolicySampled) {
+  const auto batch =
+      plan({rollout(0, 0, 1), sampled_by(rollout(0, 1, 0), 4), sampled_by(rollout(1, 0, 1), 6),
+            rollout(1, 1, 0), rollout(2, 0, 1), rollout(2, 1, 0)});
+  EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{4, 5}));
+  EXPECT_EQ(batch.signal.groups_dropped, 2);
+}
+
+TEST(StepBatch, LearnsFromOlderPoliciesUpToTheLag) {
+  auto two_policies = rollout(0, 0, 1);
+  Trajectory& t = two_policies.trajectory;
+  t.tokens = {1, 2, 9, 3};
+  t.is_action = {0, 1, 0, 1};
+  t.behavior_logprobs = {0, -1, 0, -1};
+  t.token_version = {-1, 3, -1, 5};
+  const std::vector<Collected> collected{two_policies, rollout(0, 1, 0), rollout(1, 0, 1),
+                                         sampled_by(rollout(1, 1, 0), 2)};
+  const auto batch = make_step_batch(
+      collected, 1000, {.advantage = {.kind = AdvantageKind::kRloo}, .max_lag = 2}, kStep);
+  EXPECT_EQ(batch.in_loss, (std::vector<std::size_t>{0, 1})) << "a token is 3 versions behind";
   EXPECT_EQ(batch.signal.groups_dropped, 1);
+
+  const VersionSpan versions = sampled_versions(t);
+  EXPECT_EQ(std::pair(versions.oldest, versions.newest), std::pair(std::int64_t{3}, kStep));
+  const PolicyLag lag = policy_lag(collected, kStep);
+  EXPECT_DOUBLE_EQ(lag.mean, (2 + 0 + 0 + 0 + 3) / 5.0);
+  EXPECT_EQ(lag.max, 3);
+  EXPECT_EQ(lag.mixed_share, 0.25);
 }
 
 TEST(PlanGroups, GivesEveryMemberASeedOfItsOwn) {
