@@ -4,7 +4,7 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, loop, tools, lag, weights, long (default: all, an hour). The peers are made by peers/setup.sh; without them
+Parts: roofs, decode, prefix, turns, learner, loop, tools, lag, http, weights, long (default: all, an hour). The peers are made by peers/setup.sh; without them
 our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl; a part that is run again replaces its lines. Ends
 with the tables of OUT/performance.md, medians with the extremes, and a ratio for each row: above 1 where Rollcall is better.
 """
@@ -210,6 +210,9 @@ class Bench:
                     self.add("lag", {"bench": "lag", "delay_ms": delay, "sigma": sigma, "max_lag": lag, "rollouts_per_s": spread(rates[lag]),
                                      "learner_waits": spread(waits[lag])})
 
+    def http(self):
+        self.measure("http", [self.ours("http_benchmark"), 2000, 100])
+
     def weights(self):
         for mib in (11, 513):  # the two models
             self.measure("weights", [self.ours("weights_benchmark"), mib])
@@ -334,6 +337,8 @@ def loop_tables(bench):
     text += table(["10,000 rollouts", "memory, MB", "growth, MB per 1,000 rollouts", "open files, half-way and at the end"],
                   [["learner" if i == 0 else f"worker {i}", number(row["rss_mb"]), number(row["growth_mb_per_1000"]),
                     " and ".join(map(str, row["open_files"]))] for i, row in enumerate(bench.find("long"))])
+    text += table(["requests in flight", "server's delay", "speed, of what the delay allows", "CPU a request, us"],
+                  [[str(row["in_flight"]), f"{row['delay_ms']} ms", number(row["of_ideal"]), number(row["cpu_us"])] for row in bench.find("http")])
     lags = [(row, bench.find("lag", delay_ms=row["delay_ms"], sigma=row["sigma"], max_lag=0)[-1]) for row in bench.find("lag")]
     text += table(["`policy.max_lag`", "tools of", "rollouts/s", "of the synchronous", "share of the time that the learner waits"],
                   [[str(row["max_lag"]), f"{row['delay_ms']} ms" + (f", lognormal, sigma {row['sigma']}" if row["sigma"] else ""),
@@ -345,7 +350,7 @@ def loop_tables(bench):
                          for row in tools])
 
 
-PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "lag", "weights", "long")
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "lag", "http", "weights", "long")
 
 
 def main():
