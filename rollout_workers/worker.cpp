@@ -66,9 +66,9 @@ class Worker {
     waiting_.insert(waiting_.end(), inbox.assignments.begin(), inbox.assignments.end());
   }
 
-  // Starts what may run with the policy at hand; but with `newest_policy` a newer one is loaded
-  // once nothing runs on the old. While an endpoint cannot take more, one rollout at a time: it may
-  // not even need that one.
+  // Starts what may run with the policy at hand. A newer one is loaded once nothing runs on the
+  // old; with `newest_policy` run() has loaded it. While an endpoint cannot take more, one rollout
+  // at a time: it may not even need that one.
   void start_waiting() {
     while (!waiting_.empty() && (running_ == 0 || !environment_.congested())) {
       const Assignment next = waiting_.front();

@@ -32,9 +32,8 @@ struct WorkerSetup {
 
   std::string job_id;  // X-Rft-Job-Id
   int rank = 0;
-  std::int64_t max_batch = 256;  // sequences decoded together
-  bool newest_policy =
-      false;  // rollouts under way go on with newer weights as soon as there are any
+  std::int64_t max_batch = 256;       // sequences decoded together
+  bool newest_policy = false;         // is taken up at once, by rollouts under way too
   at::ScalarType dtype = at::kFloat;  // of the policy's weights, and of what is published
   bool loads_model = false;  // weights come from model_dir instead of the link, for any version
   std::filesystem::path adapter;  // PEFT directory merged into the model so loaded; empty: none

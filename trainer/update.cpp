@@ -295,11 +295,12 @@ void Updater::train_policy(const Minibatches& minibatches, const ValueTargets& t
     };
   }
   UpdateOptions options = update_options(step, size);
-  if (!on_policy) options.max_logprob_gap = 0;  // the policy has moved on since
+  // Sampler and learner agree to the bit only where both have the weights of the step's begin.
+  if (!on_policy) options.max_logprob_gap = 0;
   for_each_minibatch(ends, a.epochs, [&](std::size_t, std::size_t first, std::size_t count) {
     update_policy(batches.subspan(first, count), logprobs.part(first, count), options,
                   1.0 / static_cast<double>(updates), between, pull, result);
-    options.max_logprob_gap = 0;
+    options.max_logprob_gap = 0;  // the weights have moved since
   });
   if (shared) result.critic->learner = critic_->finish();
 }
