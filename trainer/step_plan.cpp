@@ -173,11 +173,14 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   });
   batch.signal.groups_dropped = batch.signal.groups - static_cast<std::int64_t>(groups.size());
 
+  for (const auto& g : groups) count_group(batch.signal, rewards_of(g, collected));
+  // Before the advantages: with every group that teaches nothing the step's deviation would shrink,
+  // and a lone success among many failures would pull hardest.
+  if (!by_critic && !options.every_group_in_loss)
+    std::erase_if(groups,
+                  [&](const Group& g) { return !has_signal(rewards_of(g, collected, penalties)); });
   std::vector<std::vector<double>> rewards;
-  for (const auto& g : groups) {
-    count_group(batch.signal, rewards_of(g, collected));
-    rewards.push_back(rewards_of(g, collected, penalties));
-  }
+  for (const auto& g : groups) rewards.push_back(rewards_of(g, collected, penalties));
   const auto advantages =
       by_critic ? std::vector<std::vector<double>>{} : group_advantages(rewards, options.advantage);
   std::int64_t prompt = 0;

@@ -69,13 +69,14 @@ struct StepBatch {
 // Groups by id, members by launch index (the order of `collected`): rewards, advantages, and which
 // trajectories carry gradient. A fault leaves loss and baseline; a group without two valid members
 // is dropped; a group without variance, or with no advantage but 0, stays in the statistics and
-// leaves the loss; a group in which a token was sampled by another policy version than those from
-// `step` - max_lag to `step` is dropped and counted. With AdvantageKind::kGae nothing is compared
-// inside a group: every other valid rollout is in the loss, of groups of one and without variance
-// too, and the learners make the advantages. `penalties`, one per trajectory or none, are taken off
-// the rewards before they are compared; the signal is that of the rewards themselves. Throws Error
-// for a trajectory whose row is not below `committed_rows`: no update rests on what a crash could
-// lose.
+// leaves the loss (the former also the deviation of the step's rewards, unless
+// `every_group_in_loss`); a group in which a token was sampled by another policy version than those
+// from `step` - max_lag to `step` is dropped and counted. With AdvantageKind::kGae nothing is
+// compared inside a group: every other valid rollout is in the loss, of groups of one and without
+// variance too, and the learners make the advantages. `penalties`, one per trajectory or none, are
+// taken off the rewards before they are compared; the signal is that of the rewards themselves.
+// Throws Error for a trajectory whose row is not below `committed_rows`: no update rests on what a
+// crash could lose.
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
                           const StepBatchOptions&, std::int64_t step,
                           std::span<const double> penalties = {});

@@ -105,6 +105,21 @@ TEST(StepBatch, UsesGroupsWhoseRewardsDiffer) {
   EXPECT_DOUBLE_EQ(batch.signal.reward_mean, 0.25);
 }
 
+TEST(StepBatch, MakesTheSameOfAGroupWithSignalHoweverManyWithoutStandBesideIt) {
+  const StepBatchOptions by_deviation{.advantage = {.kind = AdvantageKind::kRlooBatchStd}};
+  std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0)};
+  const auto alone = make_step_batch(collected, 1000, by_deviation, kStep);
+  EXPECT_NEAR(alone.uses[0].advantage, std::sqrt(2), 1e-5);  // 1 over the deviation of 1 and 0
+  for (std::int64_t group = 1; group < 9; ++group) {
+    collected.push_back(rollout(group, 0, 0));
+    collected.push_back(rollout(group, 1, 0));
+  }
+  const auto among_many = make_step_batch(collected, 1000, by_deviation, kStep);
+  EXPECT_EQ(among_many.uses[0].advantage, alone.uses[0].advantage);
+  EXPECT_THAT(among_many.in_loss, testing::ElementsAre(0, 1));
+  EXPECT_EQ(among_many.signal.groups_all_zero, 8);
+}
+
 TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
   const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 1), rollout(0, 2, 0),
                                          rollout(1, 0, 1), rollout(1, 1, 0), rollout(1, 2, 0)};
