@@ -119,17 +119,68 @@ std::vector<EndpointStatus> decode_endpoints(std::string_view bytes) {
   return all;
 }
 
-std::string encode_version(std::int64_t version) {
+std::string encode(const TurnRequest& value) {
   ByteWriter out;
-  out.number(version);
+  out.number(value.session);
+  out.number(value.seed);
+  out.array(value.prompt);
+  out.array(value.delta);
+  out.number(value.options.max_new_tokens);
+  out.array(value.options.stop_ids);
+  out.number(value.options.sampled_ids);
   return out.take();
 }
 
-std::int64_t decode_version(std::string_view bytes) {
-  ByteReader in(bytes, "version");
-  const auto version = in.number<std::int64_t>();
+TurnRequest decode_turn_request(std::string_view bytes) {
+  ByteReader in(bytes, "turn request");
+  TurnRequest value;
+  value.session = in.number<std::int64_t>();
+  value.seed = in.number<std::uint64_t>();
+  value.prompt = in.array<std::int32_t>();
+  value.delta = in.array<std::int32_t>();
+  value.options.max_new_tokens = in.number<std::int32_t>();
+  value.options.stop_ids = in.array<std::int32_t>();
+  value.options.sampled_ids = in.number<std::int32_t>();
   in.finish();
-  return version;
+  return value;
+}
+
+std::string encode(const TurnReply& value) {
+  ByteWriter out;
+  out.number(value.session);
+  out.array(value.completion.tokens);
+  out.array(value.completion.logprobs);
+  out.array(value.completion.versions);
+  out.enumerator(value.completion.stop);
+  return out.take();
+}
+
+TurnReply decode_turn_reply(std::string_view bytes) {
+  ByteReader in(bytes, "turn reply");
+  TurnReply value;
+  value.session = in.number<std::int64_t>();
+  Completion& turn = value.completion;
+  turn.tokens = in.array<std::int32_t>();
+  turn.logprobs = in.array<float>();
+  turn.versions = in.array<std::int32_t>();
+  turn.stop = in.enumerator(StopReason::kContextFull);
+  in.finish();
+  if (turn.logprobs.size() != turn.tokens.size() || turn.versions.size() != turn.tokens.size())
+    in.fail("arrays of several lengths");
+  return value;
+}
+
+std::string encode_number(std::int64_t number) {
+  ByteWriter out;
+  out.number(number);
+  return out.take();
+}
+
+std::int64_t decode_number(std::string_view bytes) {
+  ByteReader in(bytes, "number");
+  const auto number = in.number<std::int64_t>();
+  in.finish();
+  return number;
 }
 
 std::string system_identity(const std::string& host_name) {

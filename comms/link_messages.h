@@ -8,6 +8,7 @@
 
 #include "comms/endpoint_status.h"
 #include "comms/error.h"
+#include "comms/turn.h"
 #include "comms/weight_store.h"
 
 namespace rollcall {
@@ -17,16 +18,19 @@ enum class MessageKind : int {
   // worker to learner
   kHello = 1,  // Hello
   kAttached,   // one byte: 1 if the shared memory of Welcome could be opened
-  kLoaded,     // version (int64) now in use
+  kLoaded,     // number (int64) of the version now in use
   kDelivery,   // an encoded Trajectory
   kFarewell,   // last message: the worker ends
   kFailure,    // Failure; likewise
+  kTurn,       // TurnRequest
+  kClose,      // the number (int64) of a session that asks for no more turns
   // learner to worker
   kWelcome = 101,  // Welcome
   kAssignment,     // an encoded Assignment
   kWeightsBegin,   // WeightsBegin, then the bytes in kWeightsChunk messages
   kWeightsChunk,
   kLeave,
+  kSampled,  // TurnReply
   // both ways
   kHeartbeat = 201,  // a worker's may hold its EndpointStatus list
 };
@@ -63,14 +67,18 @@ std::string encode(const Welcome&);
 std::string encode(const WeightsBegin&);
 std::string encode(const Failure&);
 std::string encode(const std::vector<EndpointStatus>&);
-std::string encode_version(std::int64_t version);
+std::string encode(const TurnRequest&);
+std::string encode(const TurnReply&);
+std::string encode_number(std::int64_t);
 // Throw Error on anything else than what was encoded.
 Hello decode_hello(std::string_view bytes);
 Welcome decode_welcome(std::string_view bytes);
 WeightsBegin decode_weights_begin(std::string_view bytes);
 Failure decode_failure(std::string_view bytes);
 std::vector<EndpointStatus> decode_endpoints(std::string_view bytes);
-std::int64_t decode_version(std::string_view bytes);
+TurnRequest decode_turn_request(std::string_view bytes);
+TurnReply decode_turn_reply(std::string_view bytes);
+std::int64_t decode_number(std::string_view bytes);
 
 // This system's identity for Hello::host.
 std::string system_identity(const std::string& host_name);

@@ -144,6 +144,9 @@ struct RolloutClient::Impl {
         return messages.begin(decode_weights_begin(message.bytes));
       case MessageKind::kWeightsChunk:
         return messages.chunk(message.bytes);
+      case MessageKind::kSampled:
+        inbox.turns.push_back(decode_turn_reply(message.bytes));
+        return;
       case MessageKind::kLeave:
         return on_leave();
       default:
@@ -245,6 +248,14 @@ void RolloutClient::deliver(const Trajectory& trajectory) {
   impl_->send(MessageKind::kDelivery, encode(trajectory));
 }
 
+void RolloutClient::request(const TurnRequest& turn) {
+  if (!impl_->said_farewell) impl_->send(MessageKind::kTurn, encode(turn));
+}
+
+void RolloutClient::close_session(std::int64_t session) {
+  if (!impl_->said_farewell) impl_->send(MessageKind::kClose, encode_number(session));
+}
+
 void RolloutClient::report(std::function<std::vector<EndpointStatus>()> status) {
   impl_->status = std::move(status);
 }
@@ -260,7 +271,7 @@ std::int64_t RolloutClient::newest_version() const {
 std::int64_t RolloutClient::load_weights(const UseWeights& use) {
   if (newest_version() < 0) throw Error("no weights were published yet");
   const std::int64_t version = impl_->shared ? impl_->shared->load(use) : impl_->messages.load(use);
-  impl_->send(MessageKind::kLoaded, encode_version(version));
+  impl_->send(MessageKind::kLoaded, encode_number(version));
   return version;
 }
 

@@ -11,6 +11,7 @@
 #include "comms/cluster_options.h"
 #include "comms/endpoint_status.h"
 #include "comms/trajectory.h"
+#include "comms/turn.h"
 #include "comms/weight_store.h"
 
 namespace rollcall {
@@ -27,6 +28,24 @@ struct WorkerStatus {
   std::int64_t weights_version = -1;        // last version it confirmed
   std::chrono::milliseconds silence{0};     // since its last message
   std::vector<EndpointStatus> endpoints{};  // as its last heartbeat told
+};
+
+// Samples the turns of workers that hold no policy. A session is known by its worker and the
+// worker's number of it. Single thread.
+class TurnSampler {
+ public:
+  virtual ~TurnSampler() = default;
+  // Throws Error of what no worker should ask for; the link is then given up.
+  virtual void request(int worker, const TurnRequest&) = 0;
+  virtual void close(int worker, std::int64_t session) = 0;  // of one that is not open: nothing
+  virtual void close_all(int worker) = 0;
+
+  struct Sampled {
+    int worker = 0;
+    TurnReply reply;
+  };
+  virtual bool has_work() const = 0;
+  virtual std::vector<Sampled> step() = 0;  // the turns that ended in it
 };
 
 // The lead learner's end of all worker links: point-to-point, nonblocking, credit-limited (a worker
@@ -55,8 +74,12 @@ class RolloutServer {
   // left, a worker's error of bad input (kBadInput), which every worker would have, and of an
   // endpoint that it gave up (kNoEndpoint) if every other worker waits for one too.
   std::vector<Trajectory> poll();
-  // As poll(), but waits up to `wait` for something to arrive, sleeping between probes.
+  // As poll(), but waits up to `wait` for something to arrive: samples turns meanwhile, or sleeps
+  // between probes.
   std::vector<Trajectory> poll_for(std::chrono::milliseconds wait);
+
+  // What answers the turn requests of workers from now on; null: nothing does.
+  void sample_with(TurnSampler*);
 
   // Drops what is queued. What workers hold may still be delivered, but is not queued again.
   void withdraw();
@@ -91,12 +114,15 @@ class RolloutClient {
 
   struct Inbox {
     std::vector<Assignment> assignments;  // to start now; their version is loadable
+    std::vector<TurnReply> turns;         // of requests, in any order
     bool leave = false;                   // the learner said goodbye, or has been silent too long
   };
   Inbox poll();
-  void deliver(const Trajectory&);  // queued; progress in poll()
-  bool idle() const;                // nothing waits to be sent
-  bool lost_lead() const;           // it leaves because the lead learner ended or is silent
+  void deliver(const Trajectory&);   // queued; progress in poll()
+  void request(const TurnRequest&);  // of the lead learner, likewise; comes back in an Inbox
+  void close_session(std::int64_t);  // abandons its turn, if one was asked for
+  bool idle() const;                 // nothing waits to be sent
+  bool lost_lead() const;            // it leaves because the lead learner ended or is silent
   // From now on heartbeats tell what `status` returns.
   void report(std::function<std::vector<EndpointStatus>()> status);
 

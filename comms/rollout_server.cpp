@@ -188,12 +188,18 @@ struct RolloutServer::Impl {
       case MessageKind::kAttached:
         return on_attached(worker, message.bytes == "1");
       case MessageKind::kLoaded:
-        worker.weights_version = decode_version(message.bytes);
+        worker.weights_version = decode_number(message.bytes);
         return;
       case MessageKind::kDelivery:
         return on_delivery(worker, message.bytes);
       case MessageKind::kHeartbeat:
         if (!message.bytes.empty()) worker.endpoints = decode_endpoints(message.bytes);
+        return;
+      case MessageKind::kTurn:
+        if (turns != nullptr) turns->request(worker.rank, decode_turn_request(message.bytes));
+        return;
+      case MessageKind::kClose:
+        if (turns != nullptr) turns->close(worker.rank, decode_number(message.bytes));
         return;
       case MessageKind::kFarewell:
         return on_farewell(worker);
@@ -238,6 +244,7 @@ struct RolloutServer::Impl {
 
   void give_up(Worker& worker) {
     mailbox->forget(worker.rank);
+    if (turns != nullptr) turns->close_all(worker.rank);
     std::ranges::move(dispatcher.close(worker.rank), std::back_inserter(delivered));
   }
 
@@ -300,6 +307,14 @@ struct RolloutServer::Impl {
     mailbox->push();
   }
 
+  // One step for all of them; false if nobody waits for a turn.
+  bool sample_turns() {
+    if (turns == nullptr || !turns->has_work()) return false;
+    for (const auto& [worker, reply] : turns->step())
+      send(*worker_of(worker), MessageKind::kSampled, encode(reply));
+    return true;
+  }
+
   bool someone_reads(std::span<const std::byte> slot) const {
     return mailbox->sends_from(slot) || std::ranges::any_of(workers, [&](const Worker& worker) {
              return worker.alive() && worker.shares_memory && store.reading(index(worker));
@@ -312,7 +327,8 @@ struct RolloutServer::Impl {
   std::unique_ptr<Mailbox> mailbox;
   Dispatcher dispatcher;
   WeightStore store;
-  std::vector<Worker> workers;  // by rank
+  std::vector<Worker> workers;   // by rank
+  TurnSampler* turns = nullptr;  // samples for them; null: they do
   Clock::time_point last_watch;
   std::vector<Trajectory> delivered;
   std::string last_failure;  // a clause for messages
@@ -347,9 +363,14 @@ std::vector<Trajectory> RolloutServer::poll_for(milliseconds wait) {
   for (;;) {
     std::vector<Trajectory> delivered = poll();
     if (!delivered.empty() || Clock::now() >= until) return delivered;
-    backoff.wait();
+    if (impl_->sample_turns())
+      backoff.reset();
+    else
+      backoff.wait();
   }
 }
+
+void RolloutServer::sample_with(TurnSampler* turns) { impl_->turns = turns; }
 
 void RolloutServer::withdraw() { impl_->dispatcher.cancel_all(); }
 

@@ -232,13 +232,6 @@ void check_lora(const RunConfig& config, ReadContext& context) {
     context.problem("sft.adapter_out", "needs model.train: lora");
 }
 
-void check_policy(const PolicyOptions& policy, ReadContext& context) {
-  if (policy.placement != "workers") {
-    context.problem("policy.placement",
-                    "sampling on the learners is not part of this version; write workers");
-  }
-}
-
 void check_second_grader(const RunConfig& config, ReadContext& context) {
   const std::string section = "grader.second";
   if (config.grader.second.url.empty()) {
@@ -265,7 +258,6 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
   check_algorithm(config, context);
   check_budgets(config, context);
   check_lora(config, context);
-  check_policy(config.policy, context);
   if (!context.failed("rollout.context") &&
       config.rollout.max_new_tokens > config.rollout.context) {
     context.problem("rollout.max_new_tokens",

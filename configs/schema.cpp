@@ -447,7 +447,9 @@ std::vector<Field<PolicyOptions>> policy_fields() {
   using O = PolicyOptions;
   return {
       choice("placement", &O::placement, {"workers", "learners"},
-             "Which ranks sample tokens. This version: `workers`."),
+             "Which ranks sample tokens. `workers`: each with weights and a cache of its own. "
+             "`learners`: the lead learner samples for all workers, which then run agents alone: "
+             "for one strong machine and many small ones, and where memory is scarce."),
       integer("max_lag", &O::max_lag, {0, 64},
               "Policy versions that a sampled token may be behind the one that learns from it. 0: "
               "workers wait while the learners update, and a run can be repeated bit for bit. "

@@ -8,26 +8,11 @@
 #include <span>
 #include <vector>
 
+#include "comms/turn.h"
 #include "model/model_spec.h"
 #include "model/weights.h"
 
 namespace rollcall {
-
-struct SamplingOptions {
-  std::int32_t max_new_tokens = 512;
-  std::vector<std::int32_t> stop_ids;
-  std::int32_t sampled_ids = 0;  // ids from here on are padding: never sampled, out of the softmax
-};
-
-enum class StopReason : std::uint8_t { kStopToken, kMaxNewTokens, kContextFull };
-
-// One model turn, as sampled.
-struct Completion {
-  std::vector<std::int32_t> tokens;    // the stop token included
-  std::vector<float> logprobs;         // nats, of the distribution sampled from (T = 1)
-  std::vector<std::int32_t> versions;  // policy version per token
-  StopReason stop = StopReason::kStopToken;
-};
 
 using SequenceId = std::int64_t;
 

@@ -17,6 +17,7 @@
 #include "model/chat_format.h"
 #include "model/chat_template.h"
 #include "model/cpu_kernels.h"
+#include "model/published_weights.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
 #include "rollcall/dataset_check.h"
@@ -127,6 +128,13 @@ fs::path run_directory(const RunConfig& config) {
 
 namespace {
 
+std::optional<EngineOptions> lead_engine(const RunConfig& config) {
+  if (config.policy.placement == "workers") return {};
+  const std::int64_t rollouts =
+      std::int64_t{config.cluster.workers} * config.cluster.rollouts_per_worker;
+  return EngineOptions{config.rollout.context, rollouts, policy_dtype(config.model.dtype)};
+}
+
 TrainSetup make_setup(const RunConfig& config, const DatasetSummary& train,
                       const DatasetSummary& valid) {
   TrainSetup setup;
@@ -140,6 +148,7 @@ TrainSetup make_setup(const RunConfig& config, const DatasetSummary& train,
   setup.eval = config.eval;
   setup.stop_grace = config.cluster.stop_grace;
   setup.learner_timeout = config.cluster.learner_timeout;
+  setup.lead_engine = lead_engine(config);
   setup.max_lag = config.policy.max_lag;
   setup.train_tasks = train.rows;
   setup.valid_tasks = valid.rows;
@@ -187,10 +196,16 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           config.run.name,
           rank,
           config.cluster.rollouts_per_worker,
+          /*lead_samples=*/config.policy.placement == "learners",
           /*newest_policy=*/config.policy.max_lag > 0,
           policy_dtype(config.model.dtype),
           /*loads_model=*/false,
           /*adapter=*/{}};
+}
+
+std::size_t weight_bytes(const RunConfig& config, const ModelSpec& spec) {
+  const bool sampled_by_workers = config.policy.placement == "workers";
+  return sampled_by_workers ? published_bytes(spec, policy_dtype(config.model.dtype)) : 0;
 }
 
 void check_model_and_data(const RunConfig& config) {

@@ -20,6 +20,8 @@ TrainSetup make_train_setup(const RunConfig&);
 // moved to `run_dir`. No alarm ends it.
 TrainSetup make_replay_setup(const RunConfig&, const std::filesystem::path& run_dir);
 WorkerSetup make_worker_setup(const RunConfig&, int rank);
+// What travels from the lead learner to each worker whenever the policy changes.
+std::size_t weight_bytes(const RunConfig&, const ModelSpec&);
 
 // How the policy is trained; nothing: all its weights. A fresh adapter follows from `seed`.
 std::optional<LoraStart> lora_start(const ModelOptions&, std::uint64_t seed);

@@ -110,8 +110,7 @@ ExitCode train_rank(const RunConfig& config, World& world, const StopSignal& sto
   }
   const FileLock lock = lock_run_at_start(setup.run_dir);
   mark_result_running(setup.run_dir);
-  RolloutServer server(world, config.cluster,
-                       published_bytes(spec, policy_dtype(config.model.dtype)));
+  RolloutServer server(world, config.cluster, weight_bytes(config, spec));
   const RunResult result = lead(setup, spec, *communicator, server, stop);
   server.shut_down(std::chrono::seconds(5));
   conclude(result);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <unordered_map>
-
+#include "model/engine.h"
 #include "rollout_workers/policy.h"
+#include "rollout_workers/turn_waiters.h"
 
 namespace rollcall {
 
@@ -24,10 +24,9 @@ class EnginePolicy final : public Policy {
 
  private:
   class Session;
-  struct Waiter;
 
   Engine& engine_;
-  std::unordered_map<SequenceId, Waiter*> waiters_;
+  TurnWaiters waiters_;
 };
 
 }  // namespace rollcall

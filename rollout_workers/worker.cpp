@@ -7,6 +7,8 @@
 #include <chrono>
 #include <deque>
 #include <exception>
+#include <memory>
+#include <utility>
 
 #include "comms/error.h"
 #include "comms/fault_injection.h"
@@ -20,12 +22,22 @@
 #include "model/tokenizer.h"
 #include "rollout_workers/engine_policy.h"
 #include "rollout_workers/http_client.h"
+#include "rollout_workers/lead_policy.h"
 #include "rollout_workers/rollout.h"
 
 namespace rollcall {
 namespace {
 
 constexpr auto kIdlePoll = std::chrono::microseconds(500);
+
+// A policy that is sampled here.
+struct OwnPolicy {
+  OwnPolicy(const ModelSpec& spec, const EngineOptions& options)
+      : engine(spec, options), policy(engine) {}
+
+  Engine engine;
+  EnginePolicy policy;
+};
 
 class Worker {
  public:
@@ -35,8 +47,11 @@ class Worker {
         spec_(read_model_spec(setup.model_dir)),
         tokenizer_(setup.model_dir / "tokenizer.json"),
         format_(make_chat_format(setup.model_dir, tokenizer_, setup.chat)),
-        engine_(spec_, {setup.rollout.context, setup.max_batch, setup.dtype}),
-        policy_(engine_),
+        own_(setup.lead_samples
+                 ? nullptr
+                 : std::make_unique<OwnPolicy>(
+                       spec_, EngineOptions{setup.rollout.context, setup.max_batch, setup.dtype})),
+        lead_policy_(client),
         http_(loop_.get_executor()),
         environment_(http_, setup.tools, setup.grader, setup.job_id) {
     client_.report([this] { return environment_.endpoints(); });
@@ -49,11 +64,12 @@ class Worker {
     for (;;) {
       poll_link();
       if (leaving_) return;
-      if (setup_.newest_policy && engine_.version() < client_.newest_version()) load_weights();
+      if (own_ && setup_.newest_policy && own_->engine.version() < client_.newest_version())
+        load_weights();
       start_waiting();
       loop_.restart();
       const auto handled = loop_.poll();
-      const bool sampled = policy_.pump();
+      const bool sampled = own_ && own_->policy.pump();
       if (failure_) std::rethrow_exception(failure_);
       if (handled == 0 && !sampled) loop_.run_one_for(kIdlePoll);
     }
@@ -61,29 +77,38 @@ class Worker {
 
  private:
   void poll_link() {
-    const auto inbox = client_.poll();
+    auto inbox = client_.poll();
     leaving_ = leaving_ || inbox.leave;
     waiting_.insert(waiting_.end(), inbox.assignments.begin(), inbox.assignments.end());
+    for (TurnReply& turn : inbox.turns) lead_policy_.take(std::move(turn));
   }
 
-  // Starts what may run with the policy at hand. A newer one is loaded once nothing runs on the
-  // old; with `newest_policy` run() has loaded it. While an endpoint cannot take more, one rollout
-  // at a time: it may not even need that one.
+  // While an endpoint cannot take more, one rollout at a time: it may not even need that one.
   void start_waiting() {
     while (!waiting_.empty() && (running_ == 0 || !environment_.congested())) {
-      const Assignment next = waiting_.front();
-      if (setup_.newest_policy) {
-        if (engine_.version() < next.version) return;
-        start(next);
-      } else {
-        if (next.version != engine_.version()) {
-          if (running_ > 0 || client_.newest_version() < next.version) return;
-          if (client_.newest_version() == next.version) load_weights();
-        }
-        next.version == engine_.version() ? start(next) : give_back(next);
-      }
+      const Fit fit = policy_for(waiting_.front());
+      if (fit == Fit::kLater) return;
+      fit == Fit::kNow ? start(waiting_.front()) : give_back(waiting_.front());
       waiting_.pop_front();
     }
+  }
+
+  // Whether an assignment may run with the policy at hand: with its own version, which is loaded
+  // once nothing runs on the one before; with `newest_policy`, which run() loads, from its own on.
+  enum class Fit { kNow, kLater, kGone };
+  Fit policy_for(const Assignment& next) {
+    if (!own_) return Fit::kNow;  // the lead learner has taken up what it assigns
+    const Engine& engine = own_->engine;
+    if (setup_.newest_policy) return engine.version() < next.version ? Fit::kLater : Fit::kNow;
+    if (next.version == engine.version()) return Fit::kNow;
+    if (running_ > 0 || client_.newest_version() < next.version) return Fit::kLater;
+    if (client_.newest_version() == next.version) load_weights();
+    return next.version == engine.version() ? Fit::kNow : Fit::kGone;
+  }
+
+  Policy& policy() {
+    if (own_) return own_->policy;
+    return lead_policy_;
   }
 
   // Its policy is no longer published: the learner has given this worker up for silent meanwhile.
@@ -104,10 +129,10 @@ class Worker {
       load_model();
     } else {
       client_.load_weights([this](std::int64_t version, std::span<const std::byte> published) {
-        engine_.load(version, published_source(spec_, setup_.dtype, published));
+        own_->engine.load(version, published_source(spec_, setup_.dtype, published));
       });
     }
-    log_debug("policy version " + std::to_string(engine_.version()) + " loaded");
+    log_debug("policy version " + std::to_string(own_->engine.version()) + " loaded");
   }
 
   // Files may be slow: the link is kept alive between tensors.
@@ -117,7 +142,7 @@ class Worker {
     TensorSource source = stored.source();
     if (!setup_.adapter.empty())
       source = with_lora(read_lora_adapter(setup_.adapter, spec_), source);
-    engine_.load(version, [&](const std::string& name) {
+    own_->engine.load(version, [&](const std::string& name) {
       poll_link();
       return source(name);
     });
@@ -150,12 +175,12 @@ class Worker {
   ModelSpec spec_;
   Tokenizer tokenizer_;
   std::unique_ptr<ChatFormat> format_;
-  Engine engine_;
-  EnginePolicy policy_;
+  std::unique_ptr<OwnPolicy> own_;  // null: the lead learner samples
+  LeadPolicy lead_policy_;
   asio::io_context loop_;
   HttpClient http_;
   Environment environment_;
-  RolloutContext context_{policy_, environment_, *format_, tokenizer_, setup_.rollout};
+  RolloutContext context_{policy(), environment_, *format_, tokenizer_, setup_.rollout};
   std::deque<Assignment> waiting_;
   std::int64_t running_ = 0;
   bool leaving_ = false;

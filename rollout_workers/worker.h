@@ -33,6 +33,7 @@ struct WorkerSetup {
   std::string job_id;  // X-Rft-Job-Id
   int rank = 0;
   std::int64_t max_batch = 256;       // sequences decoded together
+  bool lead_samples = false;          // the lead learner does; there is no policy here
   bool newest_policy = false;         // is taken up at once, by rollouts under way too
   at::ScalarType dtype = at::kFloat;  // of the policy's weights, and of what is published
   bool loads_model = false;  // weights come from model_dir instead of the link, for any version

@@ -29,6 +29,7 @@
 #include "trainer/export.h"
 #include "trainer/gradient_watch.h"
 #include "trainer/journal.h"
+#include "trainer/lead_sampler.h"
 #include "trainer/learner.h"
 #include "trainer/metric_names.h"
 #include "trainer/metrics.h"
@@ -56,6 +57,8 @@ class TrainingLoop {
         spec_(spec),
         updater_(setup, spec, communicator),
         scaler_(setup.batch, setup.train_tasks, setup.run.seed),
+        sampler_(setup.lead_engine ? std::make_unique<LeadSampler>(spec, *setup.lead_engine, server)
+                                   : nullptr),
         progress_(setup.live_progress),
         alarms_(setup.alarms),
         gradients_(setup.alarms.grad_norm) {}
@@ -148,6 +151,7 @@ class TrainingLoop {
   }
 
   void publish() {
+    if (sampler_) return sampler_->load(step_, updater_.policy().source());
     server_.publish(step_, [this](std::span<std::byte> out) {
       fault_point("publish");
       write_published(spec_, policy_dtype(setup_.dtype), updater_.policy().source(), out);
@@ -407,6 +411,7 @@ class TrainingLoop {
   const ModelSpec& spec_;
   Updater updater_;
   BatchScaler scaler_;
+  std::unique_ptr<LeadSampler> sampler_;  // null: workers sample
   Progress progress_;
   AlarmWatch alarms_;
   GradientWatch gradients_;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "model/engine.h"
 #include "model/model_spec.h"
 #include "trainer/result.h"
 #include "trainer/train_options.h"
@@ -29,6 +30,7 @@ struct TrainSetup {
   EvalOptions eval;
   std::chrono::milliseconds stop_grace{0};  // for rollouts in flight, once the run shall stop
   std::chrono::milliseconds learner_timeout{600000};  // silence that ends a learner's wait
+  std::optional<EngineOptions> lead_engine;           // samples for the workers; nothing: they do
   std::int64_t max_lag = 0;         // steps whose rollouts are made ahead; 0: synchronous
   std::int64_t train_tasks = 0;     // rows of data.train
   std::int64_t valid_tasks = 0;     // rows of data.valid; 0: no evaluation

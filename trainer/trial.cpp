@@ -54,7 +54,13 @@ Trial::Trial(const TrainSetup& setup, const ModelSpec& spec, RolloutServer& serv
       journal_(without_file(journal), setup.about),
       progress_(setup.live_progress) {
   StoredWeights(setup.model_dir, spec, policy_dtype(setup.dtype)).check_values();
-  server_.publish(0, [](std::span<std::byte>) {});
+  if (setup.lead_engine) {
+    sampler_ = std::make_unique<LeadSampler>(spec, *setup.lead_engine, server);
+    const fs::path adapter = setup.lora ? setup.lora->adapter : fs::path();
+    sampler_->load(0, stored_policy(setup.model_dir, spec, adapter).weights);
+  } else {
+    server_.publish(0, [](std::span<std::byte>) {});
+  }
 }
 
 std::vector<Collected> Trial::sample(std::span<const Assignment> plan, const std::string& what) {

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 #include "trainer/collector.h"
 #include "trainer/endpoint_watch.h"
 #include "trainer/journal.h"
+#include "trainer/lead_sampler.h"
 #include "trainer/progress.h"
 #include "trainer/training_loop.h"
 
@@ -25,7 +27,8 @@ void note_arrival(const Trajectory&, const std::string& where, Arrivals&, Progre
 std::string watch_endpoints(EndpointWatch&, const RolloutServer&, Progress&);
 
 // Rollouts of a policy that is not trained: an evaluation, or what is found out before a run. The
-// workers load it themselves (WorkerSetup::loads_model). Single thread.
+// workers load it themselves (WorkerSetup::loads_model), or the engine of the setup does. Single
+// thread.
 class Trial {
  public:
   // Looks at the weights, publishes version 0 without any, and begins the journal anew.
@@ -43,6 +46,7 @@ class Trial {
  private:
   RolloutServer& server_;
   std::function<bool()> stop_requested_;
+  std::unique_ptr<LeadSampler> sampler_;  // null: workers sample
   Journal journal_;
   Progress progress_;
   EndpointWatch endpoints_;

@@ -42,7 +42,9 @@ void wire(Seeds seeds) {
                 .parameter_bytes = 64, .readers = 2, .shared_memory = true, .address = {"/x", 9}}));
   seeds.add(4, encode(WeightsBegin{3, 4}));
   seeds.add(5, encode(Failure{ExitCode::kBadInput, "what", "to do"}));
-  seeds.add(6, encode_version(8));
+  seeds.add(6, encode(TurnRequest{1, 5, {1, 2}, {3}, {16, {0}, 8}}));
+  seeds.add(7, encode(TurnReply{1, {{4, 5}, {-1, -2}, {0, 1}, StopReason::kContextFull}}));
+  seeds.add(8, encode_number(8));
 }
 
 void checkpoint(Seeds seeds) {

@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (encode(decode(record)) != record) __builtin_trap();
     });
   };
-  switch (data[0] % 7) {
+  switch (data[0] % 9) {
     case 0:
       comes_back(decode_trajectory);
       break;
@@ -33,8 +33,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     case 5:
       comes_back(decode_failure);
       break;
+    case 6:
+      comes_back(decode_turn_request);
+      break;
+    case 7:
+      comes_back(decode_turn_reply);
+      break;
     default:
-      may_refuse([&] { decode_version(record); });
+      may_refuse([&] { decode_number(record); });
   }
   return 0;
 }

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "comms/error.h"
 #include "comms/memory_mailbox.h"
 #include "comms/rollout_link.h"
 #include "comms/wire.h"
@@ -70,6 +72,58 @@ TEST_F(RolloutServerTest, HearsOnlyItsWorkers) {
   EXPECT_TRUE(server_.poll().empty());
   deliver(kLearners, {.group = 1});
   EXPECT_EQ(server_.poll().size(), 1U);
+}
+
+// Answers each turn in the next step, with the worker's rank for a token.
+class Echo final : public TurnSampler {
+ public:
+  void request(int worker, const TurnRequest& turn) override {
+    if (turn.options.max_new_tokens == 0) throw Error("a turn of no tokens");
+    asked_.push_back({worker, {turn.session, {{worker}, {-1}, {0}}}});
+  }
+  void close(int worker, std::int64_t session) override { closed.emplace_back(worker, session); }
+  void close_all(int worker) override { gone.push_back(worker); }
+  bool has_work() const override { return !asked_.empty(); }
+  std::vector<Sampled> step() override { return std::exchange(asked_, {}); }
+
+  std::vector<std::pair<int, std::int64_t>> closed;
+  std::vector<int> gone;
+
+ private:
+  std::vector<Sampled> asked_;
+};
+
+TEST_F(RolloutServerTest, SamplesTurnsForWorkersUntilTheyLeave) {
+  Echo echo;
+  server_.sample_with(&echo);
+  greet();
+  const int first = kLearners, second = kLearners + 1, third = kLearners + 2;
+  const std::string turn = encode(TurnRequest{.session = 7});
+  post_.deliver({{first, MessageKind::kTurn, turn}, {second, MessageKind::kTurn, turn}});
+  server_.poll_for(std::chrono::milliseconds(5));
+  server_.poll();
+  const auto replies = take(MessageKind::kSampled);
+  ASSERT_EQ(replies.size(), 2U);
+  EXPECT_EQ(replies[0].to, first);
+  EXPECT_EQ(decode_turn_reply(replies[1].bytes).completion.tokens,
+            std::vector<std::int32_t>{second});
+
+  post_.deliver(
+      {{first, MessageKind::kClose, encode_number(7)},
+       {second, MessageKind::kFarewell, {}},
+       {third, MessageKind::kTurn, encode(TurnRequest{.session = 1, .options = {0, {}, 0}})}});
+  server_.poll();
+  EXPECT_EQ(echo.closed, (std::vector<std::pair<int, std::int64_t>>{{first, 7}}));
+  EXPECT_EQ(echo.gone, (std::vector<int>{second, third})) << "the third asked for nonsense";
+  const auto workers = server_.workers();
+  EXPECT_TRUE(workers[0].alive);
+  EXPECT_FALSE(workers[2].alive);
+
+  server_.sample_with(nullptr);
+  post_.deliver(
+      {{first, MessageKind::kTurn, turn}, {first, MessageKind::kClose, encode_number(7)}});
+  server_.poll_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(take(MessageKind::kSampled).empty());
 }
 
 TEST_F(RolloutServerTest, GivesTheWorkOfOneThatLeftToTheLeastLoaded) {

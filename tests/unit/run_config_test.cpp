@@ -258,9 +258,6 @@ INSTANTIATE_TEST_SUITE_P(
                 ":5:40: algorithm.dual_clip: expected 0 (off) or a number more than 1, found 0.5"},
         BadFile{"algorithm: {dual_clip: 3}\n",
                 ":5:24: algorithm.dual_clip: the loss cispo does not read it; these do: ppo_clip"},
-        BadFile{"policy: {placement: learners}\n",
-                ":5:21: policy.placement: sampling on the learners is not part of this version; "
-                "write workers"},
         BadFile{"policy: {max_lag: -1}\n",
                 ":5:19: policy.max_lag: expected an integer from 0 to 64, found '-1'"},
         BadFile{"rollout: {max_new_tokens: 9000}\n",

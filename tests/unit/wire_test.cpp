@@ -225,7 +225,18 @@ TEST(LinkMessages, AreRefusedWhereTheyAreCutShort) {
   cut_and_change(encode(welcome), decode_welcome);
   cut_and_change(encode(WeightsBegin{3, 4}), decode_weights_begin);
   cut_and_change(encode(Failure{ExitCode::kBadInput, "what", "to do"}), decode_failure);
-  cut_and_change(encode_version(8), decode_version);
+  cut_and_change(encode_number(8), decode_number);
+}
+
+TEST(LinkMessages, CarryTurnsWholeAndAreRefusedWhereTheyAreCutShort) {
+  const std::string request = encode(TurnRequest{1, 5, {1, 2}, {3}, {16, {0}, 8}});
+  EXPECT_EQ(encode(decode_turn_request(request)), request);
+  cut_and_change(request, decode_turn_request);
+  TurnReply reply{1, {{4, 5}, {-1, -2}, {0, 1}, StopReason::kContextFull}};
+  EXPECT_EQ(encode(decode_turn_reply(encode(reply))), encode(reply));
+  cut_and_change(encode(reply), decode_turn_reply);
+  reply.completion.versions.pop_back();
+  EXPECT_THROW(decode_turn_reply(encode(reply)), Error) << "a token without a version";
 }
 
 TEST(LinkMessages, RefuseAnUnknownExitCode) {
