@@ -84,8 +84,8 @@ bool judge_tasks(const Learnability& l, bool by_critic, PreflightJudgement& j) {
   if (sparse(l))
     j.reasons.push_back(by_critic
                             ? "outcomes that differ are rare: steps need many rollouts"
-                            : "outcomes that differ are rare: larger groups, steps that grow until "
-                              "they have a signal, and an advantage that weighs hard tasks");
+                            : "outcomes that differ are rare: let steps grow until they have a "
+                              "signal");
   return true;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/run_forecast.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -9,7 +11,7 @@ namespace {
 
 constexpr double kWantedSignal = 32;         // signal mass of a step
 constexpr double kFewestInformative = 0.15;  // share of groups, below which groups grow
-constexpr std::int64_t kSmallestAdvised = 8, kLargestAdvised = 256, kSmallestSparse = 64;
+constexpr std::int64_t kSmallestAdvised = 8, kLargestAdvised = 256;
 constexpr double kMostRollouts = 16384;  // of a step
 
 double rollouts_of_step(const PlannedRun& run, const Learnability& l) {
@@ -25,19 +27,24 @@ double rollouts_of_step(const PlannedRun& run, const Learnability& l) {
 
 bool by_critic(const PlannedRun& run) { return run.advantage == "gae"; }
 
+// Whether steps shall grow until they have their signal. Groups may then be as small as ever: what
+// a rollout teaches hardly depends on them (docs/sparse-rewards.md).
+bool shall_grow(const PlannedRun& run, bool sparse) { return sparse && !by_critic(run); }
+
 std::int64_t advised_group(const PlannedRun& run, const Learnability& l, bool sparse) {
   const std::int64_t own = run.batch.group_size;
-  const std::int64_t least = sparse ? kSmallestSparse : kSmallestAdvised;
-  if (by_critic(run)) return own;
-  if (l.informative(own) >= kFewestInformative && (!sparse || own >= least)) return own;
-  std::int64_t size = least;
+  if (by_critic(run) || l.informative(own) >= kFewestInformative) return own;
+  if (shall_grow(run, sparse)) return std::max(own, kSmallestAdvised);
+  std::int64_t size = kSmallestAdvised;
   while (size < own || (size < kLargestAdvised && l.informative(size) < kFewestInformative))
     size *= 2;
   return size;
 }
 
 // Enough groups for the wanted signal, as far as a step may grow.
-std::int64_t advised_prompts(const PlannedRun& run, const Learnability& l, std::int64_t group) {
+std::int64_t advised_prompts(const PlannedRun& run, const Learnability& l, std::int64_t group,
+                             bool sparse) {
+  if (shall_grow(run, sparse)) return run.batch.prompts;
   const double signal = static_cast<double>(run.batch.prompts * group) * l.signal.mean;
   if (signal >= kFirstSignal) return run.batch.prompts;
   const double rollouts = std::min(kMostRollouts, kWantedSignal / l.signal.mean);
@@ -78,18 +85,17 @@ Advice advise(const PlannedRun& run, const Learnability& l, bool sparse) {
   Advice advice{b.group_size, b.prompts, {}};
   if (!(l.signal.mean > 0)) return advice;
   advice.group_size = advised_group(run, l, sparse);
-  advice.prompts = advised_prompts(run, l, advice.group_size);
+  advice.prompts = advised_prompts(run, l, advice.group_size, sparse);
   set_if_new(advice.settings, "batch.group_size", advice.group_size, b.group_size);
   set_if_new(advice.settings, "batch.prompts", advice.prompts, b.prompts);
   const PlannedRun changed = advised(run, advice, sparse);
   const AdaptiveOptions& a = changed.batch.adaptive;
   if (a.target_signal != b.adaptive.target_signal)
-    advice.settings.push_back("batch.adaptive.target_signal=32");
+    advice.settings.push_back(fmt::format("batch.adaptive.target_signal={:g}", a.target_signal));
   if (a.target_signal > 0)
     set_if_new(advice.settings, "batch.adaptive.max_rollouts", a.max_rollouts,
                b.adaptive.max_rollouts);
   set_if_new(advice.settings, "batch.resample", changed.batch.resample, b.resample);
-  if (changed.advantage != run.advantage) advice.settings.push_back("algorithm.advantage=maxrl");
   return advice;
 }
 
@@ -97,10 +103,9 @@ PlannedRun advised(PlannedRun run, const Advice& advice, bool sparse) {
   BatchOptions& b = run.batch;
   b.group_size = advice.group_size;
   b.prompts = advice.prompts;
-  if (sparse && !by_critic(run)) {
-    if (b.adaptive.target_signal == 0) b.adaptive.target_signal = kWantedSignal;
+  if (shall_grow(run, sparse)) {
+    if (b.adaptive.target_signal == 0) b.adaptive.target_signal = kFirstSignal;
     b.resample = 1;
-    run.advantage = "maxrl";
   }
   if (b.adaptive.target_signal > 0)
     b.adaptive.max_rollouts = std::max(b.adaptive.max_rollouts, b.prompts * b.group_size);

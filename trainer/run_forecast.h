@@ -39,8 +39,8 @@ struct Advice {
   std::int64_t group_size = 0, prompts = 0;
   std::vector<std::string> settings;  // "batch.group_size=64"
 };
-// `sparse`: too few tasks mixed at the sampled size: larger groups, adaptive batches, and an
-// advantage that weighs hard tasks.
+// `sparse`: too few tasks mixed at the sampled size: steps shall grow until they have a signal,
+// unless a critic compares, which needs none inside a group.
 Advice advise(const PlannedRun&, const Learnability&, bool sparse);
 PlannedRun advised(PlannedRun, const Advice&, bool sparse);
 

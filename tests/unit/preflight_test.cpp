@@ -185,15 +185,20 @@ TEST(PreflightJudgement, RefusesWhatIsNeverSolvedAndWhatAlwaysIs) {
   EXPECT_THAT(trained.reasons, Contains(HasSubstr("harder tasks")));
 }
 
-TEST(PreflightJudgement, AdvisesLargerGroupsWhereSuccessesAreRare) {
+TEST(PreflightJudgement, AdvisesStepsThatGrowWhereSuccessesAreRare) {
   std::vector<TaskOutcome> outcomes = all_alike(0, 64);
   for (std::size_t t = 0; t < 6; ++t) outcomes[t] = task(outcomes[t].task, 1, 64);
   const PreflightJudgement j = judge(preflight_of(outcomes, 64));
   EXPECT_EQ(j.verdict, PreflightVerdict::kGoWith);
-  EXPECT_GE(j.advice.group_size, 64);
-  EXPECT_THAT(j.advice.settings, Contains("batch.adaptive.target_signal=32"));
-  EXPECT_THAT(j.advice.settings, Contains("algorithm.advantage=maxrl"));
+  EXPECT_THAT(j.advice.settings, ElementsAre("batch.adaptive.target_signal=8"));
   EXPECT_GT(j.as_advised.signal_per_step, j.as_planned.signal_per_step);
+
+  Preflight follows = preflight_of(outcomes, 64);
+  follows.run.batch.adaptive.target_signal = 8;
+  EXPECT_EQ(judge(follows).verdict, PreflightVerdict::kGo);
+  Preflight small = preflight_of(outcomes, 64);
+  small.run.batch.group_size = 4;
+  EXPECT_THAT(judge(small).advice.settings, Contains("batch.group_size=8"));
 }
 
 TEST(PreflightJudgement, AdvisesMorePromptsWhereAStepIsTooSmall) {
