@@ -14,11 +14,10 @@
 namespace rollcall {
 namespace {
 
-constexpr double kFade = 0.6;          // of the signal of earlier steps
-constexpr double kEnough = 0.7;        // of the target: a further round is not worth its wait
-constexpr double kLeastTopUp = 0.125;  // of the step so far: what is less is not worth its wait
-constexpr double kMostChange = 2;      // between steps
-constexpr double kHysteresis = 0.2;    // a smaller change is noise
+constexpr double kFade = 0.6;        // of the signal of earlier steps
+constexpr double kEnough = 0.7;      // of the target: a further round is not worth its wait
+constexpr double kMostChange = 2;    // between steps
+constexpr double kHysteresis = 0.2;  // a smaller change is noise
 constexpr std::int64_t kMostMembers = 256;
 constexpr double kExplore = 0.05;    // least chance that a task is taken when its turn comes
 constexpr double kUsualRate = 0.02;  // of the average over tasks that were looked at
@@ -35,17 +34,6 @@ double group_mass(std::span<const double> rewards) {
   return squares * n / (n - 1);
 }
 
-// What a round is planned to bring of the signal that is missing: half a standard deviation less,
-// since rare outcomes come by Poisson's law. What then lacks is topped up; what is too much is
-// spent.
-double planned_signal(double missing) {
-  return missing - std::min(missing, std::sqrt(missing)) / 2;
-}
-
-double first_signal(const AdaptiveOptions& a) {
-  return a.top_up ? planned_signal(a.target_signal) : a.target_signal;
-}
-
 }  // namespace
 
 double signal_mass(std::span<const GroupOutcome> groups) {
@@ -59,7 +47,7 @@ BatchScaler::BatchScaler(const BatchOptions& options, std::int64_t tasks, std::u
       tasks_(tasks),
       seed_(seed),
       pool_(tasks, seed),
-      recent_mass_(first_signal(options.adaptive)),
+      recent_mass_(options.adaptive.target_signal),
       recent_rollouts_(static_cast<double>(options.prompts * options.group_size)),
       planned_(options.prompts * options.group_size) {}
 
@@ -111,7 +99,7 @@ BatchScaler::Round BatchScaler::first_round() {
   if (a.target_signal == 0) return fixed_round();
   const auto before = static_cast<double>(planned_);
   const double rate = expected_signal();
-  double wanted = rate > 0 ? first_signal(a) / rate : kMostChange * before;
+  double wanted = rate > 0 ? a.target_signal / rate : kMostChange * before;
   // A step that begins too small is topped up; one that begins too large has spent its rollouts.
   const double least = a.top_up ? 0 : before / kMostChange;
   wanted = std::clamp(wanted, least, before * kMostChange);
@@ -128,8 +116,8 @@ std::optional<BatchScaler::Round> BatchScaler::top_up() {
   if (!a.top_up || mass_ >= kEnough * a.target_signal) return {};
   const auto used = static_cast<double>(rollouts_);
   const double left = static_cast<double>(a.max_rollouts) - used, rate = expected_signal();
-  const double missing = rate > 0 ? planned_signal(a.target_signal - mass_) / rate : used;
-  const double wanted = std::min(std::clamp(missing, kLeastTopUp * used, used), left);
+  const double missing = rate > 0 ? (a.target_signal - mass_) / rate : used;
+  const double wanted = std::min(std::clamp(missing, used / 4, used), left);
   if (wanted < static_cast<double>(options_.group_size)) return {};
   return make_round(
       wanted, fmt::format("{} rollouts gave {:.3g} of {:g}", rollouts_, mass_, a.target_signal));
