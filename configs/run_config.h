@@ -19,7 +19,8 @@ namespace rollcall {
 
 struct PolicyOptions {                // policy:
   std::string placement = "workers";  // who samples tokens
-  std::int64_t max_lag = 0;           // versions that a sampled token may be behind
+  bool lead_samples() const { return placement == "learners"; }
+  std::int64_t max_lag = 0;  // versions that a sampled token may be behind
 };
 
 // A whole run file, every default filled in. Paths are absolute (but run.dir, which is as written),

@@ -201,7 +201,7 @@ EvaluationReport report_of(const EvalArguments& a, const RunConfig& config,
 
 ExitCode run_lead(const EvalArguments& a, const RunConfig& config, World& world,
                   const StopSignal& stop) {
-  use_threads(config.policy.placement == "learners" ? learner_threads(1) : 1);
+  use_threads(config.policy.lead_samples() ? learner_threads(1) : 1);
   const TrainSetup setup = make_train_setup(config);
   const auto collected = collect(setup, journal_file(config, a.role), world, config, stop);
   if (a.role == kBaseline) return ExitCode::kDone;

@@ -165,7 +165,7 @@ Sampling sample_with_workers(const PreflightArguments& a, const RunConfig& confi
 
 ExitCode lead(const PreflightArguments& a, const RunConfig& config, const PlannedRun& run,
               World& world, const StopSignal& stop) {
-  use_threads(config.policy.placement == "learners" ? learner_threads(1) : 1);
+  use_threads(config.policy.lead_samples() ? learner_threads(1) : 1);
   const TrainSetup setup = make_train_setup(config);
   const ModelSpec spec = read_model_spec(config.model.path);
   const fs::path journal = setup.run_dir / "preflight" / "journal.h5";

@@ -129,7 +129,7 @@ fs::path run_directory(const RunConfig& config) {
 namespace {
 
 std::optional<EngineOptions> lead_engine(const RunConfig& config) {
-  if (config.policy.placement == "workers") return {};
+  if (!config.policy.lead_samples()) return {};
   const std::int64_t rollouts =
       std::int64_t{config.cluster.workers} * config.cluster.rollouts_per_worker;
   return EngineOptions{config.rollout.context, rollouts, policy_dtype(config.model.dtype)};
@@ -196,7 +196,7 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           config.run.name,
           rank,
           config.cluster.rollouts_per_worker,
-          /*lead_samples=*/config.policy.placement == "learners",
+          config.policy.lead_samples(),
           /*newest_policy=*/config.policy.max_lag > 0,
           policy_dtype(config.model.dtype),
           /*loads_model=*/false,
@@ -204,8 +204,8 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
 }
 
 std::size_t weight_bytes(const RunConfig& config, const ModelSpec& spec) {
-  const bool sampled_by_workers = config.policy.placement == "workers";
-  return sampled_by_workers ? published_bytes(spec, policy_dtype(config.model.dtype)) : 0;
+  if (config.policy.lead_samples()) return 0;
+  return published_bytes(spec, policy_dtype(config.model.dtype));
 }
 
 void check_model_and_data(const RunConfig& config) {

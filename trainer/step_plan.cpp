@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "comms/error.h"
 #include "comms/log.h"
@@ -173,22 +174,26 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   });
   batch.signal.groups_dropped = batch.signal.groups - static_cast<std::int64_t>(groups.size());
 
-  for (const auto& g : groups) count_group(batch.signal, rewards_of(g, collected));
-  // Before the advantages: with every group that teaches nothing the step's deviation would shrink,
-  // and a lone success among many failures would pull hardest.
-  if (!by_critic && !options.every_group_in_loss)
-    std::erase_if(groups,
-                  [&](const Group& g) { return !has_signal(rewards_of(g, collected, penalties)); });
+  // A group that teaches nothing leaves before the advantages: with each of them the step's
+  // deviation would shrink, and a lone success among many failures would pull hardest.
+  const bool every_group = by_critic || options.every_group_in_loss;
+  std::vector<Group> kept;
   std::vector<std::vector<double>> rewards;
-  for (const auto& g : groups) rewards.push_back(rewards_of(g, collected, penalties));
+  for (Group& g : groups) {
+    count_group(batch.signal, rewards_of(g, collected));
+    std::vector<double> compared = rewards_of(g, collected, penalties);
+    if (!every_group && !has_signal(compared)) continue;
+    kept.push_back(std::move(g));
+    rewards.push_back(std::move(compared));
+  }
   const auto advantages =
       by_critic ? std::vector<std::vector<double>>{} : group_advantages(rewards, options.advantage);
   std::int64_t prompt = 0;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    if (!by_critic && !options.every_group_in_loss && !carries_gradient(advantages[g])) continue;
+  for (std::size_t g = 0; g < kept.size(); ++g) {
+    if (!every_group && !carries_gradient(advantages[g])) continue;
     const std::size_t before = batch.in_loss.size();
-    for (std::size_t m = 0; m < groups[g].members.size(); ++m) {
-      const std::size_t i = groups[g].members[m];
+    for (std::size_t m = 0; m < kept[g].members.size(); ++m) {
+      const std::size_t i = kept[g].members[m];
       if (in_baseline_only(collected[i].trajectory, options.baseline_only)) continue;
       batch.uses[i].advantage = by_critic ? 0.0 : advantages[g][m];
       batch.uses[i].in_loss = true;

@@ -31,7 +31,8 @@ std::string watch_endpoints(EndpointWatch&, const RolloutServer&, Progress&);
 // thread.
 class Trial {
  public:
-  // Looks at the weights, publishes version 0 without any, and begins the journal anew.
+  // Looks at the weights, has version 0 of them sampled wherever that is, and begins the journal
+  // anew.
   Trial(const TrainSetup&, const ModelSpec&, RolloutServer&, const std::filesystem::path& journal,
         std::function<bool()> stop_requested);
 
