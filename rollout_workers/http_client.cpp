@@ -45,9 +45,9 @@ const std::string* find_header(const HttpReply& reply, std::string_view name) {
 
 struct HttpClient::Impl {
   explicit Impl(const asio::any_io_executor& executor)
-      : loop([executor, mailbox = mailbox](std::uint64_t id, HttpReply reply) {
-          asio::post(executor, [mailbox, id, reply = std::move(reply)]() mutable {
-            mailbox->put(id, std::move(reply));
+      : loop([executor, mailbox = mailbox](std::vector<HttpLoop::Ended> ended) {
+          asio::post(executor, [mailbox, ended = std::move(ended)]() mutable {
+            for (auto& [id, reply] : ended) mailbox->put(id, std::move(reply));
           });
         }) {}
 

@@ -16,6 +16,9 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
 
 #include "comms/error.h"
 #include "rollout_workers/http_transfer.h"
@@ -26,7 +29,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // The cost of a request grows with the connections of its multi handle.
-constexpr int kTransfersPerShard = 256;
+constexpr int kTransfersPerShard = 64;
 
 struct MultiDeleter {
   void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
@@ -56,6 +59,7 @@ struct HttpLoop::Impl {
     Impl* loop = nullptr;
     int transfers = 0;
     std::optional<Clock::time_point> wake_at;
+    std::unordered_set<curl_socket_t> sockets;   // that libcurl waits for
     std::unique_ptr<CURLM, MultiDeleter> multi;  // last: its end still calls back into the others
   };
 
@@ -99,13 +103,16 @@ struct HttpLoop::Impl {
       ::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event);
   }
 
+  // A kept connection stays in the epoll between its requests, which spares two system calls a
+  // request; on_event() takes it out should anything happen to it meanwhile.
   static int on_socket(CURL*, curl_socket_t fd, int what, void* user, void*) {
     auto& shard = *static_cast<Shard*>(user);
     if (what == CURL_POLL_REMOVE) {
-      ::epoll_ctl(shard.loop->epoll.get(), EPOLL_CTL_DEL, fd, nullptr);
+      shard.sockets.erase(fd);
     } else {
       const std::uint32_t in = (what & CURL_POLL_IN) != 0 ? EPOLLIN : 0U;
       const std::uint32_t out = (what & CURL_POLL_OUT) != 0 ? EPOLLOUT : 0U;
+      shard.sockets.insert(fd);
       shard.loop->watch(fd, in | out, shard.index);
     }
     return 0;
@@ -144,7 +151,7 @@ struct HttpLoop::Impl {
     } catch (const Error& error) {
       HttpReply refused;
       refused.error = error.what();
-      done(id, std::move(refused));
+      ended.push_back({id, std::move(refused)});
     }
   }
 
@@ -173,8 +180,8 @@ struct HttpLoop::Impl {
       curl_multi_add_handle(multi, t.prepare());
       return;
     }
-    const auto ended = take_out(t.id);
-    done(ended->id, std::move(ended->reply));
+    const auto transfer = take_out(t.id);
+    ended.push_back({transfer->id, std::move(transfer->reply)});
   }
 
   void collect(Shard& shard) {
@@ -204,6 +211,17 @@ struct HttpLoop::Impl {
     int running = 0;
     curl_multi_socket_action(shard.multi.get(), fd, events, &running);
     collect(shard);
+  }
+
+  void on_event(Shard& shard, int fd, std::uint32_t events) {
+    if (!shard.sockets.contains(fd)) {  // a kept connection that the server has closed, as a rule
+      ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, fd, nullptr);
+      return;
+    }
+    const int in = (events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0;
+    const int out = (events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0;
+    const int bad = (events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0;
+    drive(shard, fd, in | out | bad);
   }
 
   void drive_timers() {
@@ -238,15 +256,13 @@ struct HttpLoop::Impl {
         if (shard == kBell) {
           std::uint64_t rings = 0;
           (void)!::read(bell.get(), &rings, sizeof rings);
-          continue;
+        } else {
+          on_event(*shards[shard], fd, event.events);
         }
-        const int in = (event.events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0;
-        const int out = (event.events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0;
-        const int bad = (event.events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0;
-        drive(*shards[shard], fd, in | out | bad);
       }
       take_orders();
       drive_timers();
+      if (!ended.empty()) done(std::exchange(ended, {}));
     }
   }
 
@@ -264,6 +280,7 @@ struct HttpLoop::Impl {
   // The HTTP thread's own.
   std::vector<std::unique_ptr<Shard>> shards;
   std::unordered_map<std::uint64_t, std::unique_ptr<Transfer>> transfers;
+  std::vector<Ended> ended;  // of this round of run()
   std::thread thread;
 };
 

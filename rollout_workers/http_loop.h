@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "rollout_workers/http_client.h"
 
@@ -13,8 +14,14 @@ namespace rollcall {
 // are thread-safe.
 class HttpLoop {
  public:
-  // `done` is called on the HTTP thread, once for each started request that is not cancelled.
-  using Done = std::function<void(std::uint64_t id, HttpReply)>;
+  struct Ended {
+    std::uint64_t id;
+    HttpReply reply;
+  };
+
+  // `done` is called on the HTTP thread with the requests that ended together; each that was
+  // started and is not cancelled comes once.
+  using Done = std::function<void(std::vector<Ended>)>;
   explicit HttpLoop(Done done);
   ~HttpLoop();  // drops what is in flight and joins the thread
   HttpLoop(const HttpLoop&) = delete;

@@ -20,6 +20,13 @@ constexpr int kMaxRedirects = 3;
 constexpr long kConnectMilliseconds = 10000;  // a host that drops packets is noticed this soon
 constexpr std::size_t kMaxHeaderBytes = 256 << 10;
 
+// Of the request line and the headers at least.
+long sent_bytes(const Transfer& t) {
+  long bytes = 1;
+  curl_easy_getinfo(t.easy.get(), CURLINFO_REQUEST_SIZE, &bytes);
+  return bytes;
+}
+
 std::string lower(std::string_view text) {
   std::string result(text);
   std::transform(result.begin(), result.end(), result.begin(),
@@ -34,15 +41,13 @@ std::string_view trim(std::string_view text) {
   return text;
 }
 
-// There is no way back for the body on purpose: libcurl would send a request again by itself,
-// unseen, when a kept connection ends unanswered. Now it only does so if nothing of the body was
-// sent.
-std::size_t on_upload(char* to, std::size_t size, std::size_t count, void* user) {
+// libcurl sends a request again by itself, unseen, when a kept connection ends unanswered. That is
+// refused, but where nothing of the request had been sent.
+int before_sending(void* user, char*, char*, int, int) {
   auto& t = *static_cast<Transfer*>(user);
-  const std::size_t bytes = std::min(size * count, t.request.body.size() - t.body_sent);
-  std::memcpy(to, t.request.body.data() + t.body_sent, bytes);
-  t.body_sent += bytes;
-  return bytes;
+  t.repeated = t.begun && sent_bytes(t) > 0;
+  t.begun = true;
+  return t.repeated ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 std::size_t on_body(char* data, std::size_t, std::size_t count, void* user) {
@@ -132,9 +137,10 @@ void configure(Transfer& t) {
   set(t, CURLOPT_USERAGENT, "rollcall");
   set(t, CURLOPT_HTTPHEADER, t.headers.get());
   set(t, CURLOPT_POST, 1L);
-  set(t, CURLOPT_READFUNCTION, &on_upload);
-  set(t, CURLOPT_READDATA, static_cast<void*>(&t));
   set(t, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(t.request.body.size()));
+  set(t, CURLOPT_POSTFIELDS, t.request.body.c_str());
+  set(t, CURLOPT_PREREQFUNCTION, &before_sending);
+  set(t, CURLOPT_PREREQDATA, static_cast<void*>(&t));
   set(t, CURLOPT_WRITEFUNCTION, &on_body);
   set(t, CURLOPT_WRITEDATA, static_cast<void*>(&t));
   set(t, CURLOPT_HEADERFUNCTION, &on_header);
@@ -175,10 +181,9 @@ std::optional<std::string> redirect_target(const Transfer& t) {
 }
 
 bool unsent(const Transfer& t, CURLcode code) {
-  long sent = 1;  // bytes of request lines and headers
-  curl_easy_getinfo(t.easy.get(), CURLINFO_REQUEST_SIZE, &sent);
-  return sent == 0 && (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
-                       code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_OPERATION_TIMEDOUT);
+  return sent_bytes(t) == 0 &&
+         (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
+          code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_OPERATION_TIMEDOUT);
 }
 
 void read_result(Transfer& t, CURLcode code) {
@@ -194,7 +199,7 @@ void read_result(Transfer& t, CURLcode code) {
   t.reply.timed_out = code == CURLE_OPERATION_TIMEDOUT;
   t.reply.unsent = unsent(t, code);
   t.reply.error = t.error[0] != '\0' ? t.error.data() : curl_easy_strerror(code);
-  if (code == CURLE_SEND_FAIL_REWIND) t.reply.error = "the server closed the connection unanswered";
+  if (t.repeated) t.reply.error = "the server closed the connection unanswered";
   if (t.header_bytes > kMaxHeaderBytes) t.reply.error = "the reply's headers are too large";
 }
 
@@ -228,7 +233,7 @@ bool Transfer::finish(int code) {
   request.url = *target;
   reply = {};
   header_bytes = 0;
-  body_sent = 0;
+  begun = false;
   set(*this, CURLOPT_URL, request.url.c_str());
   return true;
 }

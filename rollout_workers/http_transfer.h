@@ -40,7 +40,8 @@ struct Transfer {
   const std::chrono::steady_clock::time_point deadline;
   std::size_t shard = 0;
   int redirects = 0;
-  std::size_t body_sent = 0;
+  bool begun = false;     // sent, if the connection held
+  bool repeated = false;  // libcurl wanted to send it again
   std::size_t header_bytes = 0;
   std::vector<char> error;
   std::unique_ptr<curl_slist, SlistDeleter> headers;

@@ -8,7 +8,9 @@
 #include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
+#include <ctime>
 #include <optional>
+#include <thread>
 
 #include "loopback_server.h"
 
@@ -87,6 +89,31 @@ TEST_F(HttpClientTest, NeverSendsARequestTwiceByItself) {
   const HttpReply reply = post(request(server.url("/close")));  // on the connection that was kept
   EXPECT_EQ(reply.status, 0);
   EXPECT_THAT(reply.error, HasSubstr("closed the connection unanswered"));
+  EXPECT_EQ(server.requests().size(), 2U);
+}
+
+TEST_F(HttpClientTest, RestsWhenAKeptConnectionEndsAndOpensAnother) {
+  std::optional<LoopbackServer> server;
+  const auto ok = [](const LoopbackRequest&) { return LoopbackReply{}; };
+  server.emplace(ok);
+  EXPECT_EQ(post(request(server->url("/"))).status, 200);
+  server.reset();
+  const auto cpu_seconds = [] { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; };
+  const double before = cpu_seconds();
+  std::this_thread::sleep_for(milliseconds(300));
+  EXPECT_LT(cpu_seconds() - before, 0.15) << "half of the time was spent on a closed connection";
+  server.emplace(ok);
+  EXPECT_EQ(post(request(server->url("/"))).status, 200);
+}
+
+TEST_F(HttpClientTest, NeverSendsALargeRequestTwiceEither) {
+  LoopbackServer server([](const LoopbackRequest& r) {
+    return LoopbackReply{.way = r.path == "/close" ? Way::kClose : Way::kWhole};
+  });
+  EXPECT_EQ(post(request(server.url("/"))).status, 200);
+  HttpRequest large = request(server.url("/close"));
+  large.body.assign(300'000, 'x');  // libcurl sends head and body apart
+  EXPECT_EQ(post(std::move(large)).status, 0);
   EXPECT_EQ(server.requests().size(), 2U);
 }
 
