@@ -102,6 +102,7 @@ class Bench {
     ordered_json line{{"bench", a_.what},  {"engine", "rollcall"},  {"model", a_.model.filename()},
                       {"dtype", a_.dtype}, {"threads", a_.threads}, {"batch", batch}};
     line.update(numbers);
+    line["peak_rss_mb"] = peak_rss_mb();
     print_line(line.dump());
     std::fflush(stdout);
   }

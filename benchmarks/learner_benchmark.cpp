@@ -2,7 +2,6 @@
 // One optimizer step of the learner on random sequences: learner_benchmark --help. A line of JSON;
 // seconds and tokens per second as [median, lowest, highest].
 #include <ATen/Parallel.h>
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
@@ -94,8 +93,6 @@ int run(int argc, char** argv) {
   for (const auto& batch : batches) computed += batch.tokens.numel();
   std::vector<double> rates;
   for (const double s : seconds) rates.push_back(static_cast<double>(a.sequences * a.length) / s);
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
   const nlohmann::ordered_json line{{"bench", "learner"},
                                     {"engine", "rollcall"},
                                     {"model", a.model.filename()},
@@ -107,7 +104,7 @@ int run(int argc, char** argv) {
                                     {"computed_tokens", computed},
                                     {"update_s", listed(spread(seconds))},
                                     {"train_tps", listed(spread(rates))},
-                                    {"peak_rss_mb", usage.ru_maxrss / 1024}};
+                                    {"peak_rss_mb", peak_rss_mb()}};
   print_line(line.dump());
   return 0;
 }

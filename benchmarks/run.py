@@ -4,7 +4,7 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, loop, tools, lag, http, weights, long (default: all, an hour). The peers are made by peers/setup.sh; without them
+Parts: roofs, decode, prefix, turns, learner, loop, tools, lag, http, weights, cost, long (default: all, an hour). The peers are made by peers/setup.sh; without them
 our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl; a part that is run again replaces its lines. Ends
 with the tables of OUT/performance.md, medians with the extremes, and a ratio for each row: above 1 where Rollcall is better.
 """
@@ -22,6 +22,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "peers"))
+import cost  # noqa: E402
 import task_server as task  # noqa: E402
 from measure import THREADS, spread  # noqa: E402
 from serving import serving  # noqa: E402
@@ -217,6 +218,9 @@ class Bench:
         for mib in (11, 513):  # the two models
             self.measure("weights", [self.ours("weights_benchmark"), mib])
 
+    def cost(self):
+        cost.Cost(self).run()
+
     def long(self):
         """Memory and open files of every rank over 10,000 rollouts, by the second half: the first fills caches."""
         seen = {}
@@ -334,6 +338,7 @@ def loop_tables(bench):
     text += table(["weights to 4 workers of a host", "shared memory, s", "MPI broadcast, s", "broadcast : shared"],
                   [[f"{row['mib']} MiB", number(row["shared_s"]), number(row["broadcast_s"]), number(row["ratio"])]
                    for row in bench.find("weights")])
+    text += table(["with", "grows", "at", "", "exponent", "expected"], cost.table_rows(bench.find("cost")))
     text += table(["10,000 rollouts", "memory, MB", "growth, MB per 1,000 rollouts", "open files, half-way and at the end"],
                   [["learner" if i == 0 else f"worker {i}", number(row["rss_mb"]), number(row["growth_mb_per_1000"]),
                     " and ".join(map(str, row["open_files"]))] for i, row in enumerate(bench.find("long"))])
@@ -350,7 +355,7 @@ def loop_tables(bench):
                          for row in tools])
 
 
-PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "lag", "http", "weights", "long")
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "lag", "http", "weights", "cost", "long")
 
 
 def main():
