@@ -151,6 +151,7 @@ std::string encode(const TurnReply& value) {
   out.array(value.completion.tokens);
   out.array(value.completion.logprobs);
   out.array(value.completion.versions);
+  out.number(value.completion.prefill_tokens);
   out.enumerator(value.completion.stop);
   return out.take();
 }
@@ -163,6 +164,7 @@ TurnReply decode_turn_reply(std::string_view bytes) {
   turn.tokens = in.array<std::int32_t>();
   turn.logprobs = in.array<float>();
   turn.versions = in.array<std::int32_t>();
+  turn.prefill_tokens = in.number<std::int64_t>();
   turn.stop = in.enumerator(StopReason::kContextFull);
   in.finish();
   if (turn.logprobs.size() != turn.tokens.size() || turn.versions.size() != turn.tokens.size())

@@ -83,6 +83,13 @@ Confirmation confirmation_of(const Grade& grade) {
 
 std::int64_t sampled_tokens(const Trajectory& t) { return std::ranges::count(t.is_action, 1); }
 
+std::int64_t context_tokens(const Trajectory& t) {
+  std::int64_t sum = 0;
+  for (std::size_t i = 1; i < t.is_action.size(); ++i)
+    if (t.is_action[i] == 1 && t.is_action[i - 1] == 0) sum += static_cast<std::int64_t>(i);
+  return sum;
+}
+
 bool lost_to_infrastructure(const Trajectory& t) {
   return infrastructure_failed(t.fault) || t.end == EndReason::kInfraExhausted;
 }

@@ -112,6 +112,7 @@ struct Trajectory {
   std::vector<std::int32_t> token_version;  // policy version that sampled the token; -1 elsewhere
   std::int64_t prompt_length = 0;           // tokens before the first sampled one
   std::int32_t turns = 0;                   // model turns
+  std::int64_t prefill_tokens = 0;          // prompt and tool tokens that the engine computed
   std::vector<ToolEvent> tool_events;
   Grade grade;
   EndReason end = EndReason::kNone;
@@ -128,6 +129,8 @@ Confirmation confirmation_of(const Grade&);
 
 // Tokens that the policy sampled.
 std::int64_t sampled_tokens(const Trajectory&);
+// Tokens before each model turn, summed over the turns: what an engine without a cache computes.
+std::int64_t context_tokens(const Trajectory&);
 
 // Whether the infrastructure decided how the rollout ended: a fault, or one turned into reward 0.
 bool lost_to_infrastructure(const Trajectory&);

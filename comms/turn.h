@@ -19,6 +19,7 @@ struct Completion {
   std::vector<std::int32_t> tokens;    // the stop token included
   std::vector<float> logprobs;         // nats, of the distribution sampled from (T = 1)
   std::vector<std::int32_t> versions;  // policy version per token
+  std::int64_t prefill_tokens = 0;     // of the context before it, computed for this turn
   StopReason stop = StopReason::kStopToken;
 };
 

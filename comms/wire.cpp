@@ -158,6 +158,7 @@ std::string encode(const Trajectory& value) {
   out.array(value.token_version);
   out.number(value.prompt_length);
   out.number(value.turns);
+  out.number(value.prefill_tokens);
   out.number(static_cast<std::uint64_t>(value.tool_events.size()));
   for (const ToolEvent& event : value.tool_events) write(out, event);
   write(out, value.grade);
@@ -191,6 +192,7 @@ Trajectory decode_trajectory(std::string_view bytes) {
   value.token_version = in.array<std::int32_t>();
   value.prompt_length = in.number<std::int64_t>();
   value.turns = in.number<std::int32_t>();
+  value.prefill_tokens = in.number<std::int64_t>();
   value.tool_events.resize(in.count(kToolEventBytes));
   for (ToolEvent& event : value.tool_events) event = read_tool_event(in);
   value.grade = read_grade(in);

@@ -92,8 +92,9 @@ struct Engine::Impl {
     target.extend(count);
   }
 
-  // Adds what fits of a waiting prompt.
-  void add_prompt(Batch& batch, Prompt& prompt) {
+  // Adds what fits of the prompt that the sequence waits for.
+  void add_prompt(Batch& batch, Sequence& s) {
+    Prompt& prompt = *s.prompt;
     const std::int64_t room = kPrefillRows - static_cast<std::int64_t>(batch.tokens.size());
     const std::int64_t done = prompt.cache.length();
     const std::int64_t left = static_cast<std::int64_t>(prompt.tokens.size()) - done;
@@ -102,7 +103,7 @@ struct Engine::Impl {
     add_stretch(batch, prompt.cache, nullptr,
                 std::span(prompt.tokens)
                     .subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)));
-    stats.prefill_tokens += count;
+    s.completion.prefill_tokens += count;
     if (count == left)
       batch.finished_prompts.emplace_back(&prompt,
                                           static_cast<std::int64_t>(batch.tokens.size()) - 1);
@@ -119,7 +120,7 @@ struct Engine::Impl {
     if (count <= 0) return;
     add_stretch(batch, s.cache, &s.prompt->cache,
                 std::span(s.pending).first(static_cast<std::size_t>(count)));
-    (pending == 1 ? stats.decode_tokens : stats.prefill_tokens) += count;
+    if (pending > 1) s.completion.prefill_tokens += count;
     s.pending.erase(s.pending.begin(), s.pending.begin() + count);
     if (count == pending)
       batch.sampling.emplace_back(&s, static_cast<std::int64_t>(batch.tokens.size()) - 1);
@@ -137,7 +138,7 @@ struct Engine::Impl {
       if (s.prompt->ready()) {
         add_sequence(batch, s);
       } else if (!prompt_queued) {
-        add_prompt(batch, *s.prompt);
+        add_prompt(batch, s);
       }
     }
     return batch;
@@ -236,7 +237,6 @@ struct Engine::Impl {
   SequenceId next_id = 1;
   std::map<SequenceId, Sequence> sequences;
   std::map<std::vector<std::int32_t>, std::weak_ptr<Prompt>> prompts;
-  EngineStats stats;
 };
 
 Engine::Engine(const ModelSpec& spec, const EngineOptions& options)
@@ -267,8 +267,6 @@ SequenceId Engine::open(std::span<const std::int32_t> prompt, std::uint64_t seed
     shared =
         std::make_shared<Prompt>(Prompt{tokens, KvSegment(impl_->shape, impl_->spec.layers), {}});
     slot = shared;
-  } else {
-    impl_->stats.shared_prefill_tokens += static_cast<std::int64_t>(tokens.size());
   }
   const SequenceId id = impl_->next_id++;
   impl_->sequences.emplace(id, Sequence{std::move(shared),
@@ -318,12 +316,10 @@ std::vector<Engine::Finished> Engine::step() {
     prompt->last_hidden.assign(from, from + impl_->spec.hidden_size);
   }
   impl_->sample(batch, hidden);
-  ++impl_->stats.decode_steps;
   for (auto& f : impl_->collect()) finished.push_back(std::move(f));
   return finished;
 }
 
 std::int64_t Engine::length(SequenceId id) const { return impl_->at(id).length(); }
-const EngineStats& Engine::stats() const { return impl_->stats; }
 
 }  // namespace rollcall

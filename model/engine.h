@@ -22,13 +22,6 @@ struct EngineOptions {
   at::ScalarType dtype = at::kFloat;  // of the policy's weights
 };
 
-struct EngineStats {
-  std::int64_t prefill_tokens = 0;         // computed
-  std::int64_t shared_prefill_tokens = 0;  // not computed, because a group's prompt was shared
-  std::int64_t decode_tokens = 0;
-  std::int64_t decode_steps = 0;
-};
-
 // Samples from the policy with continuous batching: any sequence may start, stop or wait for a tool
 // at any step. A prompt is prefilled once for all sequences that share it; the KV cache of a
 // sequence is kept until close(), so a tool result costs only its own tokens. Batch-invariant: a
@@ -63,7 +56,6 @@ class Engine {
   std::vector<Finished> step();
 
   std::int64_t length(SequenceId) const;  // tokens in the cache or about to be
-  const EngineStats& stats() const;
 
  private:
   struct Impl;

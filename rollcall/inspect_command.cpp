@@ -103,9 +103,10 @@ void print_head(const Trajectory& t, std::int64_t row, std::ostream& out) {
       a.attempt, a.version, a.seed);
   const auto sampled = sampled_tokens(t);
   out << fmt::format(
-      "{} tokens: {} prompt, {} sampled  {} turns  worker {}  {:.3f} s, {:.3f} s of it for the "
+      "{} tokens: {} prompt, {} sampled, {} prefilled  {} turns  worker {}  {:.3f} s, {:.3f} s of "
+      "it for the "
       "model\n",
-      t.tokens.size(), t.prompt_length, sampled, t.turns, t.worker, t.wall_time_s,
+      t.tokens.size(), t.prompt_length, sampled, t.prefill_tokens, t.turns, t.worker, t.wall_time_s,
       t.generate_time_s);
   out << fmt::format("end {}  fault {}{}{}\n", to_string(t.end), to_string(t.fault),
                      t.fault_detail.empty() ? "" : ": ", printable(t.fault_detail));

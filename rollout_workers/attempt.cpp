@@ -101,6 +101,7 @@ void Attempt::append_turn(const Completion& completion) {
                              completion.logprobs.end());
   t.token_version.insert(t.token_version.end(), completion.versions.begin(),
                          completion.versions.end());
+  t.prefill_tokens += completion.prefill_tokens;
 }
 
 void Attempt::read_turn(const Completion& completion) {

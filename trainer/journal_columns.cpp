@@ -59,6 +59,7 @@ RowRecord record_of(const Trajectory& t) {
   row.seed = a.seed;
   row.version = a.version;
   row.prompt_length = t.prompt_length;
+  row.prefill_tokens = t.prefill_tokens;
   row.score = t.grade.score;
   row.reward = t.grade.reward;
   row.grade_latency_s = t.grade.latency_s;
@@ -247,6 +248,7 @@ Trajectory trajectory_of(const RowRecord& row) {
   const auto* end = std::find(row.trace_id.begin(), row.trace_id.end(), '\0');
   t.trace_id.assign(row.trace_id.begin(), end);
   t.prompt_length = row.prompt_length;
+  t.prefill_tokens = row.prefill_tokens;
   t.turns = row.turns;
   t.grade.score = row.score;
   t.grade.reward = row.reward;

@@ -15,7 +15,7 @@ namespace rollcall {
 struct RowRecord {
   std::int64_t step = 0, group = 0, task_row = 0;
   std::uint64_t seed = 0;
-  std::int64_t version = 0, prompt_length = 0;
+  std::int64_t version = 0, prompt_length = 0, prefill_tokens = 0;
   double score = 0, reward = 0;
   double grade_latency_s = 0, wall_time_s = 0, generate_time_s = 0;
   std::uint64_t checksum = 0;  // XXH3-64 of the whole row: see checksum_of()
@@ -23,7 +23,7 @@ struct RowRecord {
   std::uint8_t split = 0, end = 0, fault = 0, passed = 0;
   std::array<char, 48> trace_id{};  // padded with zeros
 };
-static_assert(sizeof(RowRecord) == 12 * 8 + 5 * 4 + 4 + 48);
+static_assert(sizeof(RowRecord) == 13 * 8 + 5 * 4 + 4 + 48);
 
 // One element of `tool_events`.
 struct EventRecord {

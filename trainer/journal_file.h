@@ -11,7 +11,7 @@
 
 namespace rollcall {
 
-inline constexpr std::int64_t kJournalSchema = 2;
+inline constexpr std::int64_t kJournalSchema = 3;
 
 // One element of `uses`.
 struct UseRecord {

@@ -178,6 +178,7 @@ Hdf5Element row_element() {
               {"passed", offsetof(R, passed), u8},
               {"turns", offsetof(R, turns), i32},
               {"prompt_length", offsetof(R, prompt_length), i64},
+              {"prefill_tokens", offsetof(R, prefill_tokens), i64},
               {"score", offsetof(R, score), f64},
               {"reward", offsetof(R, reward), f64},
               {"grade_latency_s", offsetof(R, grade_latency_s), f64},

@@ -22,6 +22,7 @@ inline constexpr const char* kUnconfirmed = "unconfirmed";
 inline constexpr const char* kConfirmFaults = "confirm_faults";
 inline constexpr const char* kTokensSampled = "tokens_sampled";
 inline constexpr const char* kTokensPerSecond = "tokens_per_second";
+inline constexpr const char* kPrefixCacheHitRate = "prefix_cache_hit_rate";
 inline constexpr const char* kToolCallsP50 = "tool_calls_p50";
 inline constexpr const char* kToolCallsP95 = "tool_calls_p95";
 inline constexpr const char* kToolErrors = "tool_errors";

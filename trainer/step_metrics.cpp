@@ -38,6 +38,18 @@ double tokens_per_second(const StepMetrics& m, std::span<const Collected> collec
   return seconds > 0 ? tokens / seconds : 0;
 }
 
+// Of the tokens that engines without a cache would have prefilled, those that ours did not: prompts
+// that a group shares and earlier turns. NaN where no turn was sampled.
+double prefix_cache_hit_rate(std::span<const Collected> collected) {
+  std::int64_t context = 0, computed = 0;
+  for (const auto& c : collected) {
+    context += context_tokens(c.trajectory);
+    computed += c.trajectory.prefill_tokens;
+  }
+  if (context == 0) return std::numeric_limits<double>::quiet_NaN();
+  return 1 - static_cast<double>(computed) / static_cast<double>(context);
+}
+
 std::string speed_text(const StepMetrics& m, std::span<const Collected> collected) {
   const std::size_t recovered = recovered_of(collected);
   if (recovered == collected.size()) return "from the journal";
@@ -126,6 +138,7 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
                   {n::kConfirmFaults, count(collected, Confirmation::kFault)},
                   {n::kTokensSampled, tokens},
                   {n::kTokensPerSecond, tokens_per_second(m, collected)},
+                  {n::kPrefixCacheHitRate, prefix_cache_hit_rate(collected)},
                   {n::kToolCallsP50, percentile(calls, 0.5)},
                   {n::kToolCallsP95, percentile(calls, 0.95)},
                   {n::kToolErrors, errors},

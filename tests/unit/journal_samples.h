@@ -55,6 +55,7 @@ inline Trajectory sample_trajectory(std::int64_t row, std::size_t most_tokens = 
   }
   t.prompt_length = static_cast<std::int64_t>(length / 3);
   t.turns = static_cast<std::int32_t>(random() % 12);
+  t.prefill_tokens = static_cast<std::int64_t>(random() % 3000);
   for (std::size_t i = random() % 5; i > 0; --i) t.tool_events.push_back(sample_event(random));
   t.grade.score = static_cast<double>(random() % 100) / 99;
   t.grade.reward = t.grade.score - 0.01;
@@ -91,6 +92,7 @@ inline std::string difference(const Trajectory& a, const Trajectory& b) {
   if (a.behavior_logprobs != b.behavior_logprobs) return "behavior_logprobs";
   if (a.token_version != b.token_version) return "token_version";
   if (a.prompt_length != b.prompt_length || a.turns != b.turns) return "prompt_length or turns";
+  if (a.prefill_tokens != b.prefill_tokens) return "prefill_tokens";
   if (!std::equal(a.tool_events.begin(), a.tool_events.end(), b.tool_events.begin(),
                   b.tool_events.end(), same_event)) {
     return "tool_events";

@@ -272,8 +272,8 @@ TEST_F(JournalTest, RefusesANewerSchema) {
     future.set_text("format", "rollcall journal");
     future.set_integer("schema", kJournalSchema + 1);
   }
-  EXPECT_THAT(read_all(newer), HasSubstr("schema 3; this version reads 2 only"));
-  EXPECT_THAT(open_for_writing(newer), HasSubstr("schema 3; this version reads 2 only"));
+  EXPECT_THAT(read_all(newer), HasSubstr("schema 4; this version reads 3 only"));
+  EXPECT_THAT(open_for_writing(newer), HasSubstr("schema 4; this version reads 3 only"));
 }
 
 TEST_F(JournalTest, RefusesAFileCutShortAnywhere) {

@@ -162,6 +162,19 @@ TEST(StepMetrics, CountAsSpeedOnlyWhatWasSampledInTheTime) {
   EXPECT_THAT(step_line(m, {}, old), testing::Not(HasSubstr("tok/s")));
 }
 
+TEST(StepMetrics, CountWhatThePrefixCacheSpared) {
+  // A prompt of 4, a turn of 2, a tool's 3, a turn of 1: without a cache 4 + 9 tokens.
+  Trajectory first;
+  first.is_action = {0, 0, 0, 0, 1, 1, 0, 0, 0, 1};
+  first.prefill_tokens = 4 + (1 + 3);  // the last token sampled comes with the tool's
+  Trajectory second = first;
+  second.prefill_tokens = 1 + 3;  // its prompt is the first one's
+  const std::vector<Collected> group{{0, first, false}, {1, second, false}};
+  EXPECT_DOUBLE_EQ(value_of(step_metrics({}, {}, group), metric::kPrefixCacheHitRate),
+                   1 - 12.0 / 26);
+  EXPECT_TRUE(std::isnan(value_of(step_metrics({}, {}, {}), metric::kPrefixCacheHitRate)));
+}
+
 TEST(StepMetrics, KnowTheEntropyOnlyOfTokensThatWereLearntFrom) {
   StepMetrics m;
   m.update.policy_learns = true;

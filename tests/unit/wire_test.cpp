@@ -34,6 +34,7 @@ Trajectory some_trajectory() {
   value.token_version = {-1, 11, 12};
   value.prompt_length = 1;
   value.turns = 2;
+  value.prefill_tokens = 11;
   value.tool_events = {{.turn = 1,
                         .call_id = "call_1",
                         .name = "get_invoice",
@@ -101,6 +102,7 @@ TEST(Wire, TrajectoryComesBack) {
   EXPECT_EQ(after.grade.gates, before.grade.gates);
   EXPECT_EQ(after.grade.sub_rewards, before.grade.sub_rewards);
   EXPECT_EQ(after.grade.flags, before.grade.flags);
+  EXPECT_EQ(after.prefill_tokens, before.prefill_tokens);
   EXPECT_EQ(after.end, before.end);
   EXPECT_EQ(after.fault, before.fault);
   EXPECT_EQ(after.generate_time_s, before.generate_time_s);
@@ -232,7 +234,7 @@ TEST(LinkMessages, CarryTurnsWholeAndAreRefusedWhereTheyAreCutShort) {
   const std::string request = encode(TurnRequest{1, 5, {1, 2}, {3}, {16, {0}, 8}});
   EXPECT_EQ(encode(decode_turn_request(request)), request);
   cut_and_change(request, decode_turn_request);
-  TurnReply reply{1, {{4, 5}, {-1, -2}, {0, 1}, StopReason::kContextFull}};
+  TurnReply reply{1, {{4, 5}, {-1, -2}, {0, 1}, 7, StopReason::kContextFull}};
   EXPECT_EQ(encode(decode_turn_reply(encode(reply))), encode(reply));
   cut_and_change(encode(reply), decode_turn_reply);
   reply.completion.versions.pop_back();
