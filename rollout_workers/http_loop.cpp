@@ -16,7 +16,6 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -59,7 +58,6 @@ struct HttpLoop::Impl {
     Impl* loop = nullptr;
     int transfers = 0;
     std::optional<Clock::time_point> wake_at;
-    std::unordered_set<curl_socket_t> sockets;   // that libcurl waits for
     std::unique_ptr<CURLM, MultiDeleter> multi;  // last: its end still calls back into the others
   };
 
@@ -107,15 +105,19 @@ struct HttpLoop::Impl {
   // request; on_event() takes it out should anything happen to it meanwhile.
   static int on_socket(CURL*, curl_socket_t fd, int what, void* user, void*) {
     auto& shard = *static_cast<Shard*>(user);
-    if (what == CURL_POLL_REMOVE) {
-      shard.sockets.erase(fd);
-    } else {
+    shard.loop->set_wanted(fd, what != CURL_POLL_REMOVE);
+    if (what != CURL_POLL_REMOVE) {
       const std::uint32_t in = (what & CURL_POLL_IN) != 0 ? EPOLLIN : 0U;
       const std::uint32_t out = (what & CURL_POLL_OUT) != 0 ? EPOLLOUT : 0U;
-      shard.sockets.insert(fd);
       shard.loop->watch(fd, in | out, shard.index);
     }
     return 0;
+  }
+
+  void set_wanted(int fd, bool value) {
+    const auto index = static_cast<std::size_t>(fd);
+    if (index >= wanted.size()) wanted.resize(index + 1);
+    wanted[index] = value;
   }
 
   static int on_timer(CURLM*, long wait_ms, void* user) {
@@ -214,7 +216,8 @@ struct HttpLoop::Impl {
   }
 
   void on_event(Shard& shard, int fd, std::uint32_t events) {
-    if (!shard.sockets.contains(fd)) {  // a kept connection that the server has closed, as a rule
+    if (!wanted[static_cast<std::size_t>(
+            fd)]) {  // a kept connection that the server has closed, as a rule
       ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, fd, nullptr);
       return;
     }
@@ -278,6 +281,7 @@ struct HttpLoop::Impl {
   std::vector<std::uint64_t> cancels;
 
   // The HTTP thread's own.
+  std::vector<bool> wanted;  // by descriptor: libcurl waits for it
   std::vector<std::unique_ptr<Shard>> shards;
   std::unordered_map<std::uint64_t, std::unique_ptr<Transfer>> transfers;
   std::vector<Ended> ended;  // of this round of run()
