@@ -194,6 +194,11 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
              "How token losses become one number."),
       number("aggregation_constant", &O::aggregation_constant, kAboveZero,
              "Divisor of seq_mean_token_sum_const."),
+      choice(
+          "denominator", &O::denominator, {"kept", "all"},
+          "What the step's loss is a mean over. `kept`: the groups that it learns from, so that a "
+          "step moves as far however few they are. `all`: groups without a signal too, which "
+          "makes the gradient that of the mean reward; it fades with the share that has one."),
       number("learning_rate", &O::learning_rate, kUnit, "Of AdamW, after the warm-up."),
       number("beta1", &O::beta1, kBelowOne, "Decay of AdamW's first moment."),
       number("beta2", &O::beta2, kBelowOne, "Decay of AdamW's second moment."),

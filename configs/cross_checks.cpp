@@ -85,7 +85,38 @@ void check_aggregation(const AlgorithmOptions& a, ReadContext& context) {
   }
 }
 
+// What takes from a reward, or gives less than 0.
+std::vector<std::string> ways_below_zero(const RunConfig& config) {
+  std::vector<std::string> keys;
+  if (config.algorithm.kl.coefficient > 0 && config.algorithm.kl.form == "k1_reward")
+    keys.emplace_back("algorithm.kl.coefficient");
+  if (config.grader.gate_value < 0) keys.emplace_back("grader.gate_value");
+  for (const FlagAction& flag : config.grader.flags)
+    if (flag.action == "penalize" && flag.value < 0) keys.push_back("grader.flags." + flag.flag);
+  return keys;
+}
+
+void check_compared_rewards(const RunConfig& config, ReadContext& context) {
+  const AlgorithmOptions& a = config.algorithm;
+  if (a.advantage == "maxrl")
+    for (const std::string& key : ways_below_zero(config))
+      context.problem(key,
+                      "maxrl divides by the mean reward of a group, which this can take to 0 "
+                      "and below; use another advantage, or do without");
+  if (a.advantage != "passk") return;
+  const std::string counts = "the advantage passk counts passes alone and would not see this";
+  if (a.kl.coefficient > 0 && a.kl.form == "k1_reward")
+    context.problem("algorithm.kl.form", counts + "; write k2 or k3");
+  const RolloutOptions& r = config.rollout;
+  if (r.tool_budget.cap > 0) context.problem("rollout.tool_budget", counts);
+  if (r.latency_budget.cap > 0) context.problem("rollout.latency_budget", counts);
+  if (r.length_budget.cap > 0) context.problem("rollout.length_budget", counts);
+}
+
 void check_advantage(const AlgorithmOptions& a, const BatchOptions& batch, ReadContext& context) {
+  if (a.denominator == "all" && (a.advantage == "gae" || a.kl_in_loss()))
+    context.problem("algorithm.denominator",
+                    "with a critic, or a KL in the loss, every group is in the loss already");
   if (a.advantage != "passk") {
     if (a.passk_k != AlgorithmOptions().passk_k)
       context.problem("algorithm.passk_k", "only the advantage passk reads it");
@@ -98,7 +129,18 @@ void check_advantage(const AlgorithmOptions& a, const BatchOptions& batch, ReadC
 
 void check_batch(const BatchOptions& batch, ReadContext& context) {
   const AdaptiveOptions& a = batch.adaptive;
-  if (a.target_signal == 0) return;
+  if (a.target_signal == 0) {
+    const AdaptiveOptions usual;
+    const std::pair<const char*, bool> keys[] = {
+        {"min_rollouts", a.min_rollouts != usual.min_rollouts},
+        {"max_rollouts", a.max_rollouts != usual.max_rollouts},
+        {"top_up", a.top_up != usual.top_up},
+        {"select_tasks", a.select_tasks != usual.select_tasks}};
+    for (const auto& [key, changed] : keys)
+      if (changed)
+        context.problem(std::string("batch.adaptive.") + key, "needs batch.adaptive.target_signal");
+    return;
+  }
   if (a.min_rollouts > a.max_rollouts)
     context.problem("batch.adaptive.min_rollouts", "expected at most max_rollouts");
   if (batch.prompts * batch.group_size > a.max_rollouts)
@@ -109,7 +151,8 @@ void check_batch(const BatchOptions& batch, ReadContext& context) {
     context.problem("batch.resample", "adaptive tops a step up by its signal; keep one of the two");
 }
 
-void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadContext& context) {
+void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, std::int64_t steps,
+                  ReadContext& context) {
   if (context.failed("algorithm.advantage")) return;
   const std::string section = "algorithm.critic.";
   if (a.advantage != "gae") {
@@ -127,6 +170,15 @@ void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadCont
   if (a.loss == "gspo")
     context.problem("algorithm.loss",
                     "gspo has one ratio a sequence, and gae an advantage for each token");
+  if (batch.group_size < 2 && (batch.adaptive.target_signal > 0 || batch.resample > 1))
+    context.problem(
+        batch.resample > 1 ? "batch.resample" : "batch.adaptive.target_signal",
+        "goes by the rewards that differ within a group, and batch.group_size is 1; write at "
+        "least 2, or leave it out");
+  if (steps > 0 && a.critic.pretrain_steps >= steps)
+    context.problem(section + "pretrain_steps",
+                    "the critic would learn alone in all of run.steps (" + std::to_string(steps) +
+                        ") and the policy never");
   const CriticOptions usual;
   const bool shared = a.critic.trunk == "shared";
   const std::string one_update = "a shared trunk takes the policy's one update a step";
@@ -137,11 +189,13 @@ void check_critic(const AlgorithmOptions& a, const BatchOptions& batch, ReadCont
   if (a.minibatch_prompts > 0)
     context.problem("algorithm.minibatch_prompts",
                     "with a critic the policy takes the rollouts of a step at once");
+  if (shared && a.critic.value_clip != usual.value_clip)
+    context.problem(section + "value_clip", one_update);
   if (!shared && a.critic.coefficient != usual.coefficient)
     context.problem(section + "coefficient", "only trunk: shared reads it");
 }
 
-void check_corrections(const AlgorithmOptions& a, ReadContext& context) {
+void check_corrections(const AlgorithmOptions& a, std::int64_t max_lag, ReadContext& context) {
   const std::string path = "algorithm.corrections";
   std::set<CorrectionKind> kinds;
   int weights = 0;
@@ -158,11 +212,23 @@ void check_corrections(const AlgorithmOptions& a, ReadContext& context) {
                     "with anchor: rollout the ratio of the loss holds the mismatch already, and a "
                     "weight would count it twice; write anchor: old, or masks only");
   }
+  const bool takes_ratio_to_sampler = a.loss != "reinforce" && a.anchor == "rollout";
+  if (max_lag > 0 && weights == 0 && !takes_ratio_to_sampler)
+    context.problem(path, "with policy.max_lag rollouts come from older policies, and neither " +
+                              a.loss + " with anchor: " + a.anchor +
+                              " nor a weight corrects for it; add token_tis or seq_tis, or take "
+                              "another loss with anchor: rollout");
+  if (a.loss == "reinforce" && (a.epochs > 1 || a.minibatch_prompts > 0))
+    context.problem(a.epochs > 1 ? "algorithm.epochs" : "algorithm.minibatch_prompts",
+                    "reinforce takes no ratio to the policy at the start of a step; one update a "
+                    "step, or another loss");
   if (a.loss == "gspo" && kinds.contains(CorrectionKind::kTokenTis))
     context.problem(path, "gspo has one ratio a sequence; use seq_tis");
 }
 
 void check_kl(const AlgorithmOptions& a, ReadContext& context) {
+  if (a.kl.coefficient == 0 && a.kl.form != profile_defaults(a.profile, a.loss).kl.form)
+    context.problem("algorithm.kl.form", "needs a coefficient");
   if (a.kl.coefficient > 0 && a.kl.form == "k3_weighted" && a.anchor == "old")
     context.problem("algorithm.kl.form",
                     "k3_weighted weighs by the ratio to the policy that sampled; write anchor: "
@@ -175,8 +241,9 @@ void check_algorithm(const RunConfig& config, ReadContext& context) {
   check_aggregation(a, context);
   check_advantage(a, config.batch, context);
   check_batch(config.batch, context);
-  check_critic(a, config.batch, context);
-  check_corrections(a, context);
+  check_critic(a, config.batch, config.run.steps, context);
+  check_compared_rewards(config, context);
+  check_corrections(a, config.policy.max_lag, context);
   check_kl(a, context);
 }
 
@@ -195,6 +262,8 @@ void check_budgets(const RunConfig& config, ReadContext& context) {
                r.tool_budget.cap, context);
   check_budget("rollout.latency_budget", "penalty_per_second", r.latency_budget.penalty_per_second,
                r.latency_budget.cap, context);
+  if (r.length_budget.cap == 0 && r.length_budget.limit > 0)
+    context.problem("rollout.length_budget.limit", "needs rollout.length_budget.cap");
   if (r.length_budget.cap > 0 && r.length_budget.limit <= r.length_budget.free)
     context.problem("rollout.length_budget.limit", "expected more than free");
   const double caps = r.tool_budget.cap + r.latency_budget.cap + r.length_budget.cap;
@@ -232,6 +301,20 @@ void check_lora(const RunConfig& config, ReadContext& context) {
     context.problem("sft.adapter_out", "needs model.train: lora");
 }
 
+// A shut gate or a flag must not earn what a success earns.
+void check_dominance(const GraderOptions& grader, ReadContext& context) {
+  const double success = grader.pass_reward();
+  if (grader.gate_value >= success)
+    context.problem("grader.gate_value", "expected less than what a success earns (" +
+                                             format_number(success) + "), found " +
+                                             format_number(grader.gate_value));
+  for (const FlagAction& flag : grader.flags)
+    if (flag.action == "penalize" && flag.value > 0)
+      context.problem("grader.flags." + flag.flag,
+                      "penalize adds its value to the reward: expected a negative one, found " +
+                          format_number(flag.value));
+}
+
 void check_second_grader(const RunConfig& config, ReadContext& context) {
   const std::string section = "grader.second";
   if (config.grader.second.url.empty()) {
@@ -255,6 +338,7 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
   }
   check_tools(config, context);
   check_second_grader(config, context);
+  check_dominance(config.grader, context);
   check_algorithm(config, context);
   check_budgets(config, context);
   check_lora(config, context);

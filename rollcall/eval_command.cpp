@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -38,7 +39,7 @@ fs::path journal_file(const RunConfig& config, const std::string& role) {
 
 // What stands between this evaluation and a number that means what it seems to.
 struct Doubts {
-  std::vector<std::string> differences;  // from the training of the policy
+  std::vector<std::string> differences;  // from the training of the policies
   Overlap overlap;
 };
 
@@ -48,18 +49,24 @@ void add_overlap(Overlap& overlap, const std::string& train, const RunConfig& co
   if (more.rows > overlap.rows) overlap = std::move(more);
 }
 
-// With the run that the policy comes from, if that is known.
-Doubts doubts_about(const RunConfig& config, const fs::path& run) {
+// Of a policy that comes from `run`; empty: from none that is known.
+void add_doubts(Doubts& doubts, const RunConfig& config, const fs::path& run, const char* whose) {
+  if (run.empty()) return;
+  const RunConfig trained = config_of_run(run);
+  std::vector<std::string> differences = differences_of(trained, config);
+  if (fs::exists(trained.data.train)) {
+    add_overlap(doubts.overlap, trained.data.train, config);
+    std::ranges::move(novelties(read_tasks(trained.data.train), read_tasks(config.data.valid)),
+                      std::back_inserter(differences));
+  }
+  for (const std::string& line : differences) doubts.differences.push_back(whose + line);
+}
+
+Doubts doubts_about(const RunConfig& config, const EvalArguments& a) {
   Doubts doubts;
   add_overlap(doubts.overlap, config.data.train, config);
-  if (run.empty()) return doubts;
-  const RunConfig trained = config_of_run(run);
-  doubts.differences = differences_of(trained, config);
-  if (!fs::exists(trained.data.train)) return doubts;
-  add_overlap(doubts.overlap, trained.data.train, config);
-  const auto unknown =
-      unknown_functions(read_tasks(trained.data.train), read_tasks(config.data.valid));
-  doubts.differences.insert(doubts.differences.end(), unknown.begin(), unknown.end());
+  add_doubts(doubts, config, run_of_policy(a.checkpoint), "");
+  if (!a.baseline.empty()) add_doubts(doubts, config, run_of_policy(a.baseline), "baseline: ");
   return doubts;
 }
 
@@ -147,7 +154,7 @@ int start(const EvalArguments& a, const RunConfig& config) {
   const fs::path policy = prepared(config, a.checkpoint, kPolicy);
   const fs::path baseline =
       a.baseline.empty() ? a.baseline : prepared(config, a.baseline, kBaseline);
-  refuse_unless_allowed(doubts_about(config, run_of_policy(a.checkpoint)), a);
+  refuse_unless_allowed(doubts_about(config, a), a);
   if (!a.baseline.empty()) {
     const RankArguments arguments(a, kBaseline, baseline);
     const int code = start_ranks(config.cluster, arguments.get()).code;
@@ -183,7 +190,7 @@ std::vector<Collected> read_collected(const fs::path& journal) {
 EvaluationReport report_of(const EvalArguments& a, const RunConfig& config,
                            std::span<const Collected> collected) {
   const std::uint64_t seed = config.run.seed;
-  const Doubts doubts = doubts_about(config, run_of_policy(a.checkpoint));
+  const Doubts doubts = doubts_about(config, a);
   const std::string model =
       a.checkpoint.empty() ? config.model.path : fs::absolute(a.checkpoint).string();
   EvaluationReport report{.dataset = config.data.valid,
@@ -221,7 +228,7 @@ void check_unstarted(const EvalArguments& a, const RunConfig& config) {
   if (!a.checkpoint.empty() && !find_evaluated_model(a.checkpoint, scratch).checkpoint.empty())
     throw input_error(a.checkpoint.string() + " is a checkpoint, not a model directory",
                       "start rollcall eval itself, without mpirun or srun, or export it first");
-  refuse_unless_allowed(doubts_about(config, run_of_policy(a.checkpoint)), a);
+  refuse_unless_allowed(doubts_about(config, a), a);
 }
 
 ExitCode run_eval_rank(EvalArguments a, RunConfig config, World& world, const StopSignal& stop) {

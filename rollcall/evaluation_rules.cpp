@@ -37,14 +37,39 @@ std::string value_of(const Settings& settings, const std::string& key) {
   return found == settings.end() ? "not offered" : found->second;
 }
 
-// With sorted keys.
-std::string canonical(const std::string& json) { return nlohmann::json::parse(json).dump(); }
+using nlohmann::json;
 
-std::vector<std::string> functions_of(const Task& task) {
-  std::vector<std::string> functions;
-  for (const auto& tool : nlohmann::json::parse(task.tools))
-    functions.push_back(tool.value("function", nlohmann::json::object()).dump());
+std::set<std::string> functions_of(const Task& task) {
+  std::set<std::string> functions;
+  for (const auto& tool : json::parse(task.tools))
+    functions.insert(tool.value("function", json::object()).dump());
   return functions;
+}
+
+std::string system_of(const Task& task) {
+  json messages = json::array();
+  for (const auto& message : json::parse(task.messages)) {
+    const auto role = message.value("role", std::string());
+    if (role == "system" || role == "developer") messages.push_back(message);
+  }
+  return messages.dump();
+}
+
+// What training rows have in common: each value stands in two of them on average at least.
+template <class Value, class Of>
+std::set<Value> shared_by(const std::vector<Task>& tasks, const Of& of) {
+  std::set<Value> values;
+  for (const Task& task : tasks) values.insert(of(task));
+  if (2 * values.size() > tasks.size()) values.clear();
+  return values;
+}
+
+bool same_row(const json& a, const json& b) {
+  for (const auto& [key, value] : a.items()) {
+    const auto other = b.find(key);
+    if (key != "id" && other != b.end() && *other != value) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -62,32 +87,48 @@ std::vector<std::string> differences_of(const RunConfig& trained, const RunConfi
   return lines;
 }
 
-std::vector<std::string> unknown_functions(const std::vector<Task>& train,
-                                           const std::vector<Task>& valid) {
+std::vector<std::string> novelties(const std::vector<Task>& train, const std::vector<Task>& valid) {
   std::set<std::string> known, told;
-  for (const Task& task : train)
-    for (std::string& function : functions_of(task)) known.insert(std::move(function));
+  for (const Task& task : train) known.merge(functions_of(task));
+  const auto sets = shared_by<std::set<std::string>>(train, functions_of);
+  const auto systems = shared_by<std::string>(train, system_of);
   std::vector<std::string> lines;
+  const auto tell = [&](const Task& task, const std::string& what) {
+    if (lines.size() < kMostLines && told.insert(what).second)
+      lines.push_back(fmt::format("data.valid, line {}: {}", task.line, what));
+  };
   for (const Task& task : valid) {
-    for (const std::string& function : functions_of(task)) {
-      if (lines.size() == kMostLines || known.contains(function) || !told.insert(function).second)
-        continue;
-      lines.push_back(
-          fmt::format("data.valid, line {}: no training row offers {} so", task.line,
-                      nlohmann::json::parse(function).value("name", std::string("a function"))));
+    const auto functions = functions_of(task);
+    bool all_known = true;
+    for (const std::string& function : functions) {
+      if (known.contains(function)) continue;
+      all_known = false;
+      tell(task, fmt::format("no training row offers {} so",
+                             json::parse(function).value("name", std::string("a function"))));
     }
+    if (all_known && !sets.empty() && !sets.contains(functions))
+      tell(task, fmt::format("no training row offers these {} functions and no others",
+                             functions.size()));
+    if (!systems.empty() && !systems.contains(system_of(task)))
+      tell(task, "no training row has this system message");
   }
   return lines;
 }
 
 Overlap overlap_of(const std::string& train_file, const std::vector<Task>& train,
                    const std::string& valid_file, const std::vector<Task>& valid) {
-  std::map<std::string, std::int64_t> lines;  // of training rows by their contents
-  for (const Task& task : train) lines.try_emplace(canonical(task.item), task.line);
+  // By their messages; JSON compares whatever the order of keys.
+  std::map<std::string, std::vector<std::pair<json, std::int64_t>>> rows;
+  for (const Task& task : train)
+    rows[json::parse(task.messages).dump()].emplace_back(json::parse(task.item), task.line);
   Overlap overlap;
   for (const Task& task : valid) {
-    const auto same = lines.find(canonical(task.item));
-    if (same == lines.end()) continue;
+    const auto alike = rows.find(json::parse(task.messages).dump());
+    if (alike == rows.end()) continue;
+    const json item = json::parse(task.item);
+    const auto same = std::ranges::find_if(
+        alike->second, [&](const auto& row) { return same_row(item, row.first); });
+    if (same == alike->second.end()) continue;
     ++overlap.rows;
     if (overlap.places.size() < kMostLines)
       overlap.places.push_back(

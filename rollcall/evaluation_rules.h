@@ -16,13 +16,13 @@ namespace rollcall {
 // evaluation alike.
 std::vector<std::string> differences_of(const RunConfig& trained, const RunConfig& evaluated);
 
-// Functions that held-out rows offer and no training row offers so (name, description, parameters),
-// a line for each, ten at most.
-std::vector<std::string> unknown_functions(const std::vector<Task>& train,
-                                           const std::vector<Task>& valid);
+// Held-out rows that show the policy what no training row does, a line for each novelty, ten at
+// most: a function (name, description, parameters); and where training rows share their sets of
+// functions or their system messages, most of them at least, another set or another message.
+std::vector<std::string> novelties(const std::vector<Task>& train, const std::vector<Task>& valid);
 
-// How many held-out rows have the contents of a training row, whatever the order of their keys, and
-// the first ten as "FILE:LINE is FILE:LINE".
+// How many held-out rows are training rows, and the first ten as "FILE:LINE is FILE:LINE": those
+// with the same messages and with the same values of all keys that both have, but for `id`.
 struct Overlap {
   std::int64_t rows = 0;
   std::vector<std::string> places;

@@ -25,7 +25,8 @@ std::map<std::int64_t, std::vector<UsedGroup>> used_groups(const JournalReader& 
     if (groups.empty() || groups.back().id != row.assignment.group)
       groups.push_back({row.assignment.group, {row.assignment.task_row, {}}});
     ++groups.back().rollouts;
-    if (row.fault == FaultReason::kNone) groups.back().outcome.rewards.push_back(use.reward);
+    // What the scaler saw: a KL penalty comes off after it has decided.
+    if (row.fault == FaultReason::kNone) groups.back().outcome.rewards.push_back(row.grade.reward);
   }
   return steps;
 }
@@ -52,12 +53,14 @@ std::vector<BatchDecision> replay_batches(const JournalReader& journal, const Ba
     std::size_t next = 0;
     const auto take = [&](const BatchScaler::Round& round) {
       std::vector<GroupOutcome> outcomes;
-      for (const auto task : round.tasks) {
-        const bool same = next < groups.size() && groups[next].outcome.task == task &&
-                          groups[next].rollouts == round.group_size;
+      for (std::size_t i = 0; i < round.tasks.size(); ++i) {
+        const bool same = next + i < groups.size() &&
+                          groups[next + i].outcome.task == round.tasks[i] &&
+                          groups[next + i].rollouts == round.group_size;
         if (!same) return std::vector<GroupOutcome>();
-        outcomes.push_back(groups[next++].outcome);
+        outcomes.push_back(groups[next + i].outcome);
       }
+      next += outcomes.size();
       return outcomes;
     };
     scaler.plan_ahead(max_lag + 1);

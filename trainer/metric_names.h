@@ -6,6 +6,7 @@
 namespace rollcall::metric {
 
 inline constexpr const char* kRewardMean = "reward_mean";
+inline constexpr const char* kRewardMeanFirstRound = "reward_mean_first_round";
 inline constexpr const char* kPassRate = "pass_rate";
 inline constexpr const char* kGroups = "groups";
 inline constexpr const char* kRounds = "rounds";

@@ -9,7 +9,6 @@
 namespace rollcall {
 namespace {
 
-constexpr double kWantedSignal = 32;         // signal mass of a step
 constexpr double kFewestInformative = 0.15;  // share of groups, below which groups grow
 constexpr std::int64_t kSmallestAdvised = 8, kLargestAdvised = 256;
 constexpr double kMostRollouts = 16384;  // of a step
@@ -47,7 +46,7 @@ std::int64_t advised_prompts(const PlannedRun& run, const Learnability& l, std::
   if (shall_grow(run, sparse)) return run.batch.prompts;
   const double signal = static_cast<double>(run.batch.prompts * group) * l.signal.mean;
   if (signal >= kFirstSignal) return run.batch.prompts;
-  const double rollouts = std::min(kMostRollouts, kWantedSignal / l.signal.mean);
+  const double rollouts = std::min(kMostRollouts, kFirstSignal / l.signal.mean);
   const auto wanted = static_cast<std::int64_t>(std::ceil(rollouts / static_cast<double>(group)));
   return std::max(run.batch.prompts, std::min(wanted, run.train_tasks));
 }

@@ -50,6 +50,7 @@ std::vector<Collected> collect_rounds(const TrainSetup& setup, std::int64_t step
       return {};
     }
     scaler.observe(group_outcomes(more));
+    if (collected.empty()) record.first_round = std::ssize(more);
     std::ranges::move(more, std::back_inserter(collected));
   }
   record.signal_mass = scaler.signal();

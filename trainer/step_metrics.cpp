@@ -58,6 +58,17 @@ std::string speed_text(const StepMetrics& m, std::span<const Collected> collecte
   return fmt::format("{} ({} of {} rollouts from the journal)", speed, recovered, collected.size());
 }
 
+// Of the graded rollouts; NaN if there are none.
+double mean_reward(std::span<const Collected> collected) {
+  double sum = 0, graded = 0;
+  for (const auto& c : collected) {
+    if (c.trajectory.fault != FaultReason::kNone) continue;
+    sum += c.trajectory.grade.reward;
+    ++graded;
+  }
+  return sum / graded;
+}
+
 MetricList critic_metrics(const CriticStats& critic) {
   namespace n = metric;
   return {{n::kValueLoss, critic.learner.loss},
@@ -173,6 +184,10 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
   list.insert(list.end(), behavior.begin(), behavior.end());
   if (m.update.loss.reference_kl_mean)
     list.emplace_back(n::kReferenceKlPerToken, *m.update.loss.reference_kl_mean);
+  // Further rounds follow where tasks were hard: their mean is of other tasks than the first's.
+  if (m.rounds > 1)
+    list.emplace_back(n::kRewardMeanFirstRound,
+                      mean_reward(collected.first(static_cast<std::size_t>(m.first_round))));
   if (m.lag) {
     list.emplace_back(n::kVersionLagMean, m.lag->mean);
     list.emplace_back(n::kVersionLagMax, m.lag->max);

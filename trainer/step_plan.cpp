@@ -44,6 +44,14 @@ std::vector<double> rewards_of(const Group& group, std::span<const Collected> co
   return rewards;
 }
 
+// What passk compares: 1 where the rollout passed.
+std::vector<double> passes_of(const Group& group, std::span<const Collected> collected) {
+  std::vector<double> passes;
+  for (const auto i : group.members)
+    passes.push_back(collected[i].trajectory.grade.passed ? 1.0 : 0.0);
+  return passes;
+}
+
 bool in_baseline_only(const Trajectory& t, const BaselineOnly& rule) {
   return (rule.limits && is_limit(t.end)) || (rule.void_turns && has_void_turn(t));
 }
@@ -128,7 +136,8 @@ StepBatchOptions step_batch_options(const AlgorithmOptions& a, const BaselineOnl
   return {{.kind = advantage_kind(a.advantage), .k = a.passk_k},
           baseline_only,
           a.kl_in_loss(),
-          max_lag};
+          max_lag,
+          a.denominator == "all"};
 }
 
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
@@ -181,7 +190,9 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   std::vector<std::vector<double>> rewards;
   for (Group& g : groups) {
     count_group(batch.signal, rewards_of(g, collected));
-    std::vector<double> compared = rewards_of(g, collected, penalties);
+    std::vector<double> compared = options.advantage.kind == AdvantageKind::kPassK
+                                       ? passes_of(g, collected)
+                                       : rewards_of(g, collected, penalties);
     if (!every_group && !has_signal(compared)) continue;
     kept.push_back(std::move(g));
     rewards.push_back(std::move(compared));
@@ -201,6 +212,10 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
       batch.prompt.push_back(prompt);
     }
     prompt += batch.in_loss.size() > before ? 1 : 0;
+  }
+  if (options.over_all_groups) {
+    const double share = static_cast<double>(prompt) / static_cast<double>(groups.size());
+    for (const std::size_t i : batch.in_loss) batch.uses[i].advantage *= share;
   }
   return batch;
 }

@@ -41,6 +41,7 @@ struct StepBatchOptions {
   BaselineOnly baseline_only = {};
   bool every_group_in_loss = false;  // a KL in the loss pulls at groups without variance too
   std::int64_t max_lag = 0;          // policy versions that a sampled token may be behind
+  bool over_all_groups = false;      // advantages times the share of groups that are in the loss
 };
 
 StepBatchOptions step_batch_options(const AlgorithmOptions&, const BaselineOnly&,

@@ -82,7 +82,8 @@ struct AlgorithmOptions {
   KlSection kl;
   bool kl_in_loss() const { return kl.coefficient > 0 && kl.form != "k1_reward"; }
   std::string aggregation = "prompt_mean";
-  double aggregation_constant = 1;  // divisor of seq_mean_token_sum_const
+  double aggregation_constant = 1;   // divisor of seq_mean_token_sum_const
+  std::string denominator = "kept";  // groups that the step's mean is over: with signal, or "all"
   double learning_rate = 1e-6;
   double beta1 = 0.9;
   double beta2 = 0.95;

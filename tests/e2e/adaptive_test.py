@@ -52,7 +52,14 @@ class Adaptive(Case):
         self.assertEqual(self.decisions(killed), self.decisions(one))
 
     def test_decisions_are_made_again_from_the_journal(self):
-        run = self.sized("decided")
+        self.decided_again(self.sized("decided"))
+
+    def test_a_penalty_that_comes_off_rewards_later_does_not_change_what_was_decided(self):
+        run = self.sized("penalised", algorithm={"kl": {"coefficient": 0.5}, "learning_rate": 1e-3})
+        self.decided_again(run)
+        self.assertTrue(any(line["reward_penalty_mean"] for line in run.metrics()))
+
+    def decided_again(self, run):
         self.done(run)
         shown = self.decisions(run)
         for line in run.metrics():

@@ -54,9 +54,38 @@ TEST(EvaluationRules, KnowAFunctionByItsSchema) {
       R"([{"function":{"parameters":{"a":1},"name":"pay"},"type":"function"}])";
   const std::string other =
       R"([{"type":"function","function":{"name":"pay","parameters":{"b":1}}}])";
-  EXPECT_THAT(unknown_functions({task(1, "{}", one)}, {task(1, "{}", same)}), IsEmpty());
-  EXPECT_THAT(unknown_functions({task(1, "{}", one)}, {task(7, "{}", other), task(8, "{}", other)}),
+  EXPECT_THAT(novelties({task(1, "{}", one)}, {task(1, "{}", same)}), IsEmpty());
+  EXPECT_THAT(novelties({task(1, "{}", one)}, {task(7, "{}", other), task(8, "{}", other)}),
               ElementsAre("data.valid, line 7: no training row offers pay so"));
+}
+
+TEST(EvaluationRules, TellOfAnotherSystemMessageOrSetOfFunctions) {
+  const std::string pay = R"({"type":"function","function":{"name":"pay"}})";
+  const std::string look = R"({"type":"function","function":{"name":"look"}})";
+  const auto row = [&](std::int64_t line, const std::string& system, const std::string& tools) {
+    Task t = task(line, "{}", "[" + tools + "]");
+    t.messages =
+        R"([{"role":"system","content":")" + system + R"("},{"role":"user","content":"u"}])";
+    return t;
+  };
+  const std::string both = pay + "," + look, turned = look + "," + pay;
+  const std::vector<Task> train{row(1, "Pay.", both), row(2, "Pay.", turned)};
+  EXPECT_THAT(novelties(train, {row(1, "Pay.", turned)}), IsEmpty());
+  EXPECT_THAT(novelties(train, {row(3, "Pay!", both), row(4, "Pay!", look)}),
+              ElementsAre("data.valid, line 3: no training row has this system message",
+                          "data.valid, line 4: no training row offers these 1 functions and no "
+                          "others"));
+  const std::vector<Task> each_its_own{row(1, "Of Ann.", both), row(2, "Of Bob.", pay)};
+  EXPECT_THAT(novelties(each_its_own, {row(1, "Of Cid.", look)}), IsEmpty());
+}
+
+TEST(EvaluationRules, FindTrainingRowsUnderAnotherName) {
+  const std::vector<Task> train{task(1, R"({"id":1,"target":4})")};
+  const auto rows = [&](const std::string& item) {
+    return overlap_of("t", train, "v", {task(1, item)}).rows;
+  };
+  EXPECT_EQ(rows(R"({"id":7,"target":4,"source":"x"})"), 1);
+  EXPECT_EQ(rows(R"({"id":1,"target":5})"), 0) << "another task with the same prompt";
 }
 
 TEST(EvaluationRules, FindTrainingRowsWhateverTheOrderOfTheirKeys) {

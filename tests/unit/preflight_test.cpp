@@ -208,7 +208,7 @@ TEST(PreflightJudgement, AdvisesMorePromptsWhereAStepIsTooSmall) {
   EXPECT_EQ(j.verdict, PreflightVerdict::kGoWith);
   EXPECT_EQ(j.advice.group_size, 16);
   EXPECT_THAT(j.advice.settings, ElementsAre("batch.prompts=" + std::to_string(j.advice.prompts)));
-  EXPECT_GE(j.as_advised.signal_per_step, 32);
+  EXPECT_GE(j.as_advised.signal_per_step, 8);
 }
 
 TEST(PreflightJudgement, RefusesAGraderThatPassesNothingAtAll) {

@@ -50,6 +50,13 @@ std::string with(const std::string& more) {
          more;  // line 5
 }
 
+// A valid file with `more` in its grader.
+std::string graded(const std::string& more) {
+  return "run: {name: r}\nmodel: {path: m}\ndata: {train: t.jsonl}\n"
+         "grader: {url: 'http://g/', " +
+         more + "}\n";
+}
+
 // The report on a bad file, the path of the file cut off; "" if it was accepted.
 std::string report(const std::string& text, const Overrides& overrides = {},
                    Purpose purpose = Purpose::kTrain) {
@@ -296,6 +303,29 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"algorithm: {advantage: gae, minibatch_prompts: 2}\n",
                 ":5:48: algorithm.minibatch_prompts: with a critic the policy takes the rollouts"},
         BadFile{"algorithm: {epochs: 0}\n", ":5:21: algorithm.epochs: "},
+        BadFile{"batch: {group_size: 1, resample: 4}\nalgorithm: {advantage: gae}\n",
+                ":5:34: batch.resample: goes by the rewards that differ within a group"},
+        BadFile{"batch: {group_size: 1, adaptive: {target_signal: 4}}\n"
+                "algorithm: {advantage: gae}\n",
+                ":5:50: batch.adaptive.target_signal: goes by the rewards that differ"},
+        BadFile{"algorithm: {advantage: gae, critic: {pretrain_steps: 200}}\n",
+                ":5:54: algorithm.critic.pretrain_steps: the critic would learn alone in all"},
+        BadFile{"algorithm: {advantage: maxrl, kl: {coefficient: 0.1, form: k1_reward}}\n",
+                ":5:49: algorithm.kl.coefficient: maxrl divides by the mean reward"},
+        BadFile{"algorithm: {advantage: passk, kl: {coefficient: 0.1, form: k1_reward}}\n",
+                ":5:60: algorithm.kl.form: the advantage passk counts passes alone"},
+        BadFile{"algorithm: {advantage: passk}\n"
+                "rollout: {tool_budget: {penalty_per_call: 0.1, cap: 0.5}}\n",
+                ":6:24: rollout.tool_budget: the advantage passk counts passes alone"},
+        BadFile{"algorithm: {loss: reinforce, epochs: 2}\n",
+                ":5:38: algorithm.epochs: reinforce takes no ratio"},
+        BadFile{"algorithm: {kl: {form: k3}}\n", ":5:24: algorithm.kl.form: needs a coefficient"},
+        BadFile{"algorithm: {denominator: all, kl: {coefficient: 0.1, form: k3}}\n",
+                ":5:26: algorithm.denominator: with a critic, or a KL in the loss"},
+        BadFile{"batch: {adaptive: {max_rollouts: 9}}\n",
+                ":5:34: batch.adaptive.max_rollouts: needs batch.adaptive.target_signal"},
+        BadFile{"rollout: {length_budget: {limit: 9}}\n",
+                ":5:34: rollout.length_budget.limit: needs rollout.length_budget.cap"},
         BadFile{"algorithm: {advantage: gae, critic: {coefficient: 0.5}}\n",
                 ":5:51: algorithm.critic.coefficient: only trunk: shared reads it"},
         BadFile{"algorithm: {advantage: gae, critic: {lambda_policy: 2}}\n",
@@ -412,11 +442,6 @@ TEST(RunConfig, ReadsLora) {
 }
 
 TEST(RunConfig, ReadsASecondGrader) {
-  const auto graded = [](const std::string& more) {
-    return "run: {name: r}\nmodel: {path: m}\ndata: {train: t.jsonl}\n"
-           "grader: {url: 'http://g/', " +
-           more + "}\n";
-  };
   const RunConfig none = parse(with(""));
   EXPECT_EQ(none.grader.confirm, "rare");
   EXPECT_EQ(none.grader.second.url, "");
@@ -434,6 +459,25 @@ TEST(RunConfig, ReadsASecondGrader) {
   EXPECT_THAT(report(graded("second: {timeout: 5s}")), HasSubstr("needs grader.second.url"));
   EXPECT_THAT(report(graded("confirm: never, second: {url: 'http://h/'}")),
               HasSubstr("confirm: never asks nobody"));
+}
+
+TEST(RunConfig, WantsWhatOlderPoliciesSampledCorrected) {
+  const auto lagging = [](const std::string& algorithm) {
+    return report(with("algorithm: {" + algorithm + "}\npolicy: {max_lag: 4}\n"));
+  };
+  EXPECT_THAT(lagging("loss: reinforce"), HasSubstr("algorithm.corrections: with policy.max_lag"));
+  EXPECT_THAT(lagging("anchor: old"), HasSubstr("neither cispo with anchor: old nor a weight"));
+  EXPECT_EQ(lagging("anchor: old, corrections: [token_tis]"), "");
+  EXPECT_EQ(lagging("loss: reinforce, corrections: [seq_tis]"), "");
+  EXPECT_EQ(lagging("loss: cispo"), "");
+}
+
+TEST(RunConfig, LetsNothingEarnMoreThanASuccess) {
+  EXPECT_THAT(report(graded("gate_value: 1")),
+              HasSubstr("expected less than what a success earns"));
+  EXPECT_EQ(report(graded("gate_value: 0.5")), "");
+  EXPECT_THAT(report(graded("flags: {hacking: {action: penalize, value: 5}}")),
+              HasSubstr("grader.flags.hacking: penalize adds its value"));
 }
 
 TEST(RunConfig, ReadsACritic) {

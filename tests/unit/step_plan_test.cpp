@@ -120,6 +120,28 @@ TEST(StepBatch, MakesTheSameOfAGroupWithSignalHoweverManyWithoutStandBesideIt) {
   EXPECT_EQ(among_many.signal.groups_all_zero, 8);
 }
 
+TEST(StepBatch, IsAMeanOverAllGroupsIfWanted) {
+  StepBatchOptions options{.advantage = {.kind = AdvantageKind::kRloo}, .over_all_groups = true};
+  const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0), rollout(1, 0, 0),
+                                         rollout(1, 1, 0), rollout(2, 0, 1), rollout(2, 1, 1),
+                                         rollout(3, 0, 1), rollout(3, 1, 0)};
+  const auto batch = make_step_batch(collected, 1000, options, kStep);
+  EXPECT_THAT(batch.in_loss, testing::ElementsAre(0, 1, 6, 7));
+  EXPECT_DOUBLE_EQ(batch.uses[0].advantage, 0.5) << "two of four groups teach";
+  EXPECT_DOUBLE_EQ(batch.uses[7].advantage, -0.5);
+}
+
+TEST(StepBatch, ComparesPassesWherePassAtKIsLearnt) {
+  std::vector<Collected> collected{rollout(0, 0, 0.4), rollout(0, 1, 0.9), rollout(0, 2, 0.1)};
+  collected[0].trajectory.grade.passed = true;  // by a threshold of its own, behind a shut gate ...
+  collected[1].trajectory.grade.passed = false;
+  const auto batch = make_step_batch(collected, 1000,
+                                     {.advantage = {.kind = AdvantageKind::kPassK, .k = 1}}, kStep);
+  EXPECT_GT(batch.uses[0].advantage, 0);
+  EXPECT_LT(batch.uses[1].advantage, 0);
+  EXPECT_DOUBLE_EQ(batch.uses[1].advantage, batch.uses[2].advantage);
+}
+
 TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
   const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 1), rollout(0, 2, 0),
                                          rollout(1, 0, 1), rollout(1, 1, 0), rollout(1, 2, 0)};
