@@ -176,8 +176,7 @@ void BatchScaler::end_step() {
 bool BatchScaler::rare_success(std::int64_t task, std::int64_t group_size) const {
   const bool nothing_known = beliefs_.state().tasks.empty();
   return group_size >= kLeastGroup &&
-         (nothing_known ||
-          beliefs_.rate(task) * static_cast<double>(group_size) < kRareSuccesses);
+         (nothing_known || beliefs_.rate(task) * static_cast<double>(group_size) < kRareSuccesses);
 }
 
 double BatchScaler::step_size() const {

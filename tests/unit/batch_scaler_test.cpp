@@ -71,7 +71,8 @@ Agents all_alike(double p) {
 
 TEST(BatchScaler, KnowsRareSuccessesOfLargeGroupsFromEarlierRounds) {
   BatchScaler scaler({.prompts = 2, .group_size = 16}, kTasks, 3);
-  EXPECT_FALSE(scaler.rare_success(0, 16)) << "one in four is what it begins with";
+  EXPECT_TRUE(scaler.rare_success(0, 16)) << "nothing is known yet";
+  EXPECT_FALSE(scaler.rare_success(0, 7));
   ASSERT_TRUE(scaler.next_round());
   std::vector<double> rare(16, 0), often(16, 1);
   rare[3] = 1;
@@ -159,6 +160,32 @@ TEST(BatchScaler, ShrinksByHalvesWhenSuccessesBecomeFrequent) {
     before = now;
   }
   EXPECT_NEAR(static_cast<double>(before), 128, 32);  // 32 / 0.25
+}
+
+TEST(BatchScaler, GrowsAgainWhenSuccessesBecomeRare) {
+  BatchScaler scaler(adaptive(), kTasks, 1);
+  Agents frequent = all_alike(0.5), rare = all_alike(0.01);
+  EXPECT_LT(frequent.steps(scaler, 12).rollouts, 200);
+  const auto fallen = rare.step(scaler);
+  EXPECT_GT(fallen.rounds, 3) << "by rounds within the step, not by a step without a signal";
+  EXPECT_GT(fallen.signal, 0.7 * 32);
+  EXPECT_LE(rare.steps(scaler, 6).rounds, 2);
+}
+
+TEST(BatchScaler, MeetsItsSignalOnTasksOfAllDifficulties) {
+  BatchScaler scaler(adaptive(), kTasks, 1);
+  Agents mixture([](std::int64_t task) { return 0.5 * std::pow(0.001, (task % 100) / 99.0); });
+  mixture.steps(scaler, 4);
+  const std::int64_t begun = mixture.step(scaler).rollouts;
+  double signal = 0, rollouts = 0;
+  mixture.steps(scaler, 60);
+  for (int i = 0; i < 20; ++i) {
+    const auto step = mixture.step(scaler);
+    signal += step.signal / 20;
+    rollouts += static_cast<double>(step.rollouts) / 20;
+  }
+  EXPECT_NEAR(signal, 32, 10);
+  EXPECT_LT(rollouts, static_cast<double>(begun)) << "it has found the tasks that teach";
 }
 
 TEST(BatchScaler, RaisesTheGroupOnlyWhereThereAreNoMoreTasks) {

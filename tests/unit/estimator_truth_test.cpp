@@ -3,8 +3,13 @@
 // sigmoid(theta), so that the gradient of p is p (1 - p) and a rollout's score, d log pi / d theta,
 // is r - p. What is measured over many draws must lie within three standard errors of what sums
 // over the binomial distribution of successes say.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>
@@ -13,6 +18,9 @@
 #include "model/sampling.h"
 #include "trainer/advantages.h"
 #include "trainer/batch_scaler.h"
+#include "trainer/corrections.h"
+#include "trainer/critic.h"
+#include "trainer/losses.h"
 
 namespace rollcall {
 namespace {
@@ -182,6 +190,170 @@ TEST(EstimatorTruth, DeviationOfTheStepKeepsRelativeWeights) {
     }
     EXPECT_NEAR(difference.mean(), 0, kErrors * difference.mean_error());
   }
+}
+
+// The same of two groups that share a deviation, over all pairs of successes.
+Moments truth_of_pairs(double p1, double p2, double n, bool rloo_scale) {
+  Moments m;
+  double squares = 0;
+  for (double k1 = 0; k1 <= n; ++k1)
+    for (double k2 = 0; k2 <= n; ++k2) {
+      const double mean = (k1 + k2) / (2 * n);
+      const double deviation = std::sqrt(2 * n / (2 * n - 1) * mean * (1 - mean));
+      const double scale = deviation > 0 ? (rloo_scale ? n / (n - 1) : 1) / (deviation + 1e-6) : 0;
+      double g = 0, chance = 1;
+      for (const auto& [k, p] : {Pair{k1, p1}, Pair{k2, p2}}) {
+        chance *= choose(n, k) * std::pow(p, k) * std::pow(1 - p, n - k);
+        if (k > 0 && k < n) g += scale * (k * (1 - k / n) * (1 - p) + (n - k) * k / n * p) / n / 2;
+      }
+      m.mean += chance * g;
+      squares += chance * g * g;
+    }
+  m.variance = squares - m.mean * m.mean;
+  return m;
+}
+
+TEST(EstimatorTruth, DeviationOfTheStepHasTheBiasAndVarianceOfItsFormula) {
+  for (const auto kind : {AdvantageKind::kRlooBatchStd, AdvantageKind::kBatchStd}) {
+    Draws draws(5);
+    Measured measured;
+    for (int i = 0; i < 20000; ++i) {
+      const std::vector<std::vector<double>> groups{draws.rewards(0.1, 8), draws.rewards(0.5, 8)};
+      const auto advantages = group_advantages(groups, {.kind = kind});
+      measured.add(
+          (gradient(groups[0], advantages[0], 0.1) + gradient(groups[1], advantages[1], 0.5)) / 2);
+    }
+    const Moments expected = truth_of_pairs(0.1, 0.5, 8, kind == AdvantageKind::kRlooBatchStd);
+    EXPECT_NEAR(measured.mean(), expected.mean, kErrors * measured.mean_error());
+    EXPECT_NEAR(measured.variance(), expected.variance, kErrors * measured.variance_error());
+  }
+}
+
+// Off policy: rollouts of one token, sampled with success probability q and learnt from at p. What
+// the loss makes of an advantage is the weight that its paper gives a success and a failure.
+struct OffPolicy {
+  std::string name;
+  LossOptions options;
+  std::vector<Correction> corrections;
+  std::function<double(double ratio, double advantage)> weight;
+};
+
+std::vector<OffPolicy> off_policy_losses() {
+  const auto ppo = [](double low, double high) {
+    return [=](double ratio, double advantage) {
+      const bool outwards = advantage > 0 ? ratio > 1 + high : ratio < 1 - low;
+      return outwards ? 0 : ratio;
+    };
+  };
+  const Correction tis = correction_of("token_tis");
+  return {{"reinforce with token_tis",
+           {.kind = LossKind::kReinforce},
+           {tis},
+           [tis](double ratio, double) { return std::min(ratio, tis.high); }},
+          {"reinforce with all of the ratio",
+           {.kind = LossKind::kReinforce},
+           {{CorrectionKind::kTokenTis, 0, 1e6}},
+           [](double ratio, double) { return ratio; }},
+          {"cispo",
+           {.kind = LossKind::kCispo, .clip_low = 0.2, .clip_high = 0.28},
+           {},
+           [](double ratio, double) { return std::clamp(ratio, 0.8, 1.28); }},
+          {"ppo_clip",
+           {.kind = LossKind::kPpoClip, .clip_low = 0.2, .clip_high = 0.28},
+           {},
+           ppo(0.2, 0.28)},
+          {"gspo",
+           {.kind = LossKind::kGspo,
+            .aggregation = Aggregation::kSeqMeanTokenMean,
+            .clip_low = 0.2,
+            .clip_high = 0.28},
+           {},
+           ppo(0.2, 0.28)}};
+}
+
+// The gradient that the loss says for a group with the first `k` of `n` rollouts successes.
+double loss_gradient(const OffPolicy& loss, std::int64_t k, std::int64_t n, double p, double q) {
+  std::vector<double> rewards(static_cast<std::size_t>(n), 0.0), sampler, current;
+  std::fill_n(rewards.begin(), k, 1.0);
+  for (const double r : rewards) {
+    sampler.push_back(std::log(r == 1 ? q : 1 - q));
+    current.push_back(std::log(r == 1 ? p : 1 - p));
+  }
+  const at::Tensor logprobs = at::tensor(current, at::kDouble).requires_grad_();
+  const ActionTokens tokens{at::tensor(sampler, at::kDouble),
+                            at::tensor(group_advantages(std::vector<std::vector<double>>{rewards},
+                                                        {.kind = AdvantageKind::kRloo})[0],
+                                       at::kDouble),
+                            at::arange(n, at::kLong), at::zeros({n}, at::kLong)};
+  LossInputs inputs;
+  if (!loss.corrections.empty())
+    inputs.weights = apply_corrections(loss.corrections, logprobs.detach() - tokens.anchor_logprobs,
+                                       tokens.sequence, n)
+                         .weights;
+  policy_loss(tokens, logprobs, count_tokens(tokens), loss.options, inputs).loss.backward();
+  double sum = 0;
+  for (std::int64_t i = 0; i < n; ++i)
+    sum -= logprobs.grad()[i].item<double>() * (rewards[static_cast<std::size_t>(i)] - p);
+  return sum;
+}
+
+TEST(EstimatorTruth, LossesWeighWhatAnotherPolicySampledByTheirFormulas) {
+  constexpr std::int64_t kGroup = 8;
+  std::uint64_t seed = 100;
+  for (const OffPolicy& loss : off_policy_losses()) {
+    for (const auto& [p, q] : {Pair{0.1, 0.05}, Pair{0.3, 0.5}, Pair{0.5, 0.5}}) {
+      const auto formula = [&](double k, double n) {
+        const Pair advantage = rloo(k, n);
+        if (k == 0 || k == n) return Pair{};
+        return Pair{advantage.success * loss.weight(p / q, advantage.success),
+                    advantage.failure * loss.weight((1 - p) / (1 - q), advantage.failure)};
+      };
+      Moments expected;
+      double squares = 0;
+      std::vector<double> of_successes;
+      for (std::int64_t k = 0; k <= kGroup; ++k) {
+        const auto x = static_cast<double>(k), n = static_cast<double>(kGroup);
+        const double chance = choose(n, x) * std::pow(q, x) * std::pow(1 - q, n - x);
+        const Pair a = formula(x, n);
+        const double g = (x * a.success * (1 - p) - (n - x) * a.failure * p) / n;
+        expected.mean += chance * g;
+        squares += chance * g * g;
+        of_successes.push_back(loss_gradient(loss, k, kGroup, p, q));
+      }
+      expected.variance = squares - expected.mean * expected.mean;
+      Draws draws(++seed);
+      Measured measured;
+      for (int i = 0; i < 20000; ++i) {
+        const auto rewards = draws.rewards(q, kGroup);
+        measured.add(of_successes[static_cast<std::size_t>(std::ranges::count(rewards, 1.0))]);
+      }
+      const std::string where = loss.name + ", p " + std::to_string(p);
+      EXPECT_NEAR(measured.mean(), expected.mean, kErrors * measured.mean_error()) << where;
+      EXPECT_NEAR(measured.variance(), expected.variance, kErrors * measured.variance_error())
+          << where;
+      if (loss.name == "reinforce with all of the ratio") {
+        EXPECT_NEAR(expected.mean, p * (1 - p), 1e-12) << "unbiased";
+      }
+    }
+  }
+}
+
+// A critic that is wrong changes the variance, not the mean: two actions, each right with
+// probability p, and a reward where both are.
+TEST(EstimatorTruth, AWrongCriticLeavesGeneralizedAdvantagesUnbiased) {
+  constexpr double p = 0.4;
+  const double values[] = {0.7, 0.3}, truth[] = {p * p * (1 - p), p * p * (1 - p)};
+  const std::uint8_t is_action[] = {1, 1};
+  Draws draws(9);
+  Measured measured[2];
+  for (int i = 0; i < 40000; ++i) {
+    const auto right = draws.rewards(p, 2);
+    const double rewards[] = {0, right[0] * right[1]};
+    const auto advantages = generalized_advantages(rewards, values, is_action, 1, 1).advantages;
+    for (std::size_t t = 0; t < 2; ++t) measured[t].add(advantages[t] * (right[t] - p));
+  }
+  for (std::size_t t = 0; t < 2; ++t)
+    EXPECT_NEAR(measured[t].mean(), truth[t], kErrors * measured[t].mean_error());
 }
 
 // The scaler samples rounds until a step has its signal, a rule that looks at rewards. By Wald's
