@@ -35,7 +35,7 @@ LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
 SIZES = (32, 128, 512)
 DYNAMIC = 32  # rollouts of a round, of which as many groups as it has must have a signal
 RESAMPLE = 64
-ADAPTIVE = {"batch.prompts": 8, "batch.adaptive.target_signal": 2, "batch.adaptive.min_rollouts": 32, "algorithm.learning_rate": 5e-4}
+ADAPTIVE = {"batch.prompts": 8, "batch.adaptive.target_signal": 1, "batch.adaptive.min_rollouts": 64, "algorithm.learning_rate": 5e-4}
 # Rollouts between evaluations, about; and after which a run is given up.
 EVAL_EVERY = {"5%": 64, "0.5%": 512, "0.1%": 512, "mixture": 64}
 MOST_ROLLOUTS = {"5%": 5_000, "0.5%": 12_000, "0.1%": 16_000, "mixture": 5_000}
