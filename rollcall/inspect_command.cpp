@@ -104,8 +104,7 @@ void print_head(const Trajectory& t, std::int64_t row, std::ostream& out) {
   const auto sampled = sampled_tokens(t);
   out << fmt::format(
       "{} tokens: {} prompt, {} sampled, {} prefilled  {} turns  worker {}  {:.3f} s, {:.3f} s of "
-      "it for the "
-      "model\n",
+      "it for the model\n",
       t.tokens.size(), t.prompt_length, sampled, t.prefill_tokens, t.turns, t.worker, t.wall_time_s,
       t.generate_time_s);
   out << fmt::format("end {}  fault {}{}{}\n", to_string(t.end), to_string(t.fault),

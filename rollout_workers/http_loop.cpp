@@ -216,8 +216,8 @@ struct HttpLoop::Impl {
   }
 
   void on_event(Shard& shard, int fd, std::uint32_t events) {
-    if (!wanted[static_cast<std::size_t>(
-            fd)]) {  // a kept connection that the server has closed, as a rule
+    // Of a kept connection: the server has closed it, as a rule.
+    if (!wanted[static_cast<std::size_t>(fd)]) {
       ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, fd, nullptr);
       return;
     }
