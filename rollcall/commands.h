@@ -38,6 +38,7 @@ struct PreflightArguments {
   std::int64_t tasks = 64, samples = 32;  // training tasks, and first rollouts of each
   std::int64_t max_rollouts = 8192;       // in all rounds
   int workers = 0;                        // that sample here; 0: as many as the run has
+  double hours = 0;                       // that there are for the run; 0: any number
 };
 // 4 if the run should not be started.
 int preflight_command(const PreflightArguments&);

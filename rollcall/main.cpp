@@ -93,6 +93,10 @@ void add_preflight_command(CLI::App& app, RunArguments& run, Action& action) {
       ->check(CLI::Range(2, 10000000));
   preflight->add_option("--workers", a.workers, "that sample here, instead of cluster.workers")
       ->check(CLI::Range(1, 100000));
+  preflight
+      ->add_option("--hours", a.hours,
+                   "that there are for the run: steps that grow are capped by what fits")
+      ->check(CLI::Range(0.01, 100000.0));
   preflight->callback([&] {
     action = [&] {
       a.run = run;

@@ -111,7 +111,7 @@ DiskNeed disk_need(const RunConfig& config, const ModelSpec& spec, const fs::pat
                    const Preflight& p) {
   DiskNeed d;
   const CheckpointOptions& c = config.checkpoint;
-  const double rollouts = forecast(p.run, p.learnability, 1).rollouts_of_run;
+  const double rollouts = forecast(p.run, p.learnability).rollouts_of_run;
   d.journal =
       static_cast<double>(fs::file_size(journal)) / static_cast<double>(p.planned) * rollouts;
   d.checkpoint = kStateBytes * trained_parameters(config, spec);
@@ -173,6 +173,7 @@ ExitCode lead(const PreflightArguments& a, const RunConfig& config, const Planne
   const Sampling s = sample_with_workers(a, config, setup, spec, world, journal, stop);
   PlannedRun planned = run;
   planned.train_tasks = setup.train_tasks;
+  planned.hours = a.hours;
   Preflight p = facts_of(config, setup, planned, s);
   try_grader(config, s, journal, p);
   p.disk = disk_need(config, spec, journal, p);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "trainer/counting.h"
 
@@ -176,9 +177,16 @@ PreflightJudgement judge(const Preflight& p) {
   const std::vector<std::string> found = obstacles(p);
   add_warnings(p, j.warnings);
   const bool rare = sparse(p.learnability);
-  j.advice = advise(p.run, p.learnability, rare);
-  j.as_planned = forecast(p.run, p.learnability, p.rollouts_per_second());
-  j.as_advised = forecast(advised(p.run, j.advice, rare), p.learnability, p.rollouts_per_second());
+  PlannedRun run = p.run;
+  run.rollouts_per_second = p.rollouts_per_second();
+  j.advice = advise(run, p.learnability, rare);
+  j.as_planned = forecast(run, p.learnability);
+  j.as_advised = forecast(advised(run, j.advice, rare), p.learnability);
+  if (run.hours > 0 && j.as_advised.hours_of_run > run.hours)
+    j.warnings.push_back(fmt::format(
+        "run.steps={} takes about {:.3g} hours and there are {:g}: about {:.0f} steps fit",
+        run.steps, j.as_advised.hours_of_run, run.hours,
+        std::floor(static_cast<double>(run.steps) * run.hours / j.as_advised.hours_of_run)));
   j.verdict = !teaches || !found.empty()  ? PreflightVerdict::kNo
               : j.advice.settings.empty() ? PreflightVerdict::kGo
                                           : PreflightVerdict::kGoWith;

@@ -67,6 +67,7 @@ ordered_json plan_json(const Preflight& p, const PreflightJudgement& j) {
   return {{"steps", p.run.steps},
           {"workers", p.run.workers},
           {"in_flight", p.run.in_flight()},
+          {"hours", p.run.hours > 0 ? ordered_json(p.run.hours) : ordered_json()},
           {"rollouts_per_second", number_json(p.rollouts_per_second())},
           {"as_planned", forecast_json(j.as_planned)},
           {"as_advised", forecast_json(j.as_advised)}};

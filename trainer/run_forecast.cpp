@@ -12,6 +12,7 @@ namespace {
 constexpr double kFewestInformative = 0.15;  // share of groups, below which groups grow
 constexpr std::int64_t kSmallestAdvised = 8, kLargestAdvised = 256;
 constexpr double kMostRollouts = 16384;  // of a step
+constexpr double kFewestSteps = 20;      // for which there shall be time
 
 double rollouts_of_step(const PlannedRun& run, const Learnability& l) {
   const BatchOptions& b = run.batch;
@@ -65,9 +66,13 @@ std::int64_t PlannedRun::in_flight() const {
   return std::min(round, static_cast<std::int64_t>(workers) * rollouts_per_worker);
 }
 
-Forecast forecast(const PlannedRun& run, const Learnability& l, double rollouts_per_second) {
+std::int64_t PlannedRun::most_rollouts_of_step() const {
+  return static_cast<std::int64_t>(3600 * hours * rollouts_per_second / kFewestSteps);
+}
+
+Forecast forecast(const PlannedRun& run, const Learnability& l) {
   Forecast f;
-  const double per_hour = 3600 * rollouts_per_second;
+  const double per_hour = 3600 * run.rollouts_per_second;
   f.rollouts_per_step = rollouts_of_step(run, l);
   f.signal_per_step = f.rollouts_per_step * l.signal.mean;
   f.informative_share = l.informative(run.batch.group_size);
@@ -106,8 +111,11 @@ PlannedRun advised(PlannedRun run, const Advice& advice, bool sparse) {
     if (b.adaptive.target_signal == 0) b.adaptive.target_signal = kFirstSignal;
     b.resample = 1;
   }
-  if (b.adaptive.target_signal > 0)
-    b.adaptive.max_rollouts = std::max(b.adaptive.max_rollouts, b.prompts * b.group_size);
+  if (b.adaptive.target_signal > 0) {
+    std::int64_t& most = b.adaptive.max_rollouts;
+    if (run.most_rollouts_of_step() > 0) most = std::min(most, run.most_rollouts_of_step());
+    most = std::max({most, b.prompts * b.group_size, b.adaptive.min_rollouts});
+  }
   return run;
 }
 

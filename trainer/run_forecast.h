@@ -17,6 +17,11 @@ struct PlannedRun {
   std::string advantage;  // algorithm.advantage
   std::int64_t steps = 0, train_tasks = 0;
   int workers = 0, rollouts_per_worker = 0;
+  double hours = 0;                // that there are for it; 0: any number
+  double rollouts_per_second = 0;  // as measured; 0: unknown
+
+  // Rollouts of a step for which a twentieth of the hours suffices; 0: any number.
+  std::int64_t most_rollouts_of_step() const;
 
   // Rollouts that a step of the run has in flight at once.
   std::int64_t in_flight() const;
@@ -32,7 +37,7 @@ struct Forecast {
   double hours_to_first_signal = 0;   // from its mean
   double rollouts_of_run = 0, hours_of_run = 0;
 };
-Forecast forecast(const PlannedRun&, const Learnability&, double rollouts_per_second);
+Forecast forecast(const PlannedRun&, const Learnability&);
 
 // What to change in the run file so that its steps have a signal; no settings: nothing.
 struct Advice {

@@ -111,16 +111,16 @@ class Critic(Case):
         self.assertEqual(run.metrics()[-1]["groups_dropped"], 0)
 
     def test_another_critic_is_refused_by_its_key(self):
-        run = self.trained("critic", algorithm=PPO, run={"steps": 1})
+        run = self.trained("critic", algorithm=PPO, run={"steps": 3})
         for words, *changes in (
             ("algorithm.critic.gamma: 1 -> 0.9", "algorithm.critic.gamma=0.9"),
-            ("algorithm.critic.trunk", "algorithm.critic={trunk: shared}"),
+            ("algorithm.critic.trunk", "algorithm.critic={trunk: shared, pretrain_steps: 2}"),
             ("algorithm.advantage", "algorithm.critic={}", "algorithm.advantage=rloo"),
         ):
-            code, errors = run.train("--set", "run.steps=2", *(word for change in changes for word in ("--set", change)))
+            code, errors = run.train("--set", "run.steps=4", *(word for change in changes for word in ("--set", change)))
             self.assertEqual(code, 2, errors)
             self.assertIn(words, errors)
-        self.assertEqual(run.train("--set", "run.steps=2")[0], 0)
+        self.assertEqual(run.train("--set", "run.steps=4")[0], 0)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def open_when_there(path, writer):
 def follow(path, writer):
     seen, growths = 0, 0
     with open_when_there(path, writer) as file:
-        assert file.attrs["format"].decode() == "rollcall journal" and file.attrs["schema"] == 2
+        assert file.attrs["format"].decode() == "rollcall journal" and file.attrs["schema"] == 3
         assert file.attrs["about"].decode() == '{"run":"h5py"}'
         while seen < ROWS:
             running = writer.poll() is None

@@ -211,6 +211,21 @@ TEST(PreflightJudgement, AdvisesMorePromptsWhereAStepIsTooSmall) {
   EXPECT_GE(j.as_advised.signal_per_step, 8);
 }
 
+TEST(PreflightJudgement, CapsStepsThatGrowByTheHoursThatThereAre) {
+  std::vector<TaskOutcome> outcomes = all_alike(0, 64);
+  for (std::size_t t = 0; t < 6; ++t) outcomes[t] = task(outcomes[t].task, 1, 64);
+  Preflight p = preflight_of(outcomes, 64);
+  p.run.hours = 0.05;  // 180 s, 9 for a step
+  const auto most = static_cast<std::int64_t>(9 * p.rollouts_per_second());
+  EXPECT_THAT(judge(p).advice.settings,
+              ElementsAre("batch.adaptive.target_signal=8",
+                          "batch.adaptive.max_rollouts=" + std::to_string(most)));
+  EXPECT_THAT(judge(p).warnings, Contains(HasSubstr("hours and there are 0.05")));
+  p.run.hours = 1000;
+  EXPECT_THAT(judge(p).advice.settings, ElementsAre("batch.adaptive.target_signal=8"));
+  EXPECT_THAT(judge(p).warnings, IsEmpty());
+}
+
 TEST(PreflightJudgement, RefusesAGraderThatPassesNothingAtAll) {
   Preflight p = preflight_of(all_alike(8, 32), 32);
   p.canaries = {{.name = "empty", .graded = 16, .passed = 16}, {.name = "prompt", .graded = 16}};
