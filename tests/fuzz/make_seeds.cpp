@@ -43,7 +43,7 @@ void wire(Seeds seeds) {
   seeds.add(4, encode(WeightsBegin{3, 4}));
   seeds.add(5, encode(Failure{ExitCode::kBadInput, "what", "to do"}));
   seeds.add(6, encode(TurnRequest{1, 5, {1, 2}, {3}, {16, {0}, 8}}));
-  seeds.add(7, encode(TurnReply{1, {{4, 5}, {-1, -2}, {0, 1}, StopReason::kContextFull}}));
+  seeds.add(7, encode(TurnReply{1, {{4, 5}, {-1, -2}, {0, 1}, 7, StopReason::kContextFull}}));
   seeds.add(8, encode_number(8));
 }
 
