@@ -43,30 +43,38 @@ struct Doubts {
   Overlap overlap;
 };
 
-void add_overlap(Overlap& overlap, const std::string& train, const RunConfig& config) {
-  Overlap more =
-      overlap_of(train, read_tasks(train), config.data.valid, read_tasks(config.data.valid));
+struct Dataset {
+  explicit Dataset(const std::string& path) : file(path), rows(read_tasks(path)) {}
+  std::string file;
+  std::vector<Task> rows;
+};
+
+void add_overlap(Overlap& overlap, const Dataset& train, const Dataset& valid) {
+  Overlap more = overlap_of(train.file, train.rows, valid.file, valid.rows);
   if (more.rows > overlap.rows) overlap = std::move(more);
 }
 
 // Of a policy that comes from `run`; empty: from none that is known.
-void add_doubts(Doubts& doubts, const RunConfig& config, const fs::path& run, const char* whose) {
+void add_doubts(Doubts& doubts, const RunConfig& config, const Dataset& valid, const fs::path& run,
+                const char* whose) {
   if (run.empty()) return;
   const RunConfig trained = config_of_run(run);
   std::vector<std::string> differences = differences_of(trained, config);
   if (fs::exists(trained.data.train)) {
-    add_overlap(doubts.overlap, trained.data.train, config);
-    std::ranges::move(novelties(read_tasks(trained.data.train), read_tasks(config.data.valid)),
-                      std::back_inserter(differences));
+    const Dataset train(trained.data.train);
+    add_overlap(doubts.overlap, train, valid);
+    std::ranges::move(novelties(train.rows, valid.rows), std::back_inserter(differences));
   }
   for (const std::string& line : differences) doubts.differences.push_back(whose + line);
 }
 
 Doubts doubts_about(const RunConfig& config, const EvalArguments& a) {
   Doubts doubts;
-  add_overlap(doubts.overlap, config.data.train, config);
-  add_doubts(doubts, config, run_of_policy(a.checkpoint), "");
-  if (!a.baseline.empty()) add_doubts(doubts, config, run_of_policy(a.baseline), "baseline: ");
+  const Dataset valid(config.data.valid);
+  add_overlap(doubts.overlap, Dataset(config.data.train), valid);
+  add_doubts(doubts, config, valid, run_of_policy(a.checkpoint), "");
+  if (!a.baseline.empty())
+    add_doubts(doubts, config, valid, run_of_policy(a.baseline), "baseline: ");
   return doubts;
 }
 
