@@ -66,6 +66,7 @@ struct Sampling {
   std::int64_t samples = 0;  // of every task
   int rounds = 0;
   double seconds = 0;
+  std::vector<Collected> unsolvable;  // of data.canaries
 };
 
 Sampling sample_tasks(const PreflightArguments& a, const TrainSetup& setup, Trial& trial) {
@@ -84,7 +85,26 @@ Sampling sample_tasks(const PreflightArguments& a, const TrainSetup& setup, Tria
     more = further_samples(task_outcomes(s.collected), tasks, s.samples, a.max_rollouts);
   }
   s.seconds = trial.seconds();
+  if (setup.canary_tasks == 0) return s;
+  const std::int64_t canaries = std::min(a.tasks, setup.canary_tasks);
+  const auto canary_rows = TaskPool(setup.canary_tasks, setup.run.seed).draw(canaries);
+  s.unsolvable = trial.sample(plan_groups(setup.run.seed, Split::kCanary, 0, 0, canary_rows,
+                                          setup.eval.samples, kFirstGroup + s.rounds * tasks),
+                              "canaries");
+  drop_tokens(s.unsolvable);
   return s;
+}
+
+Canary unsolvable_canary(std::span<const Collected> collected) {
+  Canary canary{.name = kUnsolvable};
+  for (const Collected& c : collected) {
+    const Trajectory& t = c.trajectory;
+    canary.faults += infrastructure_failed(t.fault) ? 1 : 0;
+    if (t.fault != FaultReason::kNone) continue;
+    ++canary.graded;
+    canary.passed += t.grade.passed ? 1 : 0;
+  }
+  return canary;
 }
 
 double trained_parameters(const RunConfig& config, const ModelSpec& spec) {
@@ -108,12 +128,11 @@ double try_writing(const fs::path& folder) {
 }
 
 DiskNeed disk_need(const RunConfig& config, const ModelSpec& spec, const fs::path& journal,
-                   const Preflight& p) {
+                   double journalled, const Preflight& p) {
   DiskNeed d;
   const CheckpointOptions& c = config.checkpoint;
   const double rollouts = forecast(p.run, p.learnability).rollouts_of_run;
-  d.journal =
-      static_cast<double>(fs::file_size(journal)) / static_cast<double>(p.planned) * rollouts;
+  d.journal = static_cast<double>(fs::file_size(journal)) / journalled * rollouts;
   d.checkpoint = kStateBytes * trained_parameters(config, spec);
   const std::int64_t made = c.every_steps > 0 ? config.run.steps / c.every_steps + 1 : 1;
   d.checkpoints = d.checkpoint * static_cast<double>(std::min<std::int64_t>(made, c.keep + 1));
@@ -150,6 +169,7 @@ void try_grader(const RunConfig& config, const Sampling& s, const fs::path& jour
   const GradeProbeSetup setup{config.model.path, config.model.chat, config.grader, config.run.name};
   const GraderTrialSizes sizes;
   p.canaries = try_canaries(setup, tasks, s.collected, journal, sizes);
+  if (!s.unsolvable.empty()) p.canaries.push_back(unsolvable_canary(s.unsolvable));
   p.regrading = try_regrading(setup, tasks, s.collected, journal, sizes);
 }
 
@@ -176,7 +196,8 @@ ExitCode lead(const PreflightArguments& a, const RunConfig& config, const Planne
   planned.hours = a.hours;
   Preflight p = facts_of(config, setup, planned, s);
   try_grader(config, s, journal, p);
-  p.disk = disk_need(config, spec, journal, p);
+  p.disk = disk_need(config, spec, journal,
+                     static_cast<double>(s.collected.size() + s.unsolvable.size()), p);
   const PreflightJudgement j = judge(p);
   write_durably(setup.run_dir / "preflight.json", preflight_json(p, j));
   write_durably(setup.run_dir / "preflight.html", preflight_page(p, j));

@@ -20,6 +20,7 @@ constexpr double kMostChange = 2;    // between steps
 constexpr double kHysteresis = 0.2;  // a smaller change is noise
 constexpr std::int64_t kMostMembers = 256;
 constexpr double kExplore = 0.05;    // least chance that a task is taken when its turn comes
+constexpr double kSeldom = 0.5;      // a smaller chance, and the task is deferred or retired
 constexpr double kUsualRate = 0.02;  // of the average over tasks that were looked at
 constexpr double kLeastStep = 0.25;
 constexpr std::int64_t kLeastGroup = 8;
@@ -134,6 +135,20 @@ BatchScaler::Round BatchScaler::make_round(double rollouts, std::string reason) 
   return {0, draw(prompts()), size, std::move(reason)};
 }
 
+double BatchScaler::draw_chance(std::int64_t task) const {
+  return std::max(kExplore, beliefs_.signal(task) / usual_signal_);
+}
+
+TaskCounts BatchScaler::task_counts() const {
+  TaskCounts counts;
+  for (const auto& [task, own] : beliefs_.state().tasks) {
+    ++counts.tried;
+    if (!options_.adaptive.select_tasks || draw_chance(task) >= kSeldom) continue;
+    ++(beliefs_.rate(task) < 0.5 ? counts.deferred : counts.retired);
+  }
+  return counts;
+}
+
 std::vector<std::int64_t> BatchScaler::draw(std::int64_t count) {
   if (!options_.adaptive.select_tasks) return pool_.draw(count);
   std::vector<std::int64_t> rows;
@@ -143,8 +158,7 @@ std::vector<std::int64_t> BatchScaler::draw(std::int64_t count) {
     const double signal = beliefs_.signal(row);
     usual_signal_ =
         usual_signal_ == 0 ? signal : usual_signal_ + kUsualRate * (signal - usual_signal_);
-    if (uniform_draw(derive_seed(seed_, path), 0) < std::max(kExplore, signal / usual_signal_))
-      rows.push_back(row);
+    if (uniform_draw(derive_seed(seed_, path), 0) < draw_chance(row)) rows.push_back(row);
   }
   return rows;
 }

@@ -24,6 +24,14 @@ struct GroupOutcome {
 // and 1 this is the signal mass of counting.h, unbiased for the sum of G p (1 - p).
 double signal_mass(std::span<const GroupOutcome>);
 
+// Of the tasks that were tried: those that are drawn less than half as often as others, because
+// they are believed to be failed (deferred) or passed (retired) almost always. None is given up:
+// one draw in 20 remains, and what is believed of a task fades until it is drawn like the others
+// again.
+struct TaskCounts {
+  std::int64_t tried = 0, deferred = 0, retired = 0;
+};
+
 // Decides what a step samples: tasks, group size, and how many rounds. A step asks for rounds until
 // there are no more, and reports each; rounds depend on nothing but the options, the seed and
 // what was reported, so that decisions can be made again from the journal. A rule that looks at
@@ -53,6 +61,7 @@ class BatchScaler {
   // does what it teaches. Never of small groups, in which no success weighs so much.
   bool rare_success(std::int64_t task, std::int64_t group_size) const;
 
+  TaskCounts task_counts() const;
   double signal() const { return mass_; }  // of the step so far
   std::int64_t rounds() const { return rounds_; }
   // For the learning rate: below 1 where the step ends with less than the signal that was wanted.
@@ -70,7 +79,8 @@ class BatchScaler {
   Round numbered(Round);
   Round make_round(double rollouts, std::string reason);
   std::vector<std::int64_t> draw(std::int64_t count);
-  double expected_signal() const;  // of one rollout
+  double draw_chance(std::int64_t task) const;  // that it is taken when its turn comes
+  double expected_signal() const;               // of one rollout
 
   BatchOptions options_;
   std::int64_t tasks_;

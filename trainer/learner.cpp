@@ -73,15 +73,22 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
   trunk_.bind();
   const auto activations =
       options.activation_checkpointing ? Activations::kRecomputed : Activations::kKept;
+  // Several learners are parts of the step; of a single one the first half of its batches is.
+  const std::size_t part = communicator_.size() > 1 ? batches.size() : batches.size() / 2;
+  GradientNoise noise;
   for (std::size_t i = 0; i < batches.size(); ++i) {
     accumulate(batches[i], i, loss, pull, activations, stats);
+    noise.rollouts += static_cast<double>(batches[i].sequences.size());
+    if (i + 1 == part) noise.add_part(noise.rollouts, masters.squared_own_norm());
     between();
   }
   masters.sum_gradients();
-  reduce_stats(stats);
+  reduce_stats(stats, noise);
   check_agreement(stats, options.max_logprob_gap);
   // The same number on every member, so they agree on clipping and skipping without a vote.
-  stats.grad_norm_l2 = std::sqrt(masters.squared_grad_norm());
+  const double squared_norm = masters.squared_grad_norm();
+  stats.grad_norm_l2 = std::sqrt(squared_norm);
+  stats.noise = noise.estimate(squared_norm);
   stats.skipped = !std::isfinite(stats.grad_norm_l2) || !std::isfinite(stats.loss);
   stats.spiked = options.skip_above > 0 && stats.grad_norm_l2 > options.skip_above;
   if (!stats.skipped && !stats.spiked && stats.grad_norm_l2 > 0)
@@ -89,7 +96,7 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
   return stats;
 }
 
-void Learner::reduce_stats(UpdateStats& stats) {
+void Learner::reduce_stats(UpdateStats& stats, GradientNoise& noise) {
   Mismatch& m = stats.mismatch;
   double* const summed[] = {&stats.loss,
                             &stats.action_tokens,
@@ -100,7 +107,11 @@ void Learner::reduce_stats(UpdateStats& stats) {
                             &m.k3,
                             &m.chi2,
                             &m.capped,
-                            &m.capped_squares};
+                            &m.capped_squares,
+                            &noise.rollouts,
+                            &noise.part_squares,
+                            &noise.part_rollouts,
+                            &noise.part_rollouts_squared};
   std::vector<double> sums;
   for (const double* value : summed) sums.push_back(*value);
   communicator_.all_sum_host(sums);

@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "model/ops.h"
+#include "trainer/gradient_noise.h"
 #include "trainer/mismatch.h"
 #include "trainer/packing.h"
 #include "trainer/trunk.h"
@@ -33,6 +35,7 @@ struct UpdateStats {
   double action_tokens = 0;
   double entropy_mean = 0;  // nats per action token
   Mismatch mismatch;        // current against behavior, over the action tokens, before the update
+  std::optional<GradientNoise::Estimate> noise;  // none of one learner's single micro-batch
 };
 
 // The policy of one data-parallel learner, in training. update(), state and restore are collective.
@@ -77,7 +80,7 @@ class Learner {
   TokenLogprobs logprobs_of(const at::Tensor& hidden, const PackedBatch&) const;
   void accumulate(const PackedBatch&, std::size_t index, const Loss&, const Pull&, Activations,
                   UpdateStats&);
-  void reduce_stats(UpdateStats&);
+  void reduce_stats(UpdateStats&, GradientNoise&);
 
   Communicator& communicator_;
   Trunk trunk_;

@@ -26,15 +26,21 @@ bool sparse(const Learnability& l) { return l.share_mixed < kEnoughMixed; }
 
 std::string share_text(double share) { return fmt::format("{:.0f} %", 100 * share); }
 
+std::string passed_text(const Canary& c) {
+  if (c.name == kUnsolvable)
+    return fmt::format(
+        "the grader passes {} of {} rollouts of data.canaries, which cannot be solved", c.passed,
+        c.graded);
+  return fmt::format("the grader passes a worthless answer ({}) on {} of {} tasks", c.name,
+                     c.passed, c.graded);
+}
+
 // Why the run must not start, apart from what its tasks can teach.
 std::vector<std::string> obstacles(const Preflight& p) {
   std::vector<std::string> found;
   for (const Canary& c : p.canaries)
     if (c.name != "shuffled" && c.share() > kCanaryLimit)
-      found.push_back(fmt::format(
-          "the grader passes a worthless answer ({}) on {} of {} tasks: the policy would learn "
-          "that; mend the grader",
-          c.name, c.passed, c.graded));
+      found.push_back(passed_text(c) + ": the policy would learn that; mend the grader");
   if (p.regrading.disagreement > kNoiseLimit)
     found.push_back(fmt::format(
         "the grader does not agree with itself: two gradings of one transcript differ in {} of "
@@ -98,11 +104,10 @@ void add_warnings(const Preflight& p, std::vector<std::string>& warnings) {
           "not look at the task",
           c.passed, c.graded));
     else if (c.passed > 0 && c.share() <= kCanaryLimit)
-      warnings.push_back(fmt::format("the grader passed the {} answer on {} of {} tasks: see why",
-                                     c.name, c.passed, c.graded));
+      warnings.push_back(passed_text(c) + ": see why");
     if (c.faults > 0)
       warnings.push_back(
-          fmt::format("the grader gave no grade to {} {} answers", c.faults, c.name));
+          fmt::format("{} answers or rollouts for the canary {} got no grade", c.faults, c.name));
   }
   const RepeatedGrading& r = p.regrading;
   if (r.scores_differ > 0 && r.disagreement <= kNoiseLimit)

@@ -14,9 +14,11 @@
 
 namespace rollcall {
 
-// Answers that no task deserves a pass for, as the grader judged them.
+// What no task deserves a pass for, as the grader judged it: worthless answers, by their kind, and
+// the policy's rollouts of tasks that cannot be solved.
+inline constexpr const char* kUnsolvable = "data.canaries";
 struct Canary {
-  std::string name;  // "empty", "constant", "prompt", "shuffled"
+  std::string name;  // "empty", "constant", "prompt", "shuffled", kUnsolvable
   std::int64_t graded = 0, passed = 0, faults = 0;
 
   double share() const {

@@ -129,7 +129,8 @@ std::string grader_section(const Preflight& p) {
   const RepeatedGrading& r = p.regrading;
   return "<h2>Is the grader worth learning from?</h2><p class=\"lead\">Answers that deserve no "
          "pass: "
-         "nothing, a constant, the prompt, an answer to another task.</p>" +
+         "nothing, a constant, the prompt, an answer to another task; and rollouts of "
+         "data.canaries, if there are any.</p>" +
          table_of({"answer", "graded", "passed", "faults"}, rows) +
          fmt::format(
              "<p></p><p>{} transcripts were graded {} times each again: {} got several "

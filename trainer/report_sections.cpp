@@ -326,6 +326,28 @@ std::string speed_section(const RunFacts& run, const std::vector<StepFacts>& ste
          "</div><p></p>" + time_split(run);
 }
 
+constexpr double kFewestNoiseSteps = 10;  // of which each says little
+
+// Of the run's second half, in a sentence; empty where too few steps say.
+std::string noise_scale(const RunFacts& run) {
+  const auto noise = points_of(run, metric::kGradNoiseVariance);
+  const auto signal = points_of(run, metric::kGradSignalSquared);
+  double sums[2] = {}, steps = 0;
+  for (std::size_t i = noise.size() / 2; i < std::min(noise.size(), signal.size()); ++i) {
+    if (!std::isfinite(noise[i].y) || !std::isfinite(signal[i].y)) continue;
+    sums[0] += noise[i].y;
+    sums[1] += signal[i].y;
+    ++steps;
+  }
+  if (steps < kFewestNoiseSteps || sums[1] <= 0) return "";
+  return fmt::format(
+      "<p class=\"soft\">Gradient noise scale over the last {:.0f} steps: about {:.2g} rollouts "
+      "with "
+      "a signal. Steps far below it are mostly noise; far above it more updates of fewer rollouts "
+      "would learn as much.</p>",
+      steps, sums[0] / sums[1]);
+}
+
 std::string agreement_section(const RunFacts& run) {
   const std::string gap = line_chart(
       metric_chart(run, "Gap of log-probabilities, nats", ChartUnit::kNumber,
@@ -337,7 +359,7 @@ std::string agreement_section(const RunFacts& run) {
          "sampled them and by "
          "the learner that trains on them: a gap means that the two do not run the same model.</p>"
          "<div class=\"grid\">" +
-         gap + norm + "</div>";
+         gap + norm + "</div>" + noise_scale(run);
 }
 
 }  // namespace rollcall

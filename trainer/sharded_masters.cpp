@@ -15,6 +15,12 @@ std::int64_t shard_floats(std::int64_t parameters, int members) {
   return (parameters + members - 1) / members;
 }
 
+double squared_norm(std::span<const float> values) {
+  double squares = 0;
+  for (const float v : values) squares += static_cast<double>(v) * v;
+  return squares;
+}
+
 }  // namespace
 
 ShardedMasters::ShardedMasters(FlatWeights masters, Communicator& communicator)
@@ -43,12 +49,14 @@ ShardedMasters::ShardedMasters(FlatWeights masters, Communicator& communicator)
 
 void ShardedMasters::clear_gradients() { std::fill(gradients_.begin(), gradients_.end(), 0.0f); }
 
+double ShardedMasters::squared_own_norm() const { return squared_norm(gradients_); }
+
 void ShardedMasters::sum_gradients() { communicator_.reduce_scatter_sum(gradients_); }
 
 double ShardedMasters::squared_grad_norm() {
-  const auto* shard = gradients_.data() + communicator_.rank() * shard_;
-  double squares[] = {0};
-  for (std::int64_t i = 0; i < shard_; ++i) squares[0] += static_cast<double>(shard[i]) * shard[i];
+  const std::span all(gradients_);
+  const auto begin = static_cast<std::size_t>(communicator_.rank() * shard_);
+  double squares[] = {squared_norm(all.subspan(begin, static_cast<std::size_t>(shard_)))};
   communicator_.all_sum_host(squares);
   return squares[0];
 }

@@ -23,8 +23,9 @@ class ShardedMasters {
   const NamedTensors& leaves() const { return leaves_; }
 
   void clear_gradients();
-  void sum_gradients();        // over the members, each keeps its shard's sums; collective
-  double squared_grad_norm();  // of the sums; collective
+  double squared_own_norm() const;  // of this member's gradients, before they are summed
+  void sum_gradients();             // over the members, each keeps its shard's sums; collective
+  double squared_grad_norm();       // of the sums; collective
   // One step by the sums times `factor`; collective.
   void step(double factor, const AdamWOptions&);
 

@@ -31,6 +31,10 @@ LossOptions loss_options(const AlgorithmOptions& a) {
   return options;
 }
 
+double positive_advantages(const ActionTokens& tokens) {
+  return (tokens.advantages > 0).sum().item<double>();
+}
+
 }  // namespace
 
 StepLoss::StepLoss(const AlgorithmOptions& algorithm, std::span<const PackedBatch> batches,
@@ -55,10 +59,12 @@ void StepLoss::correct(std::span<const Correction> corrections, std::size_t batc
   const at::Tensor& behavior = tokens.anchor_logprobs;
   const Corrected corrected = apply_corrections(corrections, old_logprobs - behavior,
                                                 tokens.sequence, tokens.prompt.numel());
+  const double positive = positive_advantages(tokens);
   rejected_ += static_cast<double>(behavior.numel() - corrected.kept.numel());
   weights_.push_back(corrected.weights.to(behavior.options()));
   kept_.push_back(corrected.kept);
   tokens = select_tokens(tokens, corrected.kept);
+  rejected_positive_ += positive - positive_advantages(tokens);
   if (anchor_is_old_) old_logprobs_[batch] = old_logprobs.index_select(0, corrected.kept);
   if (!reference_logprobs_.empty())
     reference_logprobs_[batch] = reference_logprobs_[batch].index_select(0, corrected.kept);
@@ -88,11 +94,12 @@ StepLoss::Stats StepLoss::stats() const {
   double active = 0;
   for (const PackedBatch& batch : batches_)
     active += static_cast<double>(batch.actions.sequence.numel());
-  double sums[] = {clipped_high_, clipped_low_, rejected_, reference_kl_, active};
+  double sums[] = {clipped_high_,      clipped_low_,  rejected_,
+                   rejected_positive_, reference_kl_, active};
   communicator_.all_sum_host(sums);
-  const double divisor = std::max(1.0, sums[4]);
-  Stats stats{sums[0] / divisor, sums[1] / divisor, sums[2], {}};
-  if (options_.kl.coef > 0) stats.reference_kl_mean = sums[3] / divisor;
+  const double divisor = std::max(1.0, sums[5]);
+  Stats stats{sums[0] / divisor, sums[1] / divisor, sums[2], sums[3], {}};
+  if (options_.kl.coef > 0) stats.reference_kl_mean = sums[4] / divisor;
   return stats;
 }
 

@@ -32,8 +32,8 @@ class StepLoss {
 
   struct Stats {
     double clip_high_fraction = 0, clip_low_fraction = 0;  // of the tokens that were not rejected
-    double tokens_rejected = 0;
-    std::optional<double> reference_kl_mean;  // with a KL: k3, nats per token
+    double tokens_rejected = 0, tokens_rejected_positive = 0;  // in all; with advantages above 0
+    std::optional<double> reference_kl_mean;                   // with a KL: k3, nats per token
   };
   Stats stats() const;  // of the shares so far, over all learners; collective
 
@@ -49,8 +49,9 @@ class StepLoss {
   std::vector<at::Tensor> weights_;
   std::vector<at::Tensor> reference_logprobs_;  // empty without a KL
   std::vector<LossDenominators> denominators_;
-  double rejected_ = 0, clipped_high_ = 0, clipped_low_ = 0;  // tokens, on this learner
-  double reference_kl_ = 0;                                   // sum over tokens
+  double rejected_ = 0, rejected_positive_ = 0;  // tokens, on this learner
+  double clipped_high_ = 0, clipped_low_ = 0;    // likewise
+  double reference_kl_ = 0;                      // sum over tokens
 };
 
 }  // namespace rollcall

@@ -55,6 +55,7 @@ std::vector<Collected> collect_rounds(const TrainSetup& setup, std::int64_t step
   }
   record.signal_mass = scaler.signal();
   record.rounds = scaler.rounds();
+  record.tasks = scaler.task_counts();
   return collected;
 }
 
@@ -71,6 +72,7 @@ StepBatch update_step(const TrainSetup& setup, Updater& updater,
   fault_point("step");
   record.update = updater.update(collected, batch, step, size, between);
   record.learning_rate = updater.learning_rate(step) * size.factor;
+  for (const std::size_t i : batch.in_loss) record.advantages.push_back(batch.uses[i].advantage);
   return batch;
 }
 

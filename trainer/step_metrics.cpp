@@ -58,17 +58,6 @@ std::string speed_text(const StepMetrics& m, std::span<const Collected> collecte
   return fmt::format("{} ({} of {} rollouts from the journal)", speed, recovered, collected.size());
 }
 
-// Of the graded rollouts; NaN if there are none.
-double mean_reward(std::span<const Collected> collected) {
-  double sum = 0, graded = 0;
-  for (const auto& c : collected) {
-    if (c.trajectory.fault != FaultReason::kNone) continue;
-    sum += c.trajectory.grade.reward;
-    ++graded;
-  }
-  return sum / graded;
-}
-
 MetricList critic_metrics(const CriticStats& critic) {
   namespace n = metric;
   return {{n::kValueLoss, critic.learner.loss},
@@ -85,10 +74,21 @@ std::string critic_text(const StepUpdate& update) {
                      update.policy_learns ? "" : "  critic alone");
 }
 
+struct Spread {
+  double mean, deviation;  // NaN of no values
+};
+Spread spread_of(std::span<const double> values) {
+  const auto n = static_cast<double>(values.size());
+  double sum = 0, squares = 0;
+  for (const double v : values) sum += v;
+  for (const double v : values) squares += (v - sum / n) * (v - sum / n);
+  return {sum / n, std::sqrt(squares / n)};
+}
+
 // How the graded rollouts spend and end, beside what they earn: reward hacking shows here first.
 MetricList behavior_metrics(std::span<const Collected> collected) {
   std::vector<double> rewards, tokens, calls;
-  double limits = 0, voids = 0, sum = 0, squares = 0;
+  double limits = 0, voids = 0;
   for (const Collected& c : collected) {
     const Trajectory& t = c.trajectory;
     if (t.fault != FaultReason::kNone) continue;
@@ -97,16 +97,42 @@ MetricList behavior_metrics(std::span<const Collected> collected) {
     calls.push_back(static_cast<double>(t.tool_events.size()));
     limits += is_limit(t.end) ? 1 : 0;
     voids += has_void_turn(t) ? 1 : 0;
-    sum += t.grade.reward;
   }
   const auto n = static_cast<double>(rewards.size());
-  for (const double r : rewards) squares += (r - sum / n) * (r - sum / n);
   namespace m = metric;
-  return {{m::kRewardStd, std::sqrt(squares / n)},
+  return {{m::kRewardStd, spread_of(rewards).deviation},
           {m::kLimitShare, limits / n},
           {m::kVoidTurnShare, voids / n},
           {m::kRewardLengthCorrelation, correlation(tokens, rewards)},
           {m::kRewardCallsCorrelation, correlation(calls, rewards)}};
+}
+
+// What a passed and a failed rollout cost, each by its middle and its tail.
+MetricList outcome_metrics(std::span<const Collected> collected) {
+  struct Cost {
+    const char* name;
+    double (*of)(const Trajectory&);
+  };
+  static constexpr Cost kCosts[] = {
+      {metric::kTurns, [](const Trajectory& t) { return static_cast<double>(t.turns); }},
+      {metric::kTokens, [](const Trajectory& t) { return static_cast<double>(sampled_tokens(t)); }},
+      {metric::kToolCalls,
+       [](const Trajectory& t) { return static_cast<double>(t.tool_events.size()); }},
+      {metric::kRolloutSeconds, [](const Trajectory& t) { return t.wall_time_s; }}};
+  MetricList list;
+  for (const bool passed : {true, false}) {
+    for (const auto& [name, cost] : kCosts) {
+      std::vector<double> values;
+      for (const Collected& c : collected)
+        if (c.trajectory.fault == FaultReason::kNone && c.trajectory.grade.passed == passed)
+          values.push_back(cost(c.trajectory));
+      if (values.empty()) continue;
+      const std::string whose = passed ? metric::kOfPassed : metric::kOfFailed;
+      list.emplace_back(name + ("_p50" + whose), percentile(values, 0.5));
+      list.emplace_back(name + ("_p95" + whose), percentile(values, 0.95));
+    }
+  }
+  return list;
 }
 
 int skipped_updates(const StepUpdate& update) {
@@ -127,6 +153,7 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
   double tokens = 0;
   for (const auto& c : collected) tokens += static_cast<double>(sampled_tokens(c.trajectory));
   const Mismatch& gap = m.update.learner.mismatch;
+  const Spread advantages = spread_of(m.advantages);
   // Of a step in which the critic learns alone the policy's numbers are unknown.
   const auto of_policy = [&](double value) {
     return m.update.policy_learns ? value : std::numeric_limits<double>::quiet_NaN();
@@ -137,9 +164,13 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
                   {n::kGroups, static_cast<double>(s.groups)},
                   {n::kRounds, static_cast<double>(m.rounds)},
                   {n::kSignalMass, m.signal_mass},
+                  {n::kTasksTried, static_cast<double>(m.tasks.tried)},
+                  {n::kTasksDeferred, static_cast<double>(m.tasks.deferred)},
+                  {n::kTasksRetired, static_cast<double>(m.tasks.retired)},
                   {n::kGroupsSignal, static_cast<double>(s.groups_signal)},
                   {n::kGroupsAllZero, static_cast<double>(s.groups_all_zero)},
                   {n::kGroupsAllOne, static_cast<double>(s.groups_all_one)},
+                  {n::kGroupsPassed, static_cast<double>(s.groups_passed)},
                   {n::kGroupsDropped, static_cast<double>(s.groups_dropped)},
                   {n::kRollouts, static_cast<double>(s.rollouts)},
                   {n::kFaults, static_cast<double>(s.faults)},
@@ -172,6 +203,9 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
                   {n::kClipHighFraction, m.update.loss.clip_high_fraction},
                   {n::kClipLowFraction, m.update.loss.clip_low_fraction},
                   {n::kTokensRejected, m.update.loss.tokens_rejected},
+                  {n::kTokensRejectedPositive, m.update.loss.tokens_rejected_positive},
+                  {n::kAdvantageMean, advantages.mean},
+                  {n::kAdvantageStd, advantages.deviation},
                   {n::kSkippedUpdates, static_cast<double>(skipped_updates(m.update))},
                   {n::kOptimizerSteps, static_cast<double>(m.update.optimizer_steps)},
                   {n::kGradientSpikes, m.update.learner.spiked ? 1.0 : 0.0},
@@ -180,14 +214,18 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
                   {n::kEntropyMean, m.update.learner.action_tokens > 0
                                         ? of_policy(m.update.learner.entropy_mean)
                                         : std::numeric_limits<double>::quiet_NaN()}};
-  const MetricList behavior = behavior_metrics(collected);
-  list.insert(list.end(), behavior.begin(), behavior.end());
+  for (const MetricList& more : {behavior_metrics(collected), outcome_metrics(collected)})
+    list.insert(list.end(), more.begin(), more.end());
+  if (m.update.learner.noise) {
+    list.emplace_back(n::kGradSignalSquared, of_policy(m.update.learner.noise->signal));
+    list.emplace_back(n::kGradNoiseVariance, of_policy(m.update.learner.noise->noise));
+  }
   if (m.update.loss.reference_kl_mean)
     list.emplace_back(n::kReferenceKlPerToken, *m.update.loss.reference_kl_mean);
   // Further rounds follow where tasks were hard: their mean is of other tasks than the first's.
   if (m.rounds > 1)
     list.emplace_back(n::kRewardMeanFirstRound,
-                      mean_reward(collected.first(static_cast<std::size_t>(m.first_round))));
+                      reward_mean(collected.first(static_cast<std::size_t>(m.first_round))));
   if (m.lag) {
     list.emplace_back(n::kVersionLagMean, m.lag->mean);
     list.emplace_back(n::kVersionLagMax, m.lag->max);

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "trainer/batch_scaler.h"
 #include "trainer/collector.h"
 #include "trainer/metrics.h"
 #include "trainer/step_plan.h"
@@ -25,12 +26,14 @@ struct StepMetrics {
          seconds_publish = 0;
   double learning_rate = 0;
   double signal_mass = 0;  // what the batch scaler goes by
+  TaskCounts tasks;
   std::int64_t rounds = 1;
   std::int64_t first_round = 0;  // rollouts of the first one, which no outcome of the step chose
   int workers = 0, workers_lost = 0;  // at the end of the step; during it
   std::vector<double> penalties;      // taken off the rewards; see Updater::penalties()
   std::optional<PolicyLag> lag;       // where rollouts overlap with updates
   StepUpdate update;
+  std::vector<double> advantages;  // of the rollouts in the loss
 };
 
 MetricList step_metrics(const StepMetrics&, const StepSignal&, std::span<const Collected>);

@@ -35,21 +35,26 @@ std::vector<Group> valid_groups(std::span<const Collected> collected) {
   return groups;
 }
 
-std::vector<double> rewards_of(const Group& group, std::span<const Collected> collected,
-                               std::span<const double> penalties = {}) {
+double passed(const Grade& grade) { return grade.passed ? 1 : 0; }
+
+std::vector<double> rewards_of(const Group& group, std::span<const Collected> collected) {
   std::vector<double> rewards;
-  for (const auto i : group.members)
-    rewards.push_back(collected[i].trajectory.grade.reward -
-                      (penalties.empty() ? 0.0 : penalties[i]));
+  for (const auto i : group.members) rewards.push_back(collected[i].trajectory.grade.reward);
   return rewards;
 }
 
-// What passk compares: 1 where the rollout passed.
-std::vector<double> passes_of(const Group& group, std::span<const Collected> collected) {
-  std::vector<double> passes;
-  for (const auto i : group.members)
-    passes.push_back(collected[i].trajectory.grade.passed ? 1.0 : 0.0);
-  return passes;
+// What the advantages compare: of passk 1 where the rollout passed.
+std::vector<double> compared_of(const Group& group, std::span<const Collected> collected,
+                                AdvantageKind kind, std::span<const double> penalties) {
+  if (kind == AdvantageKind::kPassK) {
+    std::vector<double> passes;
+    for (const auto i : group.members) passes.push_back(passed(collected[i].trajectory.grade));
+    return passes;
+  }
+  std::vector<double> rewards = rewards_of(group, collected);
+  if (!penalties.empty())
+    for (std::size_t m = 0; m < rewards.size(); ++m) rewards[m] -= penalties[group.members[m]];
+  return rewards;
 }
 
 bool in_baseline_only(const Trajectory& t, const BaselineOnly& rule) {
@@ -70,7 +75,22 @@ void count_group(StepSignal& signal, std::span<const double> rewards) {
   }
 }
 
+// NaN if none is valid.
+double mean_of_valid(std::span<const Collected> collected, double (*value)(const Grade&)) {
+  double sum = 0, count = 0;
+  for (const Collected& c : collected) {
+    if (!valid(c.trajectory)) continue;
+    sum += value(c.trajectory.grade);
+    ++count;
+  }
+  return sum / count;
+}
+
 }  // namespace
+
+double reward_mean(std::span<const Collected> collected) {
+  return mean_of_valid(collected, [](const Grade& grade) { return grade.reward; });
+}
 
 std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::int64_t step,
                                     std::int64_t version, std::span<const std::int64_t> task_rows,
@@ -155,13 +175,9 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
     ++batch.signal.rollouts;
     batch.signal.faults += infrastructure_failed(t.fault) ? 1 : 0;
     batch.signal.masked += t.fault == FaultReason::kMasked ? 1 : 0;
-    batch.signal.reward_mean += valid(t) ? t.grade.reward : 0.0;
-    batch.signal.pass_rate += valid(t) && t.grade.passed ? 1.0 : 0.0;
   }
-  const auto graded = static_cast<double>(batch.signal.rollouts - batch.signal.faults -
-                                          batch.signal.masked);  // of 0 there is no mean: NaN
-  batch.signal.reward_mean /= graded;
-  batch.signal.pass_rate /= graded;
+  batch.signal.reward_mean = reward_mean(collected);
+  batch.signal.pass_rate = mean_of_valid(collected, passed);
 
   const bool by_critic = options.advantage.kind == AdvantageKind::kGae;
   const std::size_t least_members = by_critic ? 1 : 2;
@@ -190,9 +206,9 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   std::vector<std::vector<double>> rewards;
   for (Group& g : groups) {
     count_group(batch.signal, rewards_of(g, collected));
-    std::vector<double> compared = options.advantage.kind == AdvantageKind::kPassK
-                                       ? passes_of(g, collected)
-                                       : rewards_of(g, collected, penalties);
+    batch.signal.groups_passed += std::ranges::any_of(
+        g.members, [&](std::size_t i) { return collected[i].trajectory.grade.passed; });
+    auto compared = compared_of(g, collected, options.advantage.kind, penalties);
     if (!every_group && !has_signal(compared)) continue;
     kept.push_back(std::move(g));
     rewards.push_back(std::move(compared));

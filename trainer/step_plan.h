@@ -25,11 +25,15 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
 // Of every group, in order: the rewards of its valid members.
 std::vector<GroupOutcome> group_outcomes(std::span<const Collected>);
 
+// Over valid rollouts; NaN if there are none.
+double reward_mean(std::span<const Collected>);
+
 // What a step's rewards say, before any gradient.
 struct StepSignal {
   std::int64_t groups = 0;         // planned
   std::int64_t groups_signal = 0;  // rewards differ
   std::int64_t groups_all_zero = 0, groups_all_one = 0;
+  std::int64_t groups_passed = 0;   // with a rollout that passed, of the three above
   std::int64_t groups_dropped = 0;  // too few valid members, or of another policy
   std::int64_t rollouts = 0;
   std::int64_t faults = 0, masked = 0;    // rollouts left out

@@ -113,7 +113,7 @@ struct AlarmOptions {           // alarms: 0: off
   double logprob_gap = 0.05;    // nats, mean over a step's sampled tokens; exit code 4
   double discard_share = 0.5;   // of a step's rollouts, lost to faults; exit code 4
   double discard_reward_z = 4;  // standard errors, see DiscardWatch; a warning
-  double grad_norm = 20;        // times the usual one: the update is skipped, see GradientWatch
+  double grad_norm = 10;        // times the usual one: the update is skipped, see GradientWatch
   // What AlarmWatch goes by.
   AlarmRule signal_share{0.1}, limit_share{0.1}, ess{0.3}, mismatch_k3{0.01}, clip{0.3},
       entropy{0.1}, reward_spread{0.5}, reward_jump{4}, canary{0}, second_grader{2};

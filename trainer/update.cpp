@@ -317,7 +317,10 @@ void Updater::update_policy(std::span<const PackedBatch> batches, const StepLogp
   const StepLoss::Stats told = loss.stats();
   const auto epochs = static_cast<double>(setup_.algorithm.epochs);
   UpdateStats& all = result.learner;
-  if (all.mismatch.tokens == 0) all.mismatch = one.mismatch;
+  if (all.mismatch.tokens == 0) {
+    all.mismatch = one.mismatch;
+    all.noise = one.noise;
+  }
   all.loss += share * one.loss;
   all.grad_norm_l2 += share * one.grad_norm_l2;
   all.skipped |= one.skipped;
@@ -327,6 +330,7 @@ void Updater::update_policy(std::span<const PackedBatch> batches, const StepLogp
   result.loss.clip_high_fraction += share * told.clip_high_fraction;
   result.loss.clip_low_fraction += share * told.clip_low_fraction;
   result.loss.tokens_rejected += told.tokens_rejected / epochs;
+  result.loss.tokens_rejected_positive += told.tokens_rejected_positive / epochs;
   if (told.reference_kl_mean)
     result.loss.reference_kl_mean =
         result.loss.reference_kl_mean.value_or(0) + share * *told.reference_kl_mean;

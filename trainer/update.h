@@ -33,8 +33,8 @@ struct CriticStats {
 
 struct StepUpdate {
   bool policy_learns = true;  // false: the critic alone; the policy's statistics mean nothing
-  // Of several updates the means, tokens once, and both flags if any has them; `mismatch` is the
-  // first's, of weights that have not moved.
+  // Of several updates the means, tokens once, and both flags if any has them; `mismatch` and
+  // `noise` are the first's, of weights that have not moved.
   UpdateStats learner;
   StepLoss::Stats loss;
   std::int64_t optimizer_steps = 0;  // of the policy

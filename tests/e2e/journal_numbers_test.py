@@ -29,7 +29,20 @@ def numbers_of(rows, sampled_tokens, tool_events):
     groups = set(rows["group"].tolist())
     rewards = [of_group for group in groups if len(of_group := graded["reward"][graded["group"] == group].tolist()) >= 2]
     calls = [len(events) for events in tool_events]
-    return {
+    of_outcome = {}
+    for name, passed in (("passed", True), ("failed", False)):
+        chosen = (rows["fault"] == journal_file.NO_FAULT) & (rows["passed"].astype(bool) == passed)
+        costs = {
+            "turns": rows["turns"],
+            "tokens": numpy.array(sampled_tokens),
+            "tool_calls": numpy.array(calls),
+            "rollout_seconds": rows["wall_time_s"],
+        }
+        for cost, values in costs.items() if chosen.any() else ():
+            of_outcome[f"{cost}_p50.{name}"] = percentile(values[chosen].tolist(), 0.5)
+            of_outcome[f"{cost}_p95.{name}"] = percentile(values[chosen].tolist(), 0.95)
+    passed_groups = set(graded["group"][graded["passed"].astype(bool)].tolist())
+    return of_outcome | {
         "reward_mean": graded["reward"].mean(),
         "pass_rate": graded["passed"].mean(),
         "rollouts": len(rows),
@@ -40,6 +53,7 @@ def numbers_of(rows, sampled_tokens, tool_events):
         "groups_signal": sum(len(set(of_group)) > 1 for of_group in rewards),
         "groups_all_zero": sum(set(of_group) == {0} for of_group in rewards),
         "groups_all_one": sum(set(of_group) == {1} for of_group in rewards),
+        "groups_passed": sum((graded["group"] == group).sum() >= 2 for group in passed_groups),
         "tokens_sampled": sum(sampled_tokens),
         "tool_calls_p50": percentile(calls, 0.5),
         "tool_calls_p95": percentile(calls, 0.95),

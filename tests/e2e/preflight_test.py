@@ -88,6 +88,25 @@ class Preflight(Case):
         self.assertEqual(self.canaries(found)["empty"]["passed"], 8)
         self.assertIn("worthless answer (empty) on 8 of 8 tasks", output)
 
+    def test_a_policy_that_passes_what_cannot_be_solved(self):
+        data = self.folder / "data"
+        rows = [json.loads(line) for line in (data / "valid.jsonl").read_text().splitlines()[:3]]
+        (data / "canaries.jsonl").write_text("".join(json.dumps(row | {"trap": True}) + "\n" for row in rows))
+
+        def grade(request):
+            if worthless(request):
+                return {"score": 0}
+            return {"score": 1} if request["item"].get("trap") else coin(request)
+
+        self.endpoints.grade = grade
+        files = {split: str(data / f"{split}.jsonl") for split in ("train", "valid", "canaries")}
+        run = self.make_run("trapped", data=files, eval={"samples": 2})
+        found, output, _ = self.preflight(run, code=4)
+        trap = self.canaries(found)["data.canaries"]
+        self.assertEqual((trap["graded"], trap["faults"]), (3 * 2, 0))
+        self.assertGreater(trap["passed"], 0)
+        self.assertIn(f"passes {trap['passed']} of 6 rollouts of data.canaries", output)
+
     def test_a_grader_that_changes_its_mind(self):
         gradings = collections.Counter()
 

@@ -197,6 +197,30 @@ TEST(BatchScaler, RaisesTheGroupOnlyWhereThereAreNoMoreTasks) {
   EXPECT_EQ(few.next_round()->group_size, 256);
 }
 
+TEST(BatchScaler, DefersWhatFailsAndRetiresWhatIsSolvedUntilTheyAreTriedAgain) {
+  BatchScaler scaler(adaptive(), kTasks, 1);
+  Agents world([](std::int64_t task) { return task % 4 == 0 ? 0.5 : task % 4 == 1 ? 1 : 0.0; });
+  world.steps(scaler, 40);
+  const TaskCounts counts = scaler.task_counts();
+  EXPECT_EQ(counts.tried, kTasks);
+  EXPECT_NEAR(static_cast<double>(counts.deferred), kTasks / 2.0, 0.1 * kTasks);
+  EXPECT_NEAR(static_cast<double>(counts.retired), kTasks / 4.0, 0.1 * kTasks);
+  // All can be solved half the time now: whatever was deferred comes up again and is found out.
+  Agents learnt([](std::int64_t) { return 0.5; });
+  learnt.steps(scaler, 200);
+  EXPECT_LT(scaler.task_counts().deferred + scaler.task_counts().retired, kTasks / 10);
+}
+
+TEST(BatchScaler, DefersNothingWhereTasksAreDrawnAlike) {
+  BatchOptions options = adaptive();
+  options.adaptive.select_tasks = false;
+  BatchScaler scaler(options, kTasks, 1);
+  Agents world([](std::int64_t task) { return task % 2 == 0 ? 0.5 : 0.0; });
+  world.steps(scaler, 40);
+  EXPECT_GT(scaler.task_counts().tried, 0);
+  EXPECT_EQ(scaler.task_counts().deferred, 0);
+}
+
 TEST(BatchScaler, DrawsTasksWhereASuccessIsNeitherSureNorUnlikely) {
   BatchScaler scaler(adaptive(), kTasks, 1);
   Agents world([](std::int64_t task) { return task % 4 == 0 ? 0.5 : task % 4 == 1 ? 1 : 0.0; });

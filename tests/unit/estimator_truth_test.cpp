@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "trainer/batch_scaler.h"
 #include "trainer/corrections.h"
 #include "trainer/critic.h"
+#include "trainer/gradient_noise.h"
 #include "trainer/losses.h"
 
 namespace rollcall {
@@ -359,6 +361,41 @@ TEST(EstimatorTruth, AWrongCriticLeavesGeneralizedAdvantagesUnbiased) {
 // The scaler samples rounds until a step has its signal, a rule that looks at rewards. By Wald's
 // identity the sum of the groups' gradients still has the mean of one group's times the mean number
 // of groups, for every task.
+// A rollout's gradient is (3, 4) and normal noise of variance 50 in each direction.
+TEST(EstimatorTruth, GradientNoiseIsPartedFromTheSignal) {
+  constexpr int kSteps = 20000;
+  std::mt19937_64 random(3);
+  std::normal_distribution<double> noise(0, std::sqrt(50.0));
+  Measured signal, variance;
+  for (int step = 0; step < kSteps; ++step) {
+    // Two learners, of 6 and of 10 rollouts.
+    GradientNoise parts{.rollouts = 16};
+    double whole[2] = {};
+    for (const int rollouts : {6, 10}) {
+      double part[2] = {};
+      for (int i = 0; i < rollouts; ++i) {
+        part[0] += (3 + noise(random)) / 16;
+        part[1] += (4 + noise(random)) / 16;
+      }
+      parts.add_part(rollouts, part[0] * part[0] + part[1] * part[1]);
+      for (const int k : {0, 1}) whole[k] += part[k];
+    }
+    const auto found = parts.estimate(whole[0] * whole[0] + whole[1] * whole[1]);
+    ASSERT_TRUE(found.has_value());
+    signal.add(found->signal);
+    variance.add(found->noise);
+  }
+  EXPECT_NEAR(signal.mean(), 25, kErrors * signal.mean_error());
+  EXPECT_NEAR(variance.mean(), 100, kErrors * variance.mean_error());
+}
+
+TEST(EstimatorTruth, GradientNoiseOfOnePartIsUnknown) {
+  GradientNoise whole{.rollouts = 4};
+  whole.add_part(4, 1.0);
+  EXPECT_FALSE(whole.estimate(1.0).has_value());
+  EXPECT_FALSE(GradientNoise().estimate(0).has_value());
+}
+
 TEST(EstimatorTruth, ToppingUpLeavesTheSumUnbiased) {
   for (const double p : {0.004, 0.05, 0.4}) {
     Draws draws(static_cast<std::uint64_t>(1000 * p));

@@ -73,6 +73,16 @@ TEST_F(LearnerTest, ComputesTheSameUpdateHoweverItIsPacked) {
   EXPECT_NEAR(stats_.grad_norm_l2, norm, 1e-4 * norm);
 }
 
+// Noise and signal are of the same gradient: they add up to its norm, by 5 rollouts.
+TEST_F(LearnerTest, PartsItsGradientIntoSignalAndNoise) {
+  updated(1000);
+  EXPECT_FALSE(stats_.noise.has_value()) << "one micro-batch cannot be parted";
+  updated(20);
+  ASSERT_TRUE(stats_.noise.has_value());
+  EXPECT_NEAR(stats_.noise->signal + stats_.noise->noise / 5, std::pow(stats_.grad_norm_l2, 2),
+              1e-9);
+}
+
 TEST_F(LearnerTest, GivesTheSameBitsEveryTime) {
   EXPECT_TRUE(at::equal(updated(1000), updated(1000)));
 }
