@@ -34,10 +34,12 @@ find_package(CUDAToolkit REQUIRED)
 add_library(rollcall_cuda MODULE
   cuda/nccl_communicator.cpp
   cuda/plugin.cpp
-  cuda/sample.cu
+  ${CMAKE_SOURCE_DIR}/model/cuda/cuda_device.cu
+  ${CMAKE_SOURCE_DIR}/model/cuda/gpu_decoder.cu
+  ${CMAKE_SOURCE_DIR}/model/cuda/plugin_decoder.cu
 )
 target_include_directories(rollcall_cuda PRIVATE ${CMAKE_SOURCE_DIR})
 target_include_directories(rollcall_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 target_compile_options(rollcall_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wshadow>)
-target_link_libraries(rollcall_cuda PRIVATE ${NCCL_LIBRARY} CUDA::cudart)
+target_link_libraries(rollcall_cuda PRIVATE ${NCCL_LIBRARY} CUDA::cudart CUDA::cublas)
 message(STATUS "CUDA plugin: on, nvcc ${CMAKE_CUDA_COMPILER_VERSION}, ${NCCL_LIBRARY}")

@@ -71,22 +71,14 @@ void Decoder::bind(const TensorSource& source, const std::map<std::string, LoraL
 
 void Decoder::grow_rope_table(std::int64_t positions) const {
   if (cosine_.defined() && positions <= cosine_.size(0)) return;
-  const auto frequencies = rope_inverse_frequencies(spec_.rope, spec_.head_dim);
-  const auto half = static_cast<std::int64_t>(frequencies.size());
-  const auto scale = static_cast<float>(spec_.rope.attention_factor);
-  cosine_ = at::empty({positions, half}, at::kFloat);
-  sine_ = at::empty({positions, half}, at::kFloat);
-  for (std::int64_t p = 0; p < positions; ++p) {
-    for (std::int64_t i = 0; i < half; ++i) {
-      // The angle is rounded to float32 as in transformers; its sine and cosine are exact to
-      // float32.
-      const float angle = static_cast<float>(p) * frequencies[static_cast<std::size_t>(i)];
-      cosine_.data_ptr<float>()[p * half + i] =
-          static_cast<float>(std::cos(static_cast<double>(angle))) * scale;
-      sine_.data_ptr<float>()[p * half + i] =
-          static_cast<float>(std::sin(static_cast<double>(angle))) * scale;
-    }
-  }
+  const RopeTable table = rope_table(spec_.rope, spec_.head_dim, positions);
+  const auto tensor = [&](const std::vector<float>& values) {
+    at::Tensor all = at::empty({positions, spec_.head_dim / 2}, at::kFloat);
+    std::copy(values.begin(), values.end(), all.data_ptr<float>());
+    return all;
+  };
+  cosine_ = tensor(table.cosine);
+  sine_ = tensor(table.sine);
 }
 
 at::Tensor Decoder::attention_block(const Layer& layer, std::int64_t index, const at::Tensor& x,

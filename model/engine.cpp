@@ -1,68 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/engine.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-
 #include <algorithm>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "comms/error.h"
-#include "model/decoder.h"
-#include "model/kv_segment.h"
-#include "model/query_stretch.h"
+#include "model/engine_backend.h"
+#include "model/engine_sequence.h"
 #include "model/sampling.h"
 
 namespace rollcall {
-namespace {
-
-// A prompt that some open sequences share; computed once.
-struct Prompt {
-  std::vector<std::int32_t> tokens;
-  KvSegment cache;
-  std::vector<float> last_hidden;  // of the last token, once the whole prompt is in the cache
-
-  bool ready() const { return !last_hidden.empty(); }
-};
-
-struct Sequence {
-  std::shared_ptr<Prompt> prompt;
-  KvSegment cache;                    // what came behind the prompt
-  std::vector<std::int32_t> pending;  // tokens not in the cache yet
-  std::uint64_t seed = 0;
-  std::uint64_t draws = 0;
-  bool running = false;  // a turn is wanted
-  SamplingOptions options;
-  Completion completion;
-
-  std::int64_t length() const {
-    return static_cast<std::int64_t>(prompt->tokens.size() + pending.size()) + cache.length();
-  }
-};
-
-// Consecutive tokens computed in one round, appended to `target`.
-struct Stretch {
-  KvSegment* target;
-  const KvSegment* prefix;  // null for a prompt
-  std::int64_t first;       // position in target
-  std::int64_t row;         // first row in the batch
-  std::int64_t count;
-};
-
-constexpr std::int64_t kPrefillRows = 1024;  // per round, so that decoding never waits long
-
-}  // namespace
-
 struct Engine::Impl {
-  Impl(const ModelSpec& spec_in, const EngineOptions& options_in)
-      : spec(spec_in),
-        options(options_in),
-        decoder(spec_in, options_in.dtype),
-        shape{spec.heads, spec.kv_heads, spec.head_dim,
-              static_cast<float>(decoder.attention_scale())} {}
+  using Prompt = EnginePrompt;
+  using Sequence = EngineSequence;
+
+  Impl(const ModelSpec& spec_in, const EngineOptions& options_in,
+       std::unique_ptr<EngineBackend> backend_in)
+      : spec(spec_in), options(options_in), backend(std::move(backend_in)) {}
 
   Sequence& at(SequenceId id) {
     const auto found = sequences.find(id);
@@ -70,136 +26,119 @@ struct Engine::Impl {
     return found->second;
   }
 
-  // The round's batch.
-  struct Batch {
-    std::vector<std::int64_t> tokens, positions;
-    std::vector<Stretch> stretches;
-    std::vector<std::pair<Prompt*, std::int64_t>>
-        finished_prompts;                                      // and the row of their last token
-    std::vector<std::pair<Sequence*, std::int64_t>> sampling;  // row -1: from the prompt's end
+  // The round's batch, and whose token each draw is.
+  struct Round {
+    EngineBackend::Batch batch;
+    std::vector<Sequence*> drawing;
+    std::int64_t pages = 0;  // that its stretches take
+
+    std::int64_t rows() const { return static_cast<std::int64_t>(batch.tokens.size()); }
   };
 
-  void add_stretch(Batch& batch, KvSegment& target, const KvSegment* prefix,
+  // False if the caches are full.
+  bool add_stretch(Round& round, HeldCache& cache, EngineBackend::Cache prefix,
                    std::span<const std::int32_t> tokens) {
-    const std::int64_t start = prefix == nullptr ? 0 : prefix->length();
     const auto count = static_cast<std::int64_t>(tokens.size());
-    batch.stretches.push_back(
-        {&target, prefix, target.length(), static_cast<std::int64_t>(batch.tokens.size()), count});
-    for (std::int64_t i = 0; i < count; ++i) {
-      batch.tokens.push_back(tokens[static_cast<std::size_t>(i)]);
-      batch.positions.push_back(start + target.length() + i);
-    }
-    target.extend(count);
+    const std::int64_t pages = cache.pages_to_grow(count);
+    if (pages > backend->pages_free() - round.pages) return false;
+    round.pages += pages;
+    round.batch.stretches.push_back({cache.id(), prefix, round.rows(), count});
+    round.batch.tokens.insert(round.batch.tokens.end(), tokens.begin(), tokens.end());
+    cache.extend(count);
+    return true;
   }
 
   // Adds what fits of the prompt that the sequence waits for.
-  void add_prompt(Batch& batch, Sequence& s) {
+  bool add_prompt(Round& round, Sequence& s) {
     Prompt& prompt = *s.prompt;
-    const std::int64_t room = kPrefillRows - static_cast<std::int64_t>(batch.tokens.size());
-    const std::int64_t done = prompt.cache.length();
-    const std::int64_t left = static_cast<std::int64_t>(prompt.tokens.size()) - done;
-    const std::int64_t count = std::min(left, room);
-    if (count <= 0) return;
-    add_stretch(batch, prompt.cache, nullptr,
-                std::span(prompt.tokens)
-                    .subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)));
+    const std::int64_t count = std::min(prompt.missing(), kPrefillRows - round.rows());
+    if (count <= 0) return true;
+    const auto part = std::span(prompt.tokens)
+                          .subspan(static_cast<std::size_t>(prompt.cache.length()),
+                                   static_cast<std::size_t>(count));
+    if (!add_stretch(round, prompt.cache, -1, part)) return false;
     s.completion.prefill_tokens += count;
-    if (count == left)
-      batch.finished_prompts.emplace_back(&prompt,
-                                          static_cast<std::int64_t>(batch.tokens.size()) - 1);
-  }
-
-  void add_sequence(Batch& batch, Sequence& s) {
-    if (s.pending.empty()) {
-      batch.sampling.emplace_back(&s, -1);
-      return;
+    if (prompt.ready()) {
+      round.batch.keeps.push_back({prompt.cache.id(), round.rows() - 1});
+      made_now.push_back(&prompt);
     }
-    const std::int64_t room = kPrefillRows - static_cast<std::int64_t>(batch.tokens.size());
-    const auto pending = static_cast<std::int64_t>(s.pending.size());
-    const std::int64_t count = pending == 1 ? 1 : std::min(pending, room);
-    if (count <= 0) return;
-    add_stretch(batch, s.cache, &s.prompt->cache,
-                std::span(s.pending).first(static_cast<std::size_t>(count)));
-    if (pending > 1) s.completion.prefill_tokens += count;
-    s.pending.erase(s.pending.begin(), s.pending.begin() + count);
-    if (count == pending)
-      batch.sampling.emplace_back(&s, static_cast<std::int64_t>(batch.tokens.size()) - 1);
+    return true;
   }
 
-  Batch gather() {
-    Batch batch;
+  bool add_sequence(Round& round, Sequence& s) {
+    const std::int64_t pending = s.pending();
+    if (pending == 0) {
+      add_draw(round, s, -1);
+      return true;
+    }
+    const std::int64_t count = pending == 1 ? 1 : std::min(pending, kPrefillRows - round.rows());
+    if (count <= 0) return true;
+    const auto part = std::span(s.tokens).subspan(static_cast<std::size_t>(s.cache.length()),
+                                                  static_cast<std::size_t>(count));
+    if (!add_stretch(round, s.cache, s.prompt->cache.id(), part)) return false;
+    if (pending > 1) s.completion.prefill_tokens += count;
+    if (count == pending) add_draw(round, s, round.rows() - 1);
+    return true;
+  }
+
+  void add_draw(Round& round, Sequence& s, std::int64_t row) {
+    round.batch.draws.push_back(
+        {row, s.prompt->cache.id(), s.options.sampled_ids, uniform_draw(s.seed, s.draws++)});
+    round.drawing.push_back(&s);
+  }
+
+  Round gather() {
+    Round round;
+    made_now.clear();
     std::int64_t running = 0;
     for (auto& [id, s] : sequences) {
       if (!s.running || running == options.max_batch) continue;
       ++running;
-      const bool prompt_queued =
-          std::any_of(batch.finished_prompts.begin(), batch.finished_prompts.end(),
-                      [&](const auto& p) { return p.first == s.prompt.get(); });
-      if (s.prompt->ready()) {
-        add_sequence(batch, s);
-      } else if (!prompt_queued) {
-        add_prompt(batch, s);
+      const bool made_in_this_round = std::ranges::find(made_now, s.prompt.get()) != made_now.end();
+      if (made_in_this_round) continue;
+      while (!(s.prompt->ready() ? add_sequence(round, s) : add_prompt(round, s)))
+        if (!make_room(round, id)) return round;
+    }
+    return round;
+  }
+
+  // Gives up a cache so that sequence `wanting` can go on: its tokens are known and are computed
+  // again when their turn comes. First of those that wait for a tool, then of the newest that runs
+  // and is not in the round, then prompts. False if there is none: it waits until others end.
+  bool make_room(const Round& round, SequenceId wanting) {
+    const auto in_round = [&](const HeldCache& cache) {
+      return std::ranges::any_of(round.batch.stretches, [&](const EngineBackend::Stretch& s) {
+        return s.cache == cache.id() || s.prefix == cache.id();
+      });
+    };
+    for (const bool running : {false, true}) {
+      for (auto entry = sequences.rbegin(); entry != sequences.rend(); ++entry) {
+        Sequence& s = entry->second;
+        if (s.running != running || entry->first == wanting) continue;
+        if (running && entry->first < wanting) break;
+        if (s.cache.pages() == 0 || in_round(s.cache)) continue;
+        s.cache.clear();
+        return true;
       }
     }
-    return batch;
-  }
-
-  at::Tensor attend(const Batch& batch, std::int64_t layer, const at::Tensor& q,
-                    const at::Tensor& k, const at::Tensor& v) const {
-    at::Tensor out = at::empty_like(q);
-    const std::int64_t kv_row = shape.kv_heads * shape.head_dim;
-    std::vector<QueryStretch> stretches;
-    for (const auto& s : batch.stretches) {
-      for (std::int64_t i = 0; i < s.count; ++i)
-        s.target->store(layer, s.first + i, k.const_data_ptr<float>() + (s.row + i) * kv_row,
-                        v.const_data_ptr<float>() + (s.row + i) * kv_row);
-      stretches.push_back(
-          {s.row, s.count, s.first,
-           s.prefix == nullptr ? KeyValueView{} : s.prefix->view(layer, s.prefix->length()),
-           s.target->view(layer, s.first + s.count)});
+    for (auto& [id, s] : sequences) {
+      HeldCache& shared = s.prompt->cache;
+      if (s.prompt == at(wanting).prompt || shared.pages() == 0 || in_round(shared)) continue;
+      shared.clear();
+      return true;
     }
-    attend_stretches(stretches, shape, spec.window(layer), q.const_data_ptr<float>(),
-                     out.data_ptr<float>(), nullptr);
-    return out;
+    return false;
   }
 
-  // Computes the batch's tokens; afterwards `hidden` rows are there for sampling.
-  at::Tensor compute(const Batch& batch) {
-    const auto n = static_cast<std::int64_t>(batch.tokens.size());
-    if (n == 0) return at::empty({0, spec.hidden_size}, at::kFloat);
-    at::Tensor tokens = at::empty({n}, at::kLong), positions = at::empty({n}, at::kLong);
-    std::copy(batch.tokens.begin(), batch.tokens.end(), tokens.data_ptr<std::int64_t>());
-    std::copy(batch.positions.begin(), batch.positions.end(), positions.data_ptr<std::int64_t>());
-    return decoder.hidden(tokens, positions,
-                          [&](std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
-                              const at::Tensor& v) { return attend(batch, layer, q, k, v); });
-  }
-
-  void sample(const Batch& batch, const at::Tensor& hidden) {
-    const auto n = static_cast<std::int64_t>(batch.sampling.size());
-    if (n == 0) return;
-    at::Tensor rows = at::empty({n, spec.hidden_size}, at::kFloat);
-    for (std::int64_t i = 0; i < n; ++i) {
-      const auto& [sequence, row] = batch.sampling[static_cast<std::size_t>(i)];
-      const float* from = row < 0 ? sequence->prompt->last_hidden.data()
-                                  : hidden.const_data_ptr<float>() + row * spec.hidden_size;
-      std::copy_n(from, spec.hidden_size, rows.data_ptr<float>() + i * spec.hidden_size);
+  void sample(const Round& round) {
+    const std::vector<SampledToken> drawn = backend->step(round.batch);
+    for (std::size_t i = 0; i < drawn.size(); ++i) {
+      Sequence& s = *round.drawing[i];
+      s.completion.tokens.push_back(drawn[i].id);
+      s.completion.logprobs.push_back(drawn[i].logprob);
+      s.completion.versions.push_back(static_cast<std::int32_t>(version));
+      s.tokens.push_back(drawn[i].id);
     }
-    const at::Tensor logits = linear(rows, decoder.head());
-    const std::int64_t vocabulary = logits.size(1);
-    at::parallel_for(0, n, 8, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        Sequence& s = *batch.sampling[static_cast<std::size_t>(i)].first;
-        const std::int64_t ids = s.options.sampled_ids > 0 ? s.options.sampled_ids : vocabulary;
-        const auto token = sample_token(
-            {logits.const_data_ptr<float>() + i * vocabulary, static_cast<std::size_t>(ids)},
-            uniform_draw(s.seed, s.draws++));
-        s.completion.tokens.push_back(token.id);
-        s.completion.logprobs.push_back(token.logprob);
-        s.completion.versions.push_back(static_cast<std::int32_t>(version));
-        s.pending.push_back(token.id);
-      }
-    });
   }
 
   // True if the sequence's turn is over; sets the reason.
@@ -231,22 +170,24 @@ struct Engine::Impl {
 
   ModelSpec spec;
   EngineOptions options;
-  Decoder decoder;
-  AttentionShape shape;
+  std::unique_ptr<EngineBackend> backend;
   std::int64_t version = -1;
   SequenceId next_id = 1;
   std::map<SequenceId, Sequence> sequences;
   std::map<std::vector<std::int32_t>, std::weak_ptr<Prompt>> prompts;
+  std::vector<const Prompt*> made_now;  // prompts whose last token is in the round
 };
 
 Engine::Engine(const ModelSpec& spec, const EngineOptions& options)
-    : impl_(std::make_unique<Impl>(spec, options)) {}
+    : Engine(spec, options, make_cpu_backend(spec, options)) {}
+Engine::Engine(const ModelSpec& spec, const EngineOptions& options,
+               std::unique_ptr<EngineBackend> backend)
+    : impl_(std::make_unique<Impl>(spec, options, std::move(backend))) {}
 Engine::~Engine() = default;
 
 void Engine::load(std::int64_t version, const TensorSource& weights) {
-  const at::NoGradGuard no_grad;
   impl_->version = -1;
-  impl_->decoder.bind(weights);
+  impl_->backend->load(weights);
   impl_->version = version;
   impl_->prompts.clear();  // caches of the old version live on only in their open sequences
 }
@@ -262,30 +203,24 @@ SequenceId Engine::open(std::span<const std::int32_t> prompt, std::uint64_t seed
                         " is outside the vocabulary of " + std::to_string(impl_->spec.vocab_size));
   }
   auto& slot = impl_->prompts[tokens];
-  std::shared_ptr<Prompt> shared = slot.lock();
+  std::shared_ptr<EnginePrompt> shared = slot.lock();
   if (shared == nullptr) {
-    shared =
-        std::make_shared<Prompt>(Prompt{tokens, KvSegment(impl_->shape, impl_->spec.layers), {}});
+    shared = std::make_shared<EnginePrompt>(EnginePrompt{tokens, HeldCache(*impl_->backend)});
     slot = shared;
   }
   const SequenceId id = impl_->next_id++;
-  impl_->sequences.emplace(id, Sequence{std::move(shared),
-                                        KvSegment(impl_->shape, impl_->spec.layers),
-                                        {},
-                                        seed,
-                                        0,
-                                        false,
-                                        {},
-                                        {}});
+  impl_->sequences.emplace(
+      id,
+      EngineSequence{std::move(shared), HeldCache(*impl_->backend), {}, seed, 0, false, {}, {}});
   return id;
 }
 
 void Engine::request_turn(SequenceId id, std::span<const std::int32_t> delta,
                           const SamplingOptions& options) {
-  Sequence& s = impl_->at(id);
+  EngineSequence& s = impl_->at(id);
   if (s.running)
     throw Error("engine: sequence " + std::to_string(id) + " already has a turn running");
-  s.pending.insert(s.pending.end(), delta.begin(), delta.end());
+  s.tokens.insert(s.tokens.end(), delta.begin(), delta.end());
   s.options = options;
   s.completion = {};
   s.running = true;
@@ -305,17 +240,13 @@ bool Engine::has_work() const {
 }
 
 std::vector<Engine::Finished> Engine::step() {
-  const at::NoGradGuard no_grad;
   if (impl_->version < 0) throw Error("engine: no weights loaded");
   std::vector<Finished> finished =
       impl_->collect();  // turns that end without a token: no room left
-  const Impl::Batch batch = impl_->gather();
-  const at::Tensor hidden = impl_->compute(batch);
-  for (const auto& [prompt, row] : batch.finished_prompts) {
-    const float* from = hidden.const_data_ptr<float>() + row * impl_->spec.hidden_size;
-    prompt->last_hidden.assign(from, from + impl_->spec.hidden_size);
-  }
-  impl_->sample(batch, hidden);
+  const Impl::Round round = impl_->gather();
+  if (finished.empty() && round.rows() == 0 && round.drawing.empty() && has_work())
+    throw Error("engine: the caches have no room for one sequence");
+  impl_->sample(round);
   for (auto& f : impl_->collect()) finished.push_back(std::move(f));
   return finished;
 }

@@ -15,11 +15,13 @@
 namespace rollcall {
 
 using SequenceId = std::int64_t;
+class EngineBackend;
 
 struct EngineOptions {
   std::int64_t max_context = 8192;    // tokens a sequence may hold, prompt included
   std::int64_t max_batch = 256;       // sequences decoded together
   at::ScalarType dtype = at::kFloat;  // of the policy's weights
+  std::int64_t gpu_cache_bytes = 0;   // for keys and values on a GPU; 0: most of what is free
 };
 
 // Samples from the policy with continuous batching: any sequence may start, stop or wait for a tool
@@ -29,7 +31,8 @@ struct EngineOptions {
 // not on what else runs or on its place in the batch. Single thread.
 class Engine {
  public:
-  Engine(const ModelSpec&, const EngineOptions&);
+  Engine(const ModelSpec&, const EngineOptions&);  // on the CPU
+  Engine(const ModelSpec&, const EngineOptions&, std::unique_ptr<EngineBackend>);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

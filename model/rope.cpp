@@ -71,4 +71,20 @@ std::vector<float> rope_inverse_frequencies(const RopeSpec& rope, std::int64_t h
   return frequencies;
 }
 
+RopeTable rope_table(const RopeSpec& rope, std::int64_t head_dim, std::int64_t positions) {
+  const auto scale = static_cast<float>(rope.attention_factor);
+  const auto frequencies = rope_inverse_frequencies(rope, head_dim);
+  RopeTable table;
+  for (std::int64_t p = 0; p < positions; ++p) {
+    for (const float frequency : frequencies) {
+      // The angle is rounded to float32 as in transformers; its sine and cosine are exact to
+      // float32.
+      const double angle = static_cast<float>(p) * frequency;
+      table.cosine.push_back(static_cast<float>(std::cos(angle)) * scale);
+      table.sine.push_back(static_cast<float>(std::sin(angle)) * scale);
+    }
+  }
+  return table;
+}
+
 }  // namespace rollcall

@@ -27,6 +27,12 @@ struct RopeSpec {
 // with these, and at far positions the rounding of a frequency shows.
 std::vector<float> rope_inverse_frequencies(const RopeSpec&, std::int64_t head_dim);
 
+// [positions, head_dim / 2] each, times the attention factor.
+struct RopeTable {
+  std::vector<float> cosine, sine;
+};
+RopeTable rope_table(const RopeSpec&, std::int64_t head_dim, std::int64_t positions);
+
 // What of config.json the rotary positions depend on besides their own keys.
 struct RopeContext {
   double missing_theta = 10000.0;          // of the model's class

@@ -7,8 +7,8 @@ namespace rollcall {
 
 // How much of a step's gradient is noise: from the squared norms of what parts of its rollouts add
 // to it and of the whole, whose rollouts count alike (McCandlish et al. 2018, 1812.06162, appendix
-// A.1, for parts of different sizes that need not cover the step). Sums over the parts: learners add
-// up.
+// A.1, for parts of different sizes that need not cover the step). Sums over the parts: learners
+// add up.
 struct GradientNoise {
   double rollouts = 0;  // of the whole
   double part_squares = 0, part_rollouts = 0, part_rollouts_squared = 0;

@@ -11,7 +11,74 @@ struct RollcallNcclId {
   char bytes[128];  // ncclUniqueId
 };
 
-struct RollcallNccl;  // a communicator
+struct RollcallNccl;     // a communicator
+struct RollcallDecoder;  // weights and caches on a GPU
+
+inline constexpr int64_t kRollcallPagePositions = 32;
+
+struct RollcallDecoderOptions {
+  int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary;
+  float rms_norm_eps, attention_scale;
+  int bfloat16;            // type of matrices, caches and the inputs of products; else float32
+  int tied;                // the head is the embedding
+  const int64_t* windows;  // [layers], 0: none
+  const uint8_t* rotates;  // [layers]
+  int64_t max_context;     // positions of a sequence
+  int64_t max_rows;        // tokens of a batch
+  int64_t max_draws;       // sampled tokens of a batch
+  int64_t cache_bytes;     // for keys and values; 0: nine tenths of what is free
+};
+
+// [rows, columns] of each in the parentheses; those of a layer carry its number.
+enum RollcallParameterKind {
+  kRollcallEmbedding,   // (vocabulary, hidden)
+  kRollcallHead,        // (vocabulary, hidden), unless tied
+  kRollcallFinalNorm,   // (1, hidden)
+  kRollcallCosine,      // (max_context, head_dim / 2)
+  kRollcallSine,        // (max_context, head_dim / 2)
+  kRollcallInputNorm,   // (1, hidden)
+  kRollcallQkv,         // (heads + 2 kv_heads, each head_dim rows; hidden): queries, keys, values
+  kRollcallQkvBias,     // (heads + 2 kv_heads, each head_dim rows; 1)
+  kRollcallQNorm,       // (1, head_dim)
+  kRollcallKNorm,       // (1, head_dim)
+  kRollcallOutput,      // (hidden, heads * head_dim)
+  kRollcallOutputBias,  // (hidden, 1)
+  kRollcallPostAttentionNorm,  // (1, hidden)
+  kRollcallGateUp,             // (2 intermediate, hidden): gate, then up
+  kRollcallGateUpBias,         // (2 intermediate, 1)
+  kRollcallDown,               // (hidden, intermediate)
+  kRollcallDownBias,           // (hidden, 1)
+  kRollcallParameterKinds
+};
+
+struct RollcallParameter {
+  RollcallParameterKind kind;
+  int64_t layer;  // 0 for those that are of no layer
+  int64_t first_row, rows;
+  const void* values;  // rows in order, on the host
+};
+
+// Consecutive tokens of one sequence, appended to `cache`; they also see all of `prefix` (-1:
+// none), which does not change meanwhile.
+struct RollcallStretch {
+  int64_t cache, prefix;
+  int64_t first_row, rows;  // of the batch; stretches follow each other
+};
+
+struct RollcallBatch {
+  int64_t rows;
+  const int32_t* tokens;  // [rows]
+  int64_t stretches;
+  const RollcallStretch* stretch;
+  int64_t keeps;
+  const int32_t* keep_rows;    // [keeps] whose last state stays with a cache
+  const int64_t* keep_caches;  // [keeps]
+  int64_t draws;
+  const int32_t* draw_rows;    // [draws] behind which row; -1: behind what a cache keeps
+  const int64_t* draw_caches;  // [draws] which, where the row is -1
+  const int32_t* valid_ids;    // [draws] ids from here on are never drawn
+  const float* uniforms;       // [draws] in [0, 1)
+};
 
 // Functions that return `int` return 0, or another number with an explanation in last_error().
 struct RollcallCudaPlugin {
@@ -34,15 +101,25 @@ struct RollcallCudaPlugin {
   // Member r contributes values[r * shard].
   int (*nccl_all_gather)(RollcallNccl* communicator, float* values, size_t shard);
 
-  // One draw a row from softmax(logits[row, 0..valid)) by inverse CDF in the order of the ids:
-  // logits [rows, vocab] float32, uniforms [rows] in [0, 1), ids [rows] and logprobs [rows] (nats)
-  // receive the result. A row's result depends on nothing but the row. A row without any finite
-  // probability gets id -1 and NaN. Queued on `stream` (a cudaStream_t); does not wait.
-  int (*sample)(const float* logits, int64_t rows, int64_t vocab, int64_t valid,
-                const float* uniforms, int32_t* ids, float* logprobs, void* stream);
+  // A decoder that samples (model/cuda/gpu_decoder.h). Null on failure.
+  RollcallDecoder* (*decoder_create)(const RollcallDecoderOptions* options, int device);
+  void (*decoder_destroy)(RollcallDecoder* decoder);
+  // Copies `rows` rows of a parameter, from `first_row` on. Matrices are of the decoder's type,
+  // all else is float32. A bias or norm that was never set is left out of the arithmetic.
+  int (*decoder_set)(RollcallDecoder* decoder, const RollcallParameter* parameter);
+  // Keys and values of consecutive positions, growing at the end, in pages of
+  // kRollcallPagePositions. A number from 0 on, or -1.
+  int64_t (*decoder_open_cache)(RollcallDecoder* decoder);
+  int (*decoder_close_cache)(RollcallDecoder* decoder, int64_t cache);
+  int64_t (*decoder_pages)(const RollcallDecoder* decoder);
+  int64_t (*decoder_pages_free)(const RollcallDecoder* decoder);
+  // Appends the batch's tokens to their caches and draws `draws` tokens: ids and logprobs (nats)
+  // [draws]. Waits for them. The pages that the batch needs must be free.
+  int (*decoder_step)(RollcallDecoder* decoder, const RollcallBatch* batch, int32_t* ids,
+                      float* logprobs);
 };
 
-inline constexpr int kRollcallCudaAbi = 1;
+inline constexpr int kRollcallCudaAbi = 2;
 inline constexpr char kRollcallCudaEntry[] = "rollcall_cuda_plugin";
 
 extern "C" const RollcallCudaPlugin* rollcall_cuda_plugin();

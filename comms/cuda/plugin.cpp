@@ -33,7 +33,14 @@ const RollcallCudaPlugin* rollcall_cuda_plugin() {
       .nccl_all_sum = nccl_all_sum,
       .nccl_reduce_scatter_sum = nccl_reduce_scatter_sum,
       .nccl_all_gather = nccl_all_gather,
-      .sample = sample,
+      .decoder_create = decoder_create,
+      .decoder_destroy = decoder_destroy,
+      .decoder_set = decoder_set,
+      .decoder_open_cache = decoder_open_cache,
+      .decoder_close_cache = decoder_close_cache,
+      .decoder_pages = decoder_pages,
+      .decoder_pages_free = decoder_pages_free,
+      .decoder_step = decoder_step,
   };
   return &kPlugin;
 }

@@ -14,7 +14,7 @@ import unittest
 from case import environment
 from places import LEDGER, ROLLCALL
 
-GOAL = 0.9  # held-out pass@1; it begins at about a third
+GOAL = 0.9  # held-out pass@1; it begins at 3 %
 
 
 class Goal(unittest.TestCase):
@@ -36,7 +36,7 @@ class Goal(unittest.TestCase):
     def train(self, name):
         run_file = self.folder / f"{name}.yaml"
         run_file.write_text((LEDGER / f"{name}.yaml").read_text().replace("127.0.0.1:8077", f"127.0.0.1:{self.port}"))
-        ended = subprocess.run([ROLLCALL, "train", run_file], env=environment(), capture_output=True, text=True, timeout=1500)
+        ended = subprocess.run([ROLLCALL, "train", run_file], cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=1500)
         self.assertEqual(ended.returncode, 0, ended.stderr)
         run = re.search(r"name: ([\w-]+)", run_file.read_text())[1]
         lines = [json.loads(line) for line in (self.folder / "runs" / run / "metrics.jsonl").read_text().splitlines()]
@@ -44,12 +44,12 @@ class Goal(unittest.TestCase):
 
     def test_groups_win(self):
         before, *_, after = self.train("run")
-        self.assertLess(before, 0.6)
+        self.assertLess(before, 0.2)
         self.assertGreater(after, GOAL)
 
     def test_a_critic_wins(self):
         before, *_, after = self.train("ppo")
-        self.assertLess(before, 0.6)
+        self.assertLess(before, 0.2)
         self.assertGreater(after, GOAL)
 
 

@@ -1,39 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cuda_runtime.h>
+#pragma once
 
 #include <cmath>
 #include <cstdint>
 
-#include "comms/cuda/plugin_parts.h"
+#include "model/cuda/kernels.h"
 
 namespace rollcall::cuda {
-namespace {
 
-constexpr int kLanes = 32;
-constexpr int kWarps = 16;
-constexpr int kThreads = kLanes * kWarps;
-constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kSampleWarps = 16;
 
 // Double throughout the sums: with 150,000 ids single precision would bend the tail.
-__device__ double probability(float logit, float highest) {
+__device__ inline double probability(float logit, float highest) {
   return exp(static_cast<double>(logit) - static_cast<double>(highest));
 }
 
-__device__ float warp_max(float value) {
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, step));
-  }
-  return value;
-}
-
-__device__ double warp_sum(double value) {
+__device__ inline double warp_sum(double value) {
   for (int step = kLanes / 2; step > 0; step /= 2) {
     value += __shfl_xor_sync(kAllLanes, value, step);
   }
   return value;
 }
 
-__device__ double warp_inclusive_scan(double value, int lane) {
+__device__ inline double warp_inclusive_scan(double value, int lane) {
   for (int step = 1; step < kLanes; step *= 2) {
     const double below = __shfl_up_sync(kAllLanes, value, step);
     if (lane >= step) value += below;
@@ -41,28 +30,36 @@ __device__ double warp_inclusive_scan(double value, int lane) {
   return value;
 }
 
-// One block a row. Each warp owns a contiguous chunk of ids, so the chunks' sums in warp order are
-// the CDF at the chunk borders; the warp whose chunk holds the target walks it 32 ids at a time.
-// All sums have a fixed shape: equal rows give equal results, whatever else the batch holds.
-__global__ void sample_rows(const float* logits, std::int64_t vocab, std::int64_t valid,
-                            const float* uniforms, std::int32_t* ids, float* logprobs) {
-  __shared__ float highest_of[kWarps];
-  __shared__ double sum_of[kWarps];
+// One draw a row from softmax(logits[row, 0..valid[row])) by inverse CDF in the order of the ids:
+// logits [rows, vocab], uniforms [rows] in [0, 1); ids [rows] and logprobs [rows] (nats) get the
+// result. A row without any finite probability gets id -1 and NaN.
+// One block of kSampleWarps a row. Each warp owns a contiguous chunk of ids, so the chunks' sums in
+// warp order are the CDF at the chunk borders; the warp whose chunk holds the target walks it 32
+// ids at a time. All sums have a fixed shape: equal rows give equal results, whatever else the
+// batch holds.
+__global__ inline void sample_rows(const float* logits, std::int64_t vocab,
+                                   const std::int32_t* valid_of, const float* uniforms,
+                                   std::int32_t* ids, float* logprobs) {
+  __shared__ float highest_of[kSampleWarps];
+  __shared__ double sum_of[kSampleWarps];
+  const std::int64_t valid = valid_of[blockIdx.x];
   const float* row = logits + static_cast<std::int64_t>(blockIdx.x) * vocab;
   const int warp = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
 
   const std::int64_t tiles = (valid + kLanes - 1) / kLanes;
-  const std::int64_t tiles_a_warp = (tiles + kWarps - 1) / kWarps;
-  const std::int64_t begin = min(warp * tiles_a_warp * kLanes, valid);
-  const std::int64_t end = min(begin + tiles_a_warp * kLanes, valid);
+  const std::int64_t tiles_a_warp = (tiles + kSampleWarps - 1) / kSampleWarps;
+  const std::int64_t first = warp * tiles_a_warp * kLanes;
+  const std::int64_t begin = first < valid ? first : valid;
+  const std::int64_t stop = begin + tiles_a_warp * kLanes;
+  const std::int64_t end = stop < valid ? stop : valid;
 
   float highest = -INFINITY;
   for (std::int64_t id = begin + lane; id < end; id += kLanes) highest = fmaxf(highest, row[id]);
   highest = warp_max(highest);
   if (lane == 0) highest_of[warp] = highest;
   __syncthreads();
-  for (int other = 0; other < kWarps; ++other) highest = fmaxf(highest, highest_of[other]);
+  for (int other = 0; other < kSampleWarps; ++other) highest = fmaxf(highest, highest_of[other]);
 
   double sum = 0;
   for (std::int64_t id = begin + lane; id < end; id += kLanes) sum += probability(row[id], highest);
@@ -71,7 +68,7 @@ __global__ void sample_rows(const float* logits, std::int64_t vocab, std::int64_
   __syncthreads();
 
   double total = 0;
-  for (int other = 0; other < kWarps; ++other) total += sum_of[other];
+  for (int other = 0; other < kSampleWarps; ++other) total += sum_of[other];
   if (!isfinite(total) || !isfinite(highest)) {  // NaN, or no id has any probability
     if (threadIdx.x == 0) {
       ids[blockIdx.x] = -1;
@@ -84,7 +81,7 @@ __global__ void sample_rows(const float* logits, std::int64_t vocab, std::int64_
   double below = 0;
   int chosen = -1;
   int last_with_mass = 0;
-  for (int other = 0; other < kWarps && chosen < 0; ++other) {
+  for (int other = 0; other < kSampleWarps && chosen < 0; ++other) {
     if (sum_of[other] > 0) last_with_mass = other;
     if (below + sum_of[other] > target) {
       chosen = other;
@@ -120,20 +117,6 @@ __global__ void sample_rows(const float* logits, std::int64_t vocab, std::int64_
     logprobs[blockIdx.x] =
         static_cast<float>(static_cast<double>(row[picked]) - highest - log(total));
   }
-}
-
-}  // namespace
-
-int sample(const float* logits, std::int64_t rows, std::int64_t vocab, std::int64_t valid,
-           const float* uniforms, std::int32_t* ids, float* logprobs, void* stream) {
-  if (rows < 0 || rows > INT32_MAX || valid < 1 || valid > vocab || vocab > INT32_MAX) {
-    return fail("sample", "rows, vocab or valid is out of range");
-  }
-  if (rows == 0) return 0;
-  sample_rows<<<static_cast<unsigned>(rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      logits, vocab, valid, uniforms, ids, logprobs);
-  const cudaError_t launched = cudaGetLastError();
-  return launched == cudaSuccess ? 0 : fail("sample", cudaGetErrorString(launched));
 }
 
 }  // namespace rollcall::cuda
