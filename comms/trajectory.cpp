@@ -68,6 +68,11 @@ bool is_limit(EndReason end) {
          end == EndReason::kMaxNewTokens || end == EndReason::kContextFull;
 }
 
+void earns_nothing(Grade& grade) {
+  grade.reward = std::min(grade.reward, 0.0);
+  grade.passed = false;
+}
+
 std::optional<double> sub_reward(const Grade& grade, std::string_view name) {
   const auto found =
       std::ranges::find(grade.sub_rewards, name, &std::pair<std::string, double>::first);

@@ -99,6 +99,9 @@ struct Grade {
   std::int32_t retries = 0;
 };
 
+// Not a pass, and a reward of 0 at most: a rule that takes a reward away never gives one.
+void earns_nothing(Grade&);
+
 // The first of that name; none if the grade has none.
 std::optional<double> sub_reward(const Grade&, std::string_view name);
 

@@ -111,6 +111,8 @@ void check_compared_rewards(const RunConfig& config, ReadContext& context) {
   if (r.tool_budget.cap > 0) context.problem("rollout.tool_budget", counts);
   if (r.latency_budget.cap > 0) context.problem("rollout.latency_budget", counts);
   if (r.length_budget.cap > 0) context.problem("rollout.length_budget", counts);
+  for (const FlagAction& flag : config.grader.flags)
+    if (flag.action == "penalize") context.problem("grader.flags." + flag.flag, counts);
 }
 
 void check_advantage(const AlgorithmOptions& a, const BatchOptions& batch, ReadContext& context) {
@@ -308,6 +310,13 @@ void check_dominance(const GraderOptions& grader, ReadContext& context) {
     context.problem("grader.gate_value", "expected less than what a success earns (" +
                                              format_number(success) + "), found " +
                                              format_number(grader.gate_value));
+  if (success <= 0)
+    context.problem(
+        "grader.pass_threshold",
+        "expected more than 0, which is what a rollout earns that a rule zeroes (flags, "
+        "rollout.on_limit), found " +
+            format_number(success) +
+            "; write reward: passed, or let the grader's scores begin at 0");
   for (const FlagAction& flag : grader.flags)
     if (flag.action == "penalize" && flag.value > 0)
       context.problem("grader.flags." + flag.flag,

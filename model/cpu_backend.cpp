@@ -76,9 +76,11 @@ class CpuBackend final : public EngineBackend {
         positions.data_ptr<std::int64_t>()[s.row + i] = first + i;
       own.extend(s.count);
     }
-    return decoder_.hidden(tokens, positions,
-                           [&](std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
-                               const at::Tensor& v) { return attend(batch, places, layer, q, k, v); });
+    return decoder_.hidden(
+        tokens, positions,
+        [&](std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+          return attend(batch, places, layer, q, k, v);
+        });
   }
 
   at::Tensor attend(const Batch& batch, const std::vector<Place>& places, std::int64_t layer,

@@ -34,7 +34,7 @@ class EngineBackend {
 
   // Consecutive tokens of one sequence, appended to `cache` and seeing all of `prefix`.
   struct Stretch {
-    Cache cache, prefix;    // prefix -1: none
+    Cache cache, prefix;      // prefix -1: none
     std::int64_t row, count;  // of the batch
   };
   // A token behind a row of the batch; row -1: behind what was kept with `cache`.
@@ -54,8 +54,8 @@ class EngineBackend {
     std::vector<Keep> keeps;  // rows whose last state stays with the cache, for later draws
     std::vector<Draw> draws;
   };
-  // Of each draw. At most kPrefillRows and a row for each of EngineOptions::max_batch, as many draws
-  // as that, and no more pages than are free.
+  // Of each draw. At most kPrefillRows and a row for each of EngineOptions::max_batch, as many
+  // draws as that, and no more pages than are free.
   virtual std::vector<SampledToken> step(const Batch&) = 0;
 };
 

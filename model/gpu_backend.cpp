@@ -18,10 +18,7 @@ class GpuBackend final : public EngineBackend {
  public:
   GpuBackend(const ModelSpec& spec, const EngineOptions& options, const RollcallCudaPlugin& plugin,
              int device)
-      : spec_(spec),
-        options_(options),
-        plugin_(plugin),
-        decoder_(nullptr, plugin.decoder_destroy) {
+      : spec_(spec), options_(options), plugin_(plugin), decoder_(nullptr, plugin.decoder_destroy) {
     std::vector<std::int64_t> windows;
     std::vector<std::uint8_t> rotates;
     for (std::int64_t layer = 0; layer < spec.layers; ++layer) {

@@ -217,7 +217,8 @@ EvaluationReport report_of(const EvalArguments& a, const RunConfig& config,
 ExitCode run_lead(const EvalArguments& a, const RunConfig& config, World& world,
                   const StopSignal& stop) {
   use_threads(config.policy.lead_samples() ? learner_threads(1) : 1);
-  const TrainSetup setup = make_train_setup(config);
+  TrainSetup setup = make_train_setup(config);
+  setup.canary_tasks = 0;  // no part of the report
   const auto collected = collect(setup, journal_file(config, a.role), world, config, stop);
   if (a.role == kBaseline) return ExitCode::kDone;
   const EvaluationReport report = report_of(a, config, collected);

@@ -61,6 +61,10 @@ void drop_tokens(std::vector<Collected>& collected) {
   }
 }
 
+AdvantageKind compared_by(const TrainSetup& setup) {
+  return advantage_kind(setup.algorithm.advantage);
+}
+
 struct Sampling {
   std::vector<Collected> collected;
   std::int64_t samples = 0;  // of every task
@@ -82,7 +86,8 @@ Sampling sample_tasks(const PreflightArguments& a, const TrainSetup& setup, Tria
     std::ranges::move(round, std::back_inserter(s.collected));
     s.samples += more;
     ++s.rounds;
-    more = further_samples(task_outcomes(s.collected), tasks, s.samples, a.max_rollouts);
+    more = further_samples(task_outcomes(s.collected, compared_by(setup)), tasks, s.samples,
+                           a.max_rollouts);
   }
   s.seconds = trial.seconds();
   if (setup.canary_tasks == 0) return s;
@@ -157,7 +162,8 @@ Preflight facts_of(const RunConfig& config, const TrainSetup& setup, const Plann
   p.in_flight = std::min<std::int64_t>(p.planned / s.rounds,
                                        config.cluster.workers * config.cluster.rollouts_per_worker);
   p.run = run;
-  p.learnability = learnability(task_outcomes(s.collected), s.samples, setup.run.seed);
+  p.learnability =
+      learnability(task_outcomes(s.collected, compared_by(setup)), s.samples, setup.run.seed);
   p.endpoints = endpoint_uses(s.collected);
   p.left_out = left_out_by_reason(s.collected);
   p.discard_share = config.alarms.discard_share;

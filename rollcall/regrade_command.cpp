@@ -46,8 +46,10 @@ StepRange steps_of(const std::string& text) {
   if (text.empty()) return {};
   const std::size_t dots = text.find("..");
   if (dots == std::string::npos) return {step_number(text), step_number(text)};
-  return {step_number(std::string_view(text).substr(0, dots)),
-          step_number(std::string_view(text).substr(dots + 2))};
+  const StepRange range{step_number(std::string_view(text).substr(0, dots)),
+                        step_number(std::string_view(text).substr(dots + 2))};
+  if (range.first > range.last) throw input_error("--steps " + text + " ends before it begins");
+  return range;
 }
 
 // A secret that only a tool needs may be missing: tools are not called.
@@ -115,6 +117,8 @@ class Regrading {
     const json about = json::parse(journal_.about(), nullptr, false);
     train_ = tasks_of(config.data.train, "data.train", about.is_object() ? about : json::object());
     valid_ = tasks_of(config.data.valid, "data.valid", about.is_object() ? about : json::object());
+    canaries_ =
+        tasks_of(config.data.canaries, "data.canaries", about.is_object() ? about : json::object());
     select(steps_of(arguments.steps));
   }
 
@@ -144,7 +148,9 @@ class Regrading {
   StoredRollout read(std::int64_t row) const {
     StoredRollout rollout{journal_.read(row), nullptr};
     const Assignment& a = rollout.trajectory.assignment;
-    const auto& tasks = a.split == Split::kTrain ? train_ : valid_;
+    const auto& tasks = a.split == Split::kTrain   ? train_
+                        : a.split == Split::kValid ? valid_
+                                                   : canaries_;
     rollout.task = &tasks.at(static_cast<std::size_t>(a.task_row));
     return rollout;
   }
@@ -175,7 +181,7 @@ class Regrading {
   const RegradeArguments& arguments_;
   JournalReader journal_;
   StoredGradingSetup setup_;
-  std::vector<Task> train_, valid_;
+  std::vector<Task> train_, valid_, canaries_;
   std::vector<Regraded> all_;
   std::map<std::string, Regraded*> places_;  // of those graded again, by trace_id
 };

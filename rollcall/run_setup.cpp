@@ -26,6 +26,7 @@
 #include "rollout_workers/redact.h"
 #include "trainer/batch_replay.h"
 #include "trainer/journal.h"
+#include "trainer/resume_check.h"
 #include "trainer/run_facts.h"
 
 namespace rollcall {
@@ -71,6 +72,7 @@ nlohmann::ordered_json inputs_of(const RunConfig& config, const DatasetSummary& 
   };
   add("data.train", train);
   add("data.valid", valid);
+  add("data.canaries", summary_of(config.data.canaries));
   const fs::path model = config.model.path;
   inputs["model.path, its tokenizer.json"] = hash_text(read_file(model / "tokenizer.json"));
   inputs["model.path, its chat template"] = hash_text(read_chat_template(model));
@@ -115,9 +117,24 @@ RunConfig load_run_config(const RunArguments& arguments, Purpose purpose) {
   return read_run_config(arguments.run_file, arguments.overrides, environment, purpose);
 }
 
+namespace {
+
+RunConfig read_kept_config(const fs::path& file) {
+  return read_run_config(file, {}, [](const std::string& name) { return std::optional(name); });
+}
+
+}  // namespace
+
 RunConfig config_of_run(const fs::path& run_dir) {
-  return read_run_config(run_dir / "config.yaml", {},
-                         [](const std::string& name) { return std::optional(name); });
+  return read_kept_config(run_dir / "config.yaml");
+}
+
+std::vector<std::pair<std::int64_t, RunConfig>> configs_of_run(const fs::path& run_dir) {
+  std::vector<std::pair<std::int64_t, RunConfig>> configs;
+  for (const auto& [end, file] : former_configs(run_dir))
+    configs.emplace_back(end, read_kept_config(file));
+  configs.emplace_back(std::numeric_limits<std::int64_t>::max(), config_of_run(run_dir));
+  return configs;
 }
 
 std::string describe_dataset(const fs::path& file) { return text_of(summarize_dataset(file)); }

@@ -208,10 +208,7 @@ bool apply_grade_rules(const GraderOptions& options, Grade& grade) {
     mask = mask || rule.action == "mask";
     if (rule.action == "penalize") grade.reward += rule.value;
   }
-  if (zero) {
-    grade.reward = 0;
-    grade.passed = false;
-  }
+  if (zero) earns_nothing(grade);
   return mask;
 }
 

@@ -140,10 +140,7 @@ void settle_grade(const RolloutOptions& options, const GraderOptions& grader, Gr
   if (!outcome.fault.empty()) return leave_out(FaultReason::kGraderFault, std::move(outcome.fault));
   t.grade = std::move(outcome.grade);
   const auto apply = [&](bool met, const std::string& rule, const char* name) {
-    if (met && rule == "zero") {
-      t.grade.reward = 0;
-      t.grade.passed = false;
-    }
+    if (met && rule == "zero") earns_nothing(t.grade);
     if (met && rule == "mask")
       leave_out(FaultReason::kMasked, std::string(name) + " masks " + to_string(t.end));
   };

@@ -119,6 +119,12 @@ std::vector<std::vector<double>> group_advantages(std::span<const std::vector<do
                       "use another advantage, or the objective 'critic'");
   const std::vector<double> flat = flatten(rewards);
   check_finite(flat);
+  if (options.kind == AdvantageKind::kMaxRl)
+    for (const double r : flat)
+      if (r < 0)
+        throw input_error("maxrl divides by the mean reward of a group, and a rollout earned " +
+                              std::to_string(r),
+                          "let the grader's scores begin at 0, or use another advantage");
   const double batch_deviation = deviation_of(flat);
   std::vector<std::vector<double>> advantages;
   advantages.reserve(rewards.size());

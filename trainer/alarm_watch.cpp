@@ -33,15 +33,19 @@ std::vector<Alarm> AlarmWatch::add(const MetricList& line) {
 
 MetricList AlarmWatch::metrics() const {
   MetricList list;
-  for (const std::string& name : active_) list.emplace_back(metric::kAlarm + ("." + name), 1);
+  for (const auto& [name, action] : active_) list.emplace_back(metric::kAlarm + ("." + name), 1);
   return list;
+}
+
+void AlarmWatch::forget_stops() {
+  std::erase_if(active_, [](const auto& entry) { return entry.second == AlarmAction::kStop; });
 }
 
 void AlarmWatch::judge(const char* name, const AlarmRule& rule, bool met, std::string text,
                        const char* what_to_do) {
   if (!met || rule.action == AlarmAction::kOff) {
     active_.erase(name);
-  } else if (active_.insert(name).second) {
+  } else if (active_.emplace(name, rule.action).second) {
     news_.push_back({name, std::move(text), what_to_do, rule.action});
   }
 }
@@ -52,8 +56,8 @@ void AlarmWatch::look_at_evaluation(const MetricList& line) {
     judge("canary", options_.canary, canaries > options_.canary.limit,
           fmt::format("{:.1f} % of the rollouts of canaries pass, which cannot be solved",
                       100 * canaries),
-          "the policy exploits the grader: look at them (rollcall report), mend the grader, and go "
-          "back to an earlier checkpoint");
+          "the policy exploits the grader: look at them (the run's audit.html lists their rows), "
+          "mend the grader, and go back to an earlier checkpoint");
   const double by_first = value_of(line, metric::kEvalPassAt1);
   const double by_second = value_of(line, metric::kEvalSecondPassAt1);
   if (std::isnan(by_second)) return;
@@ -92,7 +96,8 @@ void AlarmWatch::look_at_signal() {
   judge("signal_share", options_.signal_share, signal < options_.signal_share.limit,
         fmt::format("{:.1f} % of the groups of the last {} steps have a signal, at {:.1f} % passed",
                     100 * signal, kFewSteps, 100 * passed),
-        passed < 0.5 ? "make steps larger (batch.adaptive), or warm-start the policy (rollcall sft)"
+        passed < 0.5 ? "make steps larger (batch.adaptive, or its max_rollouts), or warm-start the "
+                       "policy (rollcall sft)"
                      : "the tasks are nearly solved: take harder ones, or end the run");
   const double cut = mean(steps_, begin, kFewSteps, &Step::limit_share);
   judge("limit_share", options_.limit_share, cut > options_.limit_share.limit,
@@ -103,6 +108,7 @@ void AlarmWatch::look_at_signal() {
 }
 
 void AlarmWatch::look_at_policy(const MetricList& line) {
+  if (std::isnan(steps_.back().entropy)) return;  // a step without an update says nothing new
   const double ess = value_of(line, metric::kMismatchEssFraction);
   judge("ess", options_.ess, ess < options_.ess.limit,
         fmt::format("sampled tokens are worth {:.1f} % of their number to the learner", 100 * ess),
@@ -118,7 +124,6 @@ void AlarmWatch::look_at_policy(const MetricList& line) {
         fmt::format("{:.1f} % of the tokens are clipped", 100 * clipped),
         "lower algorithm.learning_rate, or widen the clip");
   const double entropy = steps_.back().entropy;
-  if (std::isnan(entropy)) return;  // a step without an update
   if (!first_entropy_) first_entropy_ = entropy;
   judge(
       "entropy", options_.entropy, entropy < options_.entropy.limit * *first_entropy_,

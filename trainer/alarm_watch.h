@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +30,9 @@ class AlarmWatch {
   // A line of metrics, of a step or an evaluation, in order. The alarms that begin with it.
   std::vector<Alarm> add(const MetricList&);
 
+  // For a run that is started again: what ended it (AlarmAction::kStop) is news again.
+  void forget_stops();
+
   // Those that go on, as metrics: "alarm.NAME" is 1.
   MetricList metrics() const;
 
@@ -50,7 +53,7 @@ class AlarmWatch {
   std::optional<double> first_entropy_;
   std::optional<std::pair<double, double>>
       first_graders_;  // pass@1 by each, of the first evaluation
-  std::set<std::string> active_;
+  std::map<std::string, AlarmAction> active_;
   std::vector<Alarm> news_;
 };
 

@@ -71,7 +71,9 @@ Audit audit_of(std::span<const AuditRollout>);
 // write_report().
 void write_audit(const std::filesystem::path& run_dir);
 
-// The page; reads the transcripts that it shows from the journal.
-std::string audit_page(const std::string& run_name, std::span<const AuditRollout>, const Audit&);
+// The page; reads the transcripts that it shows from the journal. `exploits`: rollouts of canaries
+// that passed.
+std::string audit_page(const std::string& run_name, std::span<const AuditRollout>, const Audit&,
+                       std::span<const RolloutFacts> exploits = {});
 
 }  // namespace rollcall

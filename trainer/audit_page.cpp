@@ -204,18 +204,42 @@ std::string marks_section(const Audit& audit) {
   return "<h2>Flags and gates</h2><div class=\"grid\">" + flags + gates + "</div>";
 }
 
-std::vector<AuditRollout> read_rollouts(const std::filesystem::path& run_dir) {
-  std::vector<AuditRollout> all;
+std::string exploits_section(std::span<const RolloutFacts> exploits) {
+  if (exploits.empty()) return "";
+  std::string rows;
+  for (const RolloutFacts& facts : exploits)
+    rows += fmt::format("<tr><td>{}</td><td>{}</td><td>{}</td><td>{:g}</td></tr>",
+                        facts.assignment.step, facts.row, facts.assignment.task_row, facts.score);
+  return "<h2>Canaries that passed</h2><p class=\"lead\">Nobody can solve these tasks: each pass "
+         "is "
+         "a way around the grader.</p><div class=\"card wide\"><table><tr><th>step</th><th>row of "
+         "the journal</th><th>row of data.canaries</th><th>score</th></tr>" +
+         rows + "</table></div>";
+}
+
+struct StoredRollouts {
+  std::vector<AuditRollout> train;
+  std::vector<RolloutFacts> exploits;
+};
+
+StoredRollouts read_rollouts(const std::filesystem::path& run_dir) {
+  StoredRollouts all;
   for (const auto& file : journals_of(run_dir)) {
     const JournalReader journal(file);
     for (std::int64_t row = 0, rows = journal.rows(); row < rows; ++row) {
       const Trajectory t = journal.read_texts(row);
-      if (t.assignment.split != Split::kTrain || lost_to_infrastructure(t)) continue;
+      const bool exploit =
+          t.assignment.split == Split::kCanary && t.grade.passed && t.fault == FaultReason::kNone;
+      if (t.assignment.split != Split::kTrain && !exploit) continue;
+      if (lost_to_infrastructure(t)) continue;
       RolloutFacts facts = facts_of(t);
       facts.journal = file;
       facts.row = row;
       facts.tokens = journal.token_count(row);
-      all.push_back(audit_rollout(t, std::move(facts)));
+      if (exploit)
+        all.exploits.push_back(std::move(facts));
+      else
+        all.train.push_back(audit_rollout(t, std::move(facts)));
     }
   }
   return all;
@@ -224,7 +248,7 @@ std::vector<AuditRollout> read_rollouts(const std::filesystem::path& run_dir) {
 }  // namespace
 
 std::string audit_page(const std::string& run_name, std::span<const AuditRollout> all,
-                       const Audit& audit) {
+                       const Audit& audit, std::span<const RolloutFacts> exploits) {
   const std::string title = escape_html(run_name);
   std::string html = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">";
   html += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
@@ -236,7 +260,7 @@ std::string audit_page(const std::string& run_name, std::span<const AuditRollout
       "inspect RUN --row N</code> shows a rollout in full.</p>",
       all.size(), audit.steps);
   if (all.empty()) html += "<p>No rollout has a grade yet.</p>";
-  html += clusters_section(audit) + singletons_section(audit);
+  html += exploits_section(exploits) + clusters_section(audit) + singletons_section(audit);
   if (!all.empty()) html += outcome_section(all, audit) + answers_section(all, audit);
   html += marks_section(audit);
   html +=
@@ -246,9 +270,10 @@ std::string audit_page(const std::string& run_name, std::span<const AuditRollout
 }
 
 void write_audit(const std::filesystem::path& run_dir) {
-  const std::vector<AuditRollout> all = read_rollouts(run_dir);
+  const StoredRollouts all = read_rollouts(run_dir);
   const std::string name = std::filesystem::weakly_canonical(run_dir).filename().string();
-  write_durably(run_dir / "audit.html", audit_page(name, all, audit_of(all)));
+  write_durably(run_dir / "audit.html",
+                audit_page(name, all.train, audit_of(all.train), all.exploits));
 }
 
 }  // namespace rollcall

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/batch_replay.h"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "comms/error.h"
 #include "trainer/journal.h"
+#include "trainer/step_plan.h"
 
 namespace rollcall {
 namespace {
@@ -17,7 +19,14 @@ struct UsedGroup {
   std::int64_t rollouts = 0;  // valid or not
 };
 
-std::map<std::int64_t, std::vector<UsedGroup>> used_groups(const JournalReader& journal) {
+const BatchPeriod& period_of(std::span<const BatchPeriod> periods, std::int64_t step) {
+  const auto found =
+      std::ranges::find_if(periods, [&](const BatchPeriod& period) { return step < period.end; });
+  return found == periods.end() ? periods.back() : *found;
+}
+
+std::map<std::int64_t, std::vector<UsedGroup>> used_groups(const JournalReader& journal,
+                                                           std::span<const BatchPeriod> periods) {
   std::map<std::int64_t, std::vector<UsedGroup>> steps;
   for (const UpdateUse& use : journal.uses()) {
     const Trajectory row = journal.read_row(use.row);
@@ -26,7 +35,9 @@ std::map<std::int64_t, std::vector<UsedGroup>> used_groups(const JournalReader& 
       groups.push_back({row.assignment.group, {row.assignment.task_row, {}}});
     ++groups.back().rollouts;
     // What the scaler saw: a KL penalty comes off after it has decided.
-    if (row.fault == FaultReason::kNone) groups.back().outcome.rewards.push_back(row.grade.reward);
+    if (row.fault == FaultReason::kNone)
+      groups.back().outcome.rewards.push_back(
+          compared_value(row.grade, period_of(periods, use.step).advantage));
   }
   return steps;
 }
@@ -42,12 +53,19 @@ std::int64_t train_tasks(const JournalReader& journal) try {
               error.what());
 }
 
-std::vector<BatchDecision> replay_batches(const JournalReader& journal, const BatchOptions& options,
-                                          std::int64_t max_lag, std::int64_t tasks,
+std::vector<BatchDecision> replay_batches(const JournalReader& journal,
+                                          std::span<const BatchPeriod> periods, std::int64_t tasks,
                                           std::uint64_t seed) {
-  BatchScaler scaler(options, tasks, seed);
+  const BatchPeriod* period = &periods.front();
+  BatchScaler scaler(period->options, tasks, seed);
   std::vector<BatchDecision> decisions;
-  for (const auto& [step, groups] : used_groups(journal)) {
+  for (const auto& [step, groups] : used_groups(journal, periods)) {
+    if (const BatchPeriod* now = &period_of(periods, step); now != period) {
+      BatchScaler changed(now->options, tasks, seed);
+      changed.restore(scaler.state());
+      scaler = std::move(changed);
+      period = now;
+    }
     BatchDecision& decision = decisions.emplace_back();
     decision.step = step;
     std::size_t next = 0;
@@ -63,7 +81,7 @@ std::vector<BatchDecision> replay_batches(const JournalReader& journal, const Ba
       next += outcomes.size();
       return outcomes;
     };
-    scaler.plan_ahead(max_lag + 1);
+    scaler.plan_ahead(period->max_lag + 1);
     while (auto round = scaler.next_round()) {
       const auto outcomes = take(*round);
       if (outcomes.empty()) break;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "trainer/advantages.h"
 #include "trainer/batch_scaler.h"
 
 namespace rollcall {
@@ -21,11 +23,18 @@ struct BatchDecision {
 // How many tasks data.train had, by what the journal says of its run; throws Error if it does not.
 std::int64_t train_tasks(const JournalReader&);
 
-// The decisions of a run, made again from what its updates used; `max_lag` steps were planned
-// ahead. Throws Error at the first step whose rollouts are of other tasks than decided: `options`
-// are not those of that step.
-std::vector<BatchDecision> replay_batches(const JournalReader&, const BatchOptions& options,
-                                          std::int64_t max_lag, std::int64_t tasks,
-                                          std::uint64_t seed);
+// What a run decided by, until a resume changed it.
+struct BatchPeriod {
+  std::int64_t end = 0;  // first step that is not of it
+  BatchOptions options;
+  std::int64_t max_lag = 0;  // so many steps were planned ahead
+  AdvantageKind advantage = AdvantageKind::kRloo;
+};
+
+// The decisions of a run, made again from what its updates used; `periods` in order, the last one
+// for all steps that are left. Throws Error at the first step whose rollouts are of other tasks
+// than decided: the options are not those of that step.
+std::vector<BatchDecision> replay_batches(const JournalReader&, std::span<const BatchPeriod>,
+                                          std::int64_t tasks, std::uint64_t seed);
 
 }  // namespace rollcall

@@ -15,6 +15,7 @@ namespace rollcall {
 namespace {
 
 constexpr double kFade = 0.6;        // of the signal of earlier steps
+constexpr double kFadeGrowth = 0.9;  // of how much further rounds added
 constexpr double kEnough = 0.7;      // of the target: a further round is not worth its wait
 constexpr double kMostChange = 2;    // between steps
 constexpr double kHysteresis = 0.2;  // a smaller change is noise
@@ -61,7 +62,10 @@ std::optional<BatchScaler::Round> BatchScaler::next_round() {
     round = std::move(ahead_.front());
     ahead_.pop_front();
   }
-  if (round) rollouts_ += round->rollouts();
+  if (!round) return round;
+  rollouts_ += round->rollouts();
+  if (rounds_ == 0) first_groups_ = static_cast<double>(round->tasks.size());
+  groups_ += static_cast<double>(round->tasks.size());
   return round;
 }
 
@@ -183,6 +187,8 @@ void BatchScaler::end_step() {
   recent_rollouts_ = kFade * recent_rollouts_ + static_cast<double>(rollouts_);
   planned_ = rollouts_;
   if (mass_ > 0) beliefs_.update();
+  growth_ = kFadeGrowth * growth_ + (1 - kFadeGrowth) * groups_ / first_groups_;
+  groups_ = 0;
   mass_ = 0;
   rollouts_ = rounds_ = informative_ = 0;
 }
@@ -212,6 +218,7 @@ std::string BatchScaler::state() const {
                         {"recent", {recent_mass_, recent_rollouts_}},
                         {"range", {low_, high_}},
                         {"planned", planned_},
+                        {"growth", growth_},
                         {"updates", beliefs.updates},
                         {"rates", {beliefs.recent.successes, beliefs.recent.failures}},
                         {"tasks", std::move(tasks)}}
@@ -236,6 +243,7 @@ void BatchScaler::restore(const std::string& text) try {
   state.at("range").at(0).get_to(read.low_);
   state.at("range").at(1).get_to(read.high_);
   state.at("planned").get_to(read.planned_);
+  state.at("growth").get_to(read.growth_);
   TaskBeliefs::State beliefs;
   state.at("updates").get_to(beliefs.updates);
   state.at("rates").at(0).get_to(beliefs.recent.successes);

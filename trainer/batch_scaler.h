@@ -62,6 +62,9 @@ class BatchScaler {
   bool rare_success(std::int64_t task, std::int64_t group_size) const;
 
   TaskCounts task_counts() const;
+  // Of the step, as expected before any of its rewards was known: from its first round, and from
+  // how many groups further rounds added lately.
+  double expected_groups() const { return first_groups_ * growth_; }
   double signal() const { return mass_; }  // of the step so far
   std::int64_t rounds() const { return rounds_; }
   // For the learning rate: below 1 where the step ends with less than the signal that was wanted.
@@ -95,6 +98,8 @@ class BatchScaler {
   std::int64_t planned_;                                      // rollouts of the step before
   double mass_ = 0;                                           // of the step
   std::int64_t rollouts_ = 0, rounds_ = 0, informative_ = 0;  // of the step
+  double first_groups_ = 0, groups_ = 0;  // of the step: of its first round; of all
+  double growth_ = 1;                     // of the latter over the former, lately
 };
 
 }  // namespace rollcall

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "trainer/batch_scaler.h"
@@ -39,21 +41,41 @@ std::int64_t how_often(const TaskOutcome& o, double reward) {
   return std::count(o.rewards.begin(), o.rewards.end(), reward);
 }
 
-std::int64_t unusual_rewards(const TaskOutcome& o) {
+ValueCounts value_counts(const TaskOutcome& o) {
   std::map<double, std::int64_t> counts;
   for (const double r : o.rewards) ++counts[r];
-  std::int64_t usual = 0;
-  for (const auto& [reward, count] : counts) usual = std::max(usual, count);
-  return o.graded() - usual;
+  ValueCounts sorted;
+  for (const auto& [reward, count] : counts) sorted.push_back(count);
+  std::ranges::sort(sorted, std::greater());
+  return sorted;
 }
 
-// What a group's rewards have to be two of.
-std::vector<GroupCount> signal_counts(std::span<const TaskOutcome> outcomes) {
-  const bool two = reward_values(outcomes) <= 2;
+// Chance that so many rollouts, drawn without replacement, do not all have the same reward:
+// unbiased for that of a group. Of a larger group than there are rollouts, at least that of all of
+// them.
+double differing_probability(const ValueCounts& counts, std::int64_t size) {
+  const std::int64_t all = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+  size = std::min(size, all);
+  double same = 0;
+  for (const std::int64_t count : counts) {
+    double chance = 1;  // all `size` of them are of these
+    for (std::int64_t i = 0; i < size; ++i)
+      chance *= static_cast<double>(count - i) / static_cast<double>(all - i);
+    same += std::max(0.0, chance);
+  }
+  return 1 - same;
+}
+
+double differing_share(std::span<const ValueCounts> tasks, std::int64_t size) {
+  double sum = 0;
+  for (const ValueCounts& counts : tasks) sum += differing_probability(counts, size);
+  return sum / static_cast<double>(tasks.size());
+}
+
+std::vector<GroupCount> success_counts(std::span<const TaskOutcome> outcomes) {
   const double largest = largest_reward(outcomes);
   std::vector<GroupCount> counts;
-  for (const TaskOutcome& o : outcomes)
-    counts.push_back({two ? how_often(o, largest) : unusual_rewards(o), o.graded()});
+  for (const TaskOutcome& o : outcomes) counts.push_back({how_often(o, largest), o.graded()});
   return counts;
 }
 
@@ -132,6 +154,17 @@ std::vector<GroupSignal> group_signals(std::span<const GroupCount> counts,
   return groups;
 }
 
+std::vector<GroupSignal> counted_signals(std::span<const ValueCounts> tasks, std::int64_t samples,
+                                         std::uint64_t seed) {
+  std::vector<GroupSignal> groups;
+  for (const std::int64_t size : group_sizes()) {
+    std::vector<double> chances;
+    for (const ValueCounts& counts : tasks) chances.push_back(differing_probability(counts, size));
+    groups.push_back({size, bootstrap_mean(chances, seed), size > samples});
+  }
+  return groups;
+}
+
 // Of what no rollout showed: by the rule of three at most 3 in all of them.
 std::vector<GroupSignal> bounded_signals(std::int64_t rollouts, std::int64_t samples) {
   const double most = std::min(0.5, 3 / static_cast<double>(rollouts));
@@ -157,6 +190,7 @@ void count_outcomes(Learnability& l, std::span<const TaskOutcome> outcomes) {
 }  // namespace
 
 double Learnability::informative(std::int64_t group_size) const {
+  if (!values.empty()) return differing_share(values, group_size);
   return rates.rates.empty() ? 0 : informative_share(rates, group_size);
 }
 
@@ -176,7 +210,12 @@ Learnability learnability(std::span<const TaskOutcome> outcomes, std::int64_t sa
     l.groups = bounded_signals(l.rollouts, samples);
     return l;
   }
-  const std::vector<GroupCount> counts = signal_counts(outcomes);
+  if (reward_values(outcomes) > 2) {
+    for (const TaskOutcome& o : outcomes) l.values.push_back(value_counts(o));
+    l.groups = counted_signals(l.values, samples, seed);
+    return l;
+  }
+  const std::vector<GroupCount> counts = success_counts(outcomes);
   l.rates = fit_success_rates(counts);
   l.groups = group_signals(counts, l.rates, samples, seed);
   return l;

@@ -11,6 +11,9 @@
 
 namespace rollcall {
 
+// How often each reward of a task came, most often first.
+using ValueCounts = std::vector<std::int64_t>;
+
 // Tasks whose observed pass rate is in (low, high], exactly 0 where both are 0, exactly 1 where
 // both are 1; the last bin but one leaves 1 out.
 struct RateBin {
@@ -42,14 +45,17 @@ struct Learnability {
   double share_mixed = 0;  // of tasks whose rewards differ; as share_between for 0, 1
   std::optional<double> pass_rate_bound;  // where nothing passed: 3 / rollouts (95 %)
   Estimate signal;                        // signal mass that a rollout adds: mean of p (1 - p)
-  SuccessRates rates;                     // of what gives signal; no rates where nothing differs
+  SuccessRates rates;                     // of two rewards; no rates where nothing differs
+  std::vector<ValueCounts> values;        // of each task, where there are more than two rewards
   std::vector<GroupSignal> groups;        // 4, 8, .. 256
 
-  double informative(std::int64_t group_size) const;  // share of tasks, fitted
+  double informative(std::int64_t group_size) const;  // share of tasks
 };
 
-// Rewards that take other values than two count by how often they differ from their task's usual
-// one, and their signal as the batch scaler counts it: scaled by the range seen.
+// Two rewards are fitted by success rates, which say what groups larger than the samples would do.
+// More are counted: a group has no signal where all its rewards are the same, and what groups
+// larger than the samples do is at least what those of all samples do. Their signal is as the batch
+// scaler counts it, scaled by the range seen.
 Learnability learnability(std::span<const TaskOutcome>, std::int64_t samples, std::uint64_t seed);
 
 }  // namespace rollcall

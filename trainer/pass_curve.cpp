@@ -5,10 +5,11 @@
 #include <numeric>
 
 #include "trainer/counting.h"
+#include "trainer/step_plan.h"
 
 namespace rollcall {
 
-std::vector<TaskOutcome> task_outcomes(std::span<const Collected> collected) {
+std::vector<TaskOutcome> task_outcomes(std::span<const Collected> collected, AdvantageKind kind) {
   std::map<std::int64_t, TaskOutcome> tasks;
   for (const Collected& c : collected) {
     const Trajectory& t = c.trajectory;
@@ -17,7 +18,7 @@ std::vector<TaskOutcome> task_outcomes(std::span<const Collected> collected) {
     outcome.task = t.assignment.task_row;
     outcome.passed += t.grade.passed ? 1 : 0;
     outcome.scores.push_back(t.grade.score);
-    outcome.rewards.push_back(t.grade.reward);
+    outcome.rewards.push_back(compared_value(t.grade, kind));
   }
   std::vector<TaskOutcome> outcomes;
   for (auto& [row, outcome] : tasks) outcomes.push_back(std::move(outcome));

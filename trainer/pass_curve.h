@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "trainer/advantages.h"
 #include "trainer/bootstrap.h"
 #include "trainer/collector.h"
 
@@ -15,14 +16,15 @@ struct TaskOutcome {
   std::int64_t task = 0;
   std::int64_t passed = 0;
   std::vector<double> scores{};   // as the grader gave them, one a graded rollout
-  std::vector<double> rewards{};  // what training uses of them
+  std::vector<double> rewards{};  // what training compares
 
   std::int64_t graded() const { return static_cast<std::int64_t>(scores.size()); }
   double rate() const { return static_cast<double>(passed) / static_cast<double>(graded()); }
 };
 
 // By task row; a task without a graded rollout is left out. Whatever the order of the rollouts.
-std::vector<TaskOutcome> task_outcomes(std::span<const Collected>);
+std::vector<TaskOutcome> task_outcomes(std::span<const Collected>,
+                                       AdvantageKind = AdvantageKind::kRloo);
 
 // What the best of k rollouts is worth, a mean over the `tasks` that have k graded ones.
 struct CurvePoint {

@@ -63,6 +63,8 @@ std::vector<std::string> obstacles(const Preflight& p) {
 std::string why_flat(const Learnability& l) {
   if (l.share_one > kMostTrained)
     return "every task is solved every time: there is nothing left to learn; take harder tasks";
+  if (l.rollouts == 0)
+    return "no rollout got a grade: see why they were left out, and mend grader or flags";
   const std::string tries = fmt::format("in {} rollouts of {} tasks", l.rollouts, l.tasks);
   if (l.passed == 0)
     return "nothing was solved " + tries +
@@ -86,8 +88,10 @@ bool judge_tasks(const Learnability& l, bool by_critic, PreflightJudgement& j) {
         share_text(l.share_one), share_text(l.share_mixed)));
     return false;
   }
-  j.reasons.push_back(fmt::format("{} of the tasks had rollouts of both outcomes in {} tries",
-                                  share_text(l.share_mixed), l.samples));
+  j.reasons.push_back(fmt::format(
+      "{} of the tasks had {} in {} tries", share_text(l.share_mixed),
+      l.share_between > 0 ? "rollouts of both outcomes" : "rollouts of different rewards",
+      l.samples));
   if (sparse(l))
     j.reasons.push_back(by_critic
                             ? "outcomes that differ are rare: steps need many rollouts"
@@ -115,6 +119,11 @@ void add_warnings(const Preflight& p, std::vector<std::string>& warnings) {
         fmt::format("{} of {} transcripts got several scores when graded again: "
                     "the reward is noisy",
                     r.scores_differ, r.transcripts));
+  if (r.faults > 0)
+    warnings.push_back(fmt::format(
+        "{} of {} repeated gradings got no grade: whether the grader agrees with itself is {}",
+        r.faults, r.transcripts * r.times,
+        r.faults == r.transcripts * r.times ? "unknown" : "known in part"));
   if (r.first_differs > 0)
     warnings.push_back(
         fmt::format("{} of {} transcripts got another score when graded again than "

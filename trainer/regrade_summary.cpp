@@ -29,12 +29,20 @@ std::vector<EvalFacts> evaluations_by(std::span<const Regraded> all, StoredVerdi
   return evaluations_of(run);
 }
 
-// The group's rewards by the verdicts that `of` picks; what has no grade is left out.
-std::vector<double> rewards_by(const Rollouts& group, StoredVerdict Regraded::*of) {
-  std::vector<double> rewards;
+// A rollout that should have a new grade and got none says nothing of the new grader, on either
+// side. What it masks is left out on its side alone.
+bool counts(const Regraded& r, StoredVerdict Regraded::*of) {
+  return (r.*of).graded() && change_of(r) != GradeChange::kUngraded;
+}
+
+// What the advantages compare in a group, by the verdicts that `of` picks.
+std::vector<double> compared_by(const Rollouts& group, StoredVerdict Regraded::*of,
+                                AdvantageKind kind) {
+  std::vector<double> values;
   for (const Regraded* r : group)
-    if ((r->*of).graded()) rewards.push_back((r->*of).reward);
-  return rewards;
+    if (counts(*r, of))
+      values.push_back(compares_passes(kind) ? ((r->*of).passed ? 1.0 : 0.0) : (r->*of).reward);
+  return values;
 }
 
 // Row -> sign of the advantage. Groups of fewer than two have none.
@@ -43,7 +51,7 @@ std::map<std::int64_t, int> signs_by(const std::map<std::int64_t, Rollouts>& gro
   std::vector<std::vector<double>> rewards;
   std::vector<const Rollouts*> kept;
   for (const auto& [id, group] : groups) {
-    auto one = rewards_by(group, of);
+    auto one = compared_by(group, of, options.kind);
     if (one.size() < 2) continue;
     rewards.push_back(std::move(one));
     kept.push_back(&group);
@@ -53,7 +61,7 @@ std::map<std::int64_t, int> signs_by(const std::map<std::int64_t, Rollouts>& gro
   for (std::size_t g = 0; g < kept.size(); ++g) {
     std::size_t i = 0;
     for (const Regraded* r : *kept[g]) {
-      if (!(r->*of).graded()) continue;
+      if (!counts(*r, of)) continue;
       const double a = advantages[g][i++];
       signs[r->row] = a > 0 ? 1 : a < 0 ? -1 : 0;
     }
@@ -91,8 +99,8 @@ StepRegrade step_of(std::int64_t step, const Rollouts& rollouts, const Advantage
   result.pass_after /= n;
   result.groups = static_cast<std::int64_t>(groups.size());
   for (const auto& [id, group] : groups) {
-    const bool before = informative(rewards_by(group, &Regraded::before));
-    const bool after = informative(rewards_by(group, &Regraded::after));
+    const bool before = informative(compared_by(group, &Regraded::before, options.kind));
+    const bool after = informative(compared_by(group, &Regraded::after, options.kind));
     result.signal_before += before ? 1 : 0;
     result.signal_after += after ? 1 : 0;
     result.signal_changed += before != after ? 1 : 0;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/resume_check.h"
 
+#include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -20,6 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using Settings = std::map<std::string, std::string>;  // "tools.0.name" -> value
+
+constexpr const char* kFormerConfig = "config-to-step-";
 
 // Never: seeds, the order of tasks, the policy's arithmetic, what a critic has learnt and when a
 // step is planned follow from them.
@@ -196,6 +200,30 @@ std::int64_t end_of_step(const JournalReader& journal, std::int64_t first_row, s
   for (std::int64_t row = first_row; row < rows; ++row)
     if (journal.read_row(row).assignment.step <= step) end = row + 1;
   return end;
+}
+
+std::map<std::int64_t, fs::path> former_configs(const fs::path& run_dir) {
+  const std::string prefix = kFormerConfig;
+  std::map<std::int64_t, fs::path> found;
+  for (const auto& entry : fs::directory_iterator(run_dir)) {
+    const std::string stem = entry.path().stem().string();
+    if (!stem.starts_with(prefix) || entry.path().extension() != ".yaml") continue;
+    std::int64_t step = 0;
+    const char* end = stem.data() + stem.size();
+    if (std::from_chars(stem.data() + prefix.size(), end, step).ptr == end)
+      found.emplace(step, entry.path());
+  }
+  return found;
+}
+
+void write_config(const fs::path& run_dir, std::int64_t step, const std::string& text) {
+  const fs::path file = run_dir / "config.yaml";
+  if (step > 0 && fs::exists(file)) {
+    const std::string before = read_file(file);
+    if (before != text)
+      write_durably(run_dir / fmt::format("{}{:06}.yaml", kFormerConfig, step), before);
+  }
+  write_durably(file, text);
 }
 
 }  // namespace rollcall

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,5 +41,12 @@ bool check_resume(const ResumePoint&, const std::string& about);
 
 // The end of the rows, from `first_row` on, that were sampled by the policy of `step` or before.
 std::int64_t end_of_step(const JournalReader&, std::int64_t first_row, std::int64_t step);
+
+// A run whose configuration a resume has changed keeps the former ones: each file by the first step
+// that is not of it.
+std::map<std::int64_t, std::filesystem::path> former_configs(const std::filesystem::path& run_dir);
+// Writes config.yaml; what was there stays as the configuration of the steps before `step`, unless
+// that is none or nothing has changed.
+void write_config(const std::filesystem::path& run_dir, std::int64_t step, const std::string& text);
 
 }  // namespace rollcall

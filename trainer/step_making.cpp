@@ -49,13 +49,14 @@ std::vector<Collected> collect_rounds(const TrainSetup& setup, std::int64_t step
       scaler = before;
       return {};
     }
-    scaler.observe(group_outcomes(more));
+    scaler.observe(group_outcomes(more, advantage_kind(setup.algorithm.advantage)));
     if (collected.empty()) record.first_round = std::ssize(more);
     std::ranges::move(more, std::back_inserter(collected));
   }
   record.signal_mass = scaler.signal();
   record.rounds = scaler.rounds();
   record.tasks = scaler.task_counts();
+  record.expected_groups = scaler.expected_groups();
   return collected;
 }
 
@@ -64,10 +65,10 @@ StepBatch update_step(const TrainSetup& setup, Updater& updater,
                       std::int64_t step, const StepSize& size, const std::function<void()>& between,
                       StepMetrics& record) {
   record.penalties = updater.penalties(collected, between);
-  StepBatch batch =
-      make_step_batch(collected, committed_rows,
-                      step_batch_options(setup.algorithm, setup.baseline_only, setup.max_lag), step,
-                      record.penalties);
+  StepBatch batch = make_step_batch(collected, committed_rows,
+                                    step_batch_options(setup.algorithm, setup.baseline_only,
+                                                       setup.max_lag, record.expected_groups),
+                                    step, record.penalties);
   if (setup.max_lag > 0) record.lag = policy_lag(collected, step);
   fault_point("step");
   record.update = updater.update(collected, batch, step, size, between);

@@ -27,6 +27,7 @@ struct StepMetrics {
   double learning_rate = 0;
   double signal_mass = 0;  // what the batch scaler goes by
   TaskCounts tasks;
+  double expected_groups = 0;
   std::int64_t rounds = 1;
   std::int64_t first_round = 0;  // rollouts of the first one, which no outcome of the step chose
   int workers = 0, workers_lost = 0;  // at the end of the step; during it

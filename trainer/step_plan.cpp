@@ -37,24 +37,13 @@ std::vector<Group> valid_groups(std::span<const Collected> collected) {
 
 double passed(const Grade& grade) { return grade.passed ? 1 : 0; }
 
-std::vector<double> rewards_of(const Group& group, std::span<const Collected> collected) {
-  std::vector<double> rewards;
-  for (const auto i : group.members) rewards.push_back(collected[i].trajectory.grade.reward);
-  return rewards;
-}
-
-// What the advantages compare: of passk 1 where the rollout passed.
 std::vector<double> compared_of(const Group& group, std::span<const Collected> collected,
-                                AdvantageKind kind, std::span<const double> penalties) {
-  if (kind == AdvantageKind::kPassK) {
-    std::vector<double> passes;
-    for (const auto i : group.members) passes.push_back(passed(collected[i].trajectory.grade));
-    return passes;
-  }
-  std::vector<double> rewards = rewards_of(group, collected);
-  if (!penalties.empty())
-    for (std::size_t m = 0; m < rewards.size(); ++m) rewards[m] -= penalties[group.members[m]];
-  return rewards;
+                                AdvantageKind kind, std::span<const double> penalties = {}) {
+  std::vector<double> values;
+  for (const auto i : group.members)
+    values.push_back(compared_value(collected[i].trajectory.grade, kind) -
+                     (penalties.empty() ? 0.0 : penalties[i]));
+  return values;
 }
 
 bool in_baseline_only(const Trajectory& t, const BaselineOnly& rule) {
@@ -110,10 +99,14 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
   return plan;
 }
 
-std::vector<GroupOutcome> group_outcomes(std::span<const Collected> collected) {
+double compared_value(const Grade& grade, AdvantageKind kind) {
+  return compares_passes(kind) ? passed(grade) : grade.reward;
+}
+
+std::vector<GroupOutcome> group_outcomes(std::span<const Collected> collected, AdvantageKind kind) {
   std::vector<GroupOutcome> outcomes;
   for (const Group& group : valid_groups(collected))
-    outcomes.push_back({group.task, rewards_of(group, collected)});
+    outcomes.push_back({group.task, compared_of(group, collected, kind)});
   return outcomes;
 }
 
@@ -152,12 +145,12 @@ PolicyLag policy_lag(std::span<const Collected> collected, std::int64_t step) {
 }
 
 StepBatchOptions step_batch_options(const AlgorithmOptions& a, const BaselineOnly& baseline_only,
-                                    std::int64_t max_lag) {
+                                    std::int64_t max_lag, double expected_groups) {
   return {{.kind = advantage_kind(a.advantage), .k = a.passk_k},
           baseline_only,
           a.kl_in_loss(),
           max_lag,
-          a.denominator == "all"};
+          a.denominator == "all" ? expected_groups : 0};
 }
 
 StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t committed_rows,
@@ -205,7 +198,7 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   std::vector<Group> kept;
   std::vector<std::vector<double>> rewards;
   for (Group& g : groups) {
-    count_group(batch.signal, rewards_of(g, collected));
+    count_group(batch.signal, compared_of(g, collected, options.advantage.kind));
     batch.signal.groups_passed += std::ranges::any_of(
         g.members, [&](std::size_t i) { return collected[i].trajectory.grade.passed; });
     auto compared = compared_of(g, collected, options.advantage.kind, penalties);
@@ -229,8 +222,10 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
     }
     prompt += batch.in_loss.size() > before ? 1 : 0;
   }
-  if (options.over_all_groups) {
-    const double share = static_cast<double>(prompt) / static_cast<double>(groups.size());
+  if (options.expected_groups > 0) {
+    const double valid =
+        static_cast<double>(groups.size()) / static_cast<double>(batch.signal.groups);
+    const double share = static_cast<double>(prompt) / (valid * options.expected_groups);
     for (const std::size_t i : batch.in_loss) batch.uses[i].advantage *= share;
   }
   return batch;

@@ -22,8 +22,11 @@ std::vector<Assignment> plan_groups(std::uint64_t run_seed, Split split, std::in
                                     std::int64_t version, std::span<const std::int64_t> task_rows,
                                     std::int64_t group_size, std::int64_t first_group);
 
-// Of every group, in order: the rewards of its valid members.
-std::vector<GroupOutcome> group_outcomes(std::span<const Collected>);
+// What an advantage compares, before a penalty: the reward, or 1 where the rollout passed.
+double compared_value(const Grade&, AdvantageKind);
+
+// Of every group, in order: compared_value() of its valid members.
+std::vector<GroupOutcome> group_outcomes(std::span<const Collected>, AdvantageKind);
 
 // Over valid rollouts; NaN if there are none.
 double reward_mean(std::span<const Collected>);
@@ -45,11 +48,14 @@ struct StepBatchOptions {
   BaselineOnly baseline_only = {};
   bool every_group_in_loss = false;  // a KL in the loss pulls at groups without variance too
   std::int64_t max_lag = 0;          // policy versions that a sampled token may be behind
-  bool over_all_groups = false;      // advantages times the share of groups that are in the loss
+  // Advantages times the groups in the loss over so many, less the share of groups that were
+  // dropped; 0: as they are.
+  double expected_groups = 0;
 };
 
+// `expected_groups`: BatchScaler's.
 StepBatchOptions step_batch_options(const AlgorithmOptions&, const BaselineOnly&,
-                                    std::int64_t max_lag);
+                                    std::int64_t max_lag, double expected_groups);
 
 // The policy versions that sampled a trajectory's action tokens; without any, its assignment's.
 struct VersionSpan {

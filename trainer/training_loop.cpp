@@ -114,13 +114,14 @@ class TrainingLoop {
     journal_ = std::make_unique<Journal>(journal_file(), about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
     if (journalled) recover(state.journal_rows, other_updates);
-    write_durably(config, setup_.effective_config);  // last: the next start compares with it
+    write_config(setup_.run_dir, step_, setup_.effective_config);  // last: the next start compares
     metrics_ = std::make_unique<MetricsLog>(setup_.run_dir, step_);
     for (const MetricsLine& line : read_metrics(setup_.run_dir / "metrics.jsonl")) {
       alarms_.add(line.values);
       gradients_.add(value_of(line.values, metric::kGradNormL2),
                      value_of(line.values, metric::kGradientSpikes) > 0);
     }
+    alarms_.forget_stops();
     if (step_ == 0) result_ = RunResult{};
     result_.status = RunStatus::kRunning;
     write_result(setup_.run_dir, result_);

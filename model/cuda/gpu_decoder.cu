@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/cuda/gpu_decoder.h"
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <stdexcept>
 #include <type_traits>
 
+#include "model/cuda/gpu_decoder.h"
 #include "model/cuda/sample_rows.h"
 
 namespace rollcall::cuda {
@@ -118,9 +117,7 @@ class Decoder final : public GpuDecoder {
   }
 
   std::int64_t pages() const override { return pages_; }
-  std::int64_t pages_free() const override {
-    return static_cast<std::int64_t>(free_pages_.size());
-  }
+  std::int64_t pages_free() const override { return static_cast<std::int64_t>(free_pages_.size()); }
 
   void step(const RollcallBatch& batch, std::int32_t* ids, float* logprobs) override {
     require(batch.rows >= 0 && batch.rows <= options_.max_rows && batch.draws >= 0 &&
@@ -307,7 +304,8 @@ class Decoder final : public GpuDecoder {
   }
 
   std::int64_t splits_for(std::int64_t tiles, std::int64_t rows) const {
-    const std::int64_t wanted = wanted_blocks_ / std::max<std::int64_t>(1, tiles * options_.kv_heads);
+    const std::int64_t wanted =
+        wanted_blocks_ / std::max<std::int64_t>(1, tiles * options_.kv_heads);
     const std::int64_t room = share_rows_ / std::max<std::int64_t>(1, rows);
     return std::clamp<std::int64_t>(std::min(wanted, room), 1, kMostSplits);
   }
@@ -337,21 +335,19 @@ class Decoder final : public GpuDecoder {
       const RollcallStretch& s = batch.stretch[i];
       require(s.first_row == row, "stretches that do not follow each other");
       const std::int64_t before = s.prefix < 0 ? 0 : cache_of(s.prefix).length;
-      const RowCache where{static_cast<std::int32_t>(before),
-                           s.prefix < 0 ? 0 : pages_of(s.prefix), pages_of(s.cache)};
+      const RowCache where{static_cast<std::int32_t>(before), s.prefix < 0 ? 0 : pages_of(s.prefix),
+                           pages_of(s.cache)};
       const std::int64_t first = before + cache_of(s.cache).length - s.rows;
       for (std::int64_t k = 0; k < s.rows; ++k, ++row) {
         positions[row] = static_cast<std::int32_t>(first + k);
         rows[row] = where;
-        if (k % tile_rows(shape_) == 0)
-          tiles[tile_count++] = {static_cast<std::int32_t>(row), 0};
+        if (k % tile_rows(shape_) == 0) tiles[tile_count++] = {static_cast<std::int32_t>(row), 0};
         ++tiles[tile_count - 1].rows;
       }
     }
     require(row == batch.rows, "stretches that are not all of the batch");
     staged_bytes_ = layout_->lists + static_cast<std::size_t>(listed) * sizeof(std::int32_t);
-    return {batch.rows,  tile_count,
-            batch.draws, splits_for(tile_count, batch.rows),
+    return {batch.rows,  tile_count,         batch.draws, splits_for(tile_count, batch.rows),
             batch.keeps, stage_states(batch)};
   }
 
@@ -426,8 +422,8 @@ class Decoder final : public GpuDecoder {
            device_.stream(), x, delta, from, to, static_cast<std::int32_t>(options_.hidden), out);
   }
 
-  void norm(std::int64_t blocks, const float* delta, const float* bias,
-            const float* weight, const std::int32_t* rows) {
+  void norm(std::int64_t blocks, const float* delta, const float* bias, const float* weight,
+            const std::int32_t* rows) {
     launch("add_and_norm", add_and_norm<Number>, dim3(static_cast<unsigned>(blocks)), kNormThreads,
            0, device_.stream(), residual_.as<float>(), delta, bias, weight, options_.rms_norm_eps,
            static_cast<std::int32_t>(options_.hidden), rows, normed_.as<Number>());
@@ -544,7 +540,7 @@ class Decoder final : public GpuDecoder {
   Memory ids_, logprobs_, drawn_;
   Memory shares_, share_values_;  // of queries whose keys are split
   std::int64_t wanted_blocks_ = 0, share_rows_ = 0;
-  Memory page_numbers_;             // [layers, pages, 2, kv_heads, kPagePositions, head_dim]
+  Memory page_numbers_;  // [layers, pages, 2, kv_heads, kPagePositions, head_dim]
   std::int64_t pages_ = 0, layer_numbers_ = 0;
   std::vector<std::int32_t> free_pages_;
   std::vector<Cache> caches_;

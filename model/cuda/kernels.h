@@ -19,8 +19,7 @@ constexpr int kHeadWarps = 4;  // of a block that turns heads
 constexpr int kPagePositions = 32;
 
 __device__ inline float warp_sum(float value) {
-  for (int step = kLanes / 2; step > 0; step /= 2)
-    value += __shfl_xor_sync(kAllLanes, value, step);
+  for (int step = kLanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
   return value;
 }
 
@@ -110,8 +109,8 @@ __device__ Number* cached(Number* pages, const HeadShape& shape, const std::int3
 
 template <class Number>
 struct HeadInputs {
-  const float* qkv;    // [rows, heads + 2 kv_heads, dim]: what the product gave
-  const float* bias;   // [heads + 2 kv_heads, dim], or null
+  const float* qkv;     // [rows, heads + 2 kv_heads, dim]: what the product gave
+  const float* bias;    // [heads + 2 kv_heads, dim], or null
   const float* q_norm;  // [dim], or null; with it k_norm
   const float* k_norm;
   float eps;
@@ -143,9 +142,8 @@ __global__ void turn_heads(HeadInputs<Number> in, HeadShape shape, std::int32_t 
 
   const std::int32_t position = in.positions[row];
   const std::int32_t kv_head = value ? head - shape.heads - shape.kv_heads : head - shape.heads;
-  Number* stored = query ? nullptr
-                         : cached(in.pages, shape, in.lists, in.caches[row], position, kv_head,
-                                  value);
+  Number* stored =
+      query ? nullptr : cached(in.pages, shape, in.lists, in.caches[row], position, kv_head, value);
   float* q = in.q + (static_cast<std::int64_t>(row) * shape.heads + head) * shape.dim;
   const auto output = [&](std::int32_t i, float x) {
     if (query)

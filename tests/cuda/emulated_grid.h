@@ -77,8 +77,7 @@ Value __shfl_up_sync(unsigned, Value value, int by) {
 }
 inline unsigned __ballot_sync(unsigned, bool vote) {
   unsigned ballot = vote ? 1u << emulated::lane() : 0u;
-  for (int step = 16; step > 0; step /= 2)
-    ballot |= __shfl_xor_sync(0xffffffffu, ballot, step);
+  for (int step = 16; step > 0; step /= 2) ballot |= __shfl_xor_sync(0xffffffffu, ballot, step);
   return ballot;
 }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }

@@ -53,8 +53,8 @@ struct Turn {
 class GpuEngineTest : public testing::Test {
  protected:
   static std::unique_ptr<Engine> gpu(const TinyModel& model, EngineOptions options = {200, 8}) {
-    auto engine = std::make_unique<Engine>(model.spec, options,
-                                           make_gpu_backend(model.spec, options, emulated_plugin(), 0));
+    auto engine = std::make_unique<Engine>(
+        model.spec, options, make_gpu_backend(model.spec, options, emulated_plugin(), 0));
     engine->load(1, source_of(model.weights.tensors));
     return engine;
   }
@@ -105,8 +105,7 @@ class GpuEngineTest : public testing::Test {
 };
 
 TEST_F(GpuEngineTest, SamplesWhatTheCpuSamples) {
-  for (const ModelSpec& spec :
-       {tiny_spec(), tiny_windowed_spec(), llama_like(), one_kv_head()}) {
+  for (const ModelSpec& spec : {tiny_spec(), tiny_windowed_spec(), llama_like(), one_kv_head()}) {
     SCOPED_TRACE(spec.model_type + ", heads " + std::to_string(spec.heads));
     const TinyModel model(5, spec);
     expect_alike(story(*cpu(model)), story(*gpu(model)));
@@ -117,7 +116,8 @@ TEST_F(GpuEngineTest, SamplesWhatTheCpuSamples) {
 // again, and nothing of what they say changes.
 TEST_F(GpuEngineTest, SharesASmallPool) {
   const TinyModel model(5);
-  const std::int64_t page = 2 * 2 * 32 * 24 * 2 * sizeof(float);  // k and v, heads, positions, dims, layers
+  const std::int64_t page =
+      2 * 2 * 32 * 24 * 2 * sizeof(float);  // k and v, heads, positions, dims, layers
   EngineOptions small{200, 8, at::kFloat, 9 * page};
   expect_alike(story(*gpu(model)), story(*gpu(model, small)));
 }

@@ -70,6 +70,17 @@ class Adaptive(Case):
         logged = re.findall(r"step \d+: \d+ tasks x \d+ rollouts: (.*)", run.log(0))
         self.assertEqual(re.findall(r"rollouts: (.*)", shown), logged)
 
+    def test_what_a_resume_changes_is_decided_by_from_there_on(self):
+        run = self.sized("changed")
+        code, errors = run.train("--set", "run.steps=2")
+        self.assertEqual(code, 0, errors)
+        code, errors = run.train("--set", "batch.group_size=3", "--set", "batch.adaptive.target_signal=2")
+        self.assertEqual(code, 0, errors)
+        self.assertEqual([path.name for path in run.dir.glob("config-*")], ["config-to-step-000002.yaml"])
+        sizes = re.findall(r"step (\d+) .* tasks x (\d+) rollouts", self.decisions(run))
+        self.assertEqual({size for step, size in sizes if int(step) < 2}, {"4"})
+        self.assertEqual({size for step, size in sizes if int(step) >= 2}, {"3"})
+
     def test_other_settings_are_told_from_those_of_the_run(self):
         run = self.sized("other")
         self.done(run)

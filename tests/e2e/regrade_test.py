@@ -54,6 +54,25 @@ class Regrade(Case):
         self.assertIn("not good enough", shown)
         self.assertEqual(replay(run.dir, STEPS - 1).returncode, 0, "the journal is as it was")
 
+    def test_canaries_are_graded_again_as_what_they_are(self):
+        data = self.folder / "data"
+        rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()[:6]]
+        (data / "canaries.jsonl").write_text("".join(json.dumps(row | {"trap": True}) + "\n" for row in rows))
+        traps = []
+
+        def grade(request):
+            traps.append(bool(request["item"].get("trap")))
+            return coin(request)
+
+        self.endpoints.grade = grade
+        files = {split: str(data / f"{split}.jsonl") for split in ("valid", "canaries")}
+        run = self.trained("trapped", data=files)
+        before = traps.count(True)
+        told = json.loads(self.regrade(run, "--json", "--name", "same").stdout)
+        rollouts = STEPS * PER_STEP + 2 * (VALID + 6)
+        self.assertEqual((told["graded_again"], told["counts"]["same"]), (rollouts, rollouts))
+        self.assertEqual((before, traps.count(True)), (12, 24))
+
     def check_changes(self, run, told):
         rows = journal_file.check_rows(run.journal(), self)
         self.assertGreater(told["counts"]["pass_to_fail"], 0)

@@ -110,6 +110,26 @@ TEST(AlarmWatch, MayBeTurnedOffOrStopTheRun) {
   EXPECT_EQ(begun[0].action, AlarmAction::kStop);
 }
 
+TEST(AlarmWatch, StopsARunThatIsStartedAgainUntilItOnlyWarns) {
+  const std::map<std::string, double> clipped{{metric::kClipHighFraction, 0.9}};
+  for (const AlarmAction action : {AlarmAction::kStop, AlarmAction::kWarn}) {
+    AlarmOptions options;
+    options.clip.action = action;
+    AlarmWatch alarms(options);
+    EXPECT_THAT(watch(alarms, 2, clipped), ElementsAre("clip"));
+    alarms.forget_stops();
+    EXPECT_EQ(watch(alarms, 1, clipped).size(), action == AlarmAction::kStop ? 1U : 0U);
+  }
+}
+
+TEST(AlarmWatch, IsNotCalmedByAStepWithoutAnUpdate) {
+  AlarmWatch alarms({});
+  const double unknown = std::nan("");
+  EXPECT_THAT(watch(alarms, 1, {{metric::kMismatchEssFraction, 0.1}}), ElementsAre("ess"));
+  watch(alarms, 1, {{metric::kMismatchEssFraction, unknown}, {metric::kEntropyMean, unknown}});
+  EXPECT_THAT(watch(alarms, 1, {{metric::kMismatchEssFraction, 0.1}}), IsEmpty());
+}
+
 TEST(AlarmWatch, TellsACollapseFromSuccess) {
   const auto after = [](double reward) {
     AlarmWatch alarms({});

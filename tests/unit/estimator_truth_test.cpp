@@ -173,6 +173,20 @@ TEST(EstimatorTruth, WeightsAreTheClosedOnes) {
   }
 }
 
+// As a step makes them: a group without a signal has no part in the step's deviation.
+std::vector<std::vector<double>> kept_advantages(const std::vector<std::vector<double>>& groups,
+                                                 AdvantageKind kind) {
+  std::vector<std::vector<double>> kept;
+  for (const auto& group : groups)
+    if (has_signal(group)) kept.push_back(group);
+  const auto advantages = group_advantages(kept, {.kind = kind});
+  std::vector<std::vector<double>> all;
+  std::size_t next = 0;
+  for (const auto& group : groups)
+    all.push_back(has_signal(group) ? advantages[next++] : std::vector<double>(group.size(), 0.0));
+  return all;
+}
+
 // One deviation for the whole step: tasks of different difficulty keep their relative weights.
 TEST(EstimatorTruth, DeviationOfTheStepKeepsRelativeWeights) {
   for (const auto kind : {AdvantageKind::kRlooBatchStd, AdvantageKind::kBatchStd}) {
@@ -182,7 +196,7 @@ TEST(EstimatorTruth, DeviationOfTheStepKeepsRelativeWeights) {
     for (int step = 0; step < 400; ++step) {
       std::vector<std::vector<double>> groups;
       for (int g = 0; g < 64; ++g) groups.push_back(draws.rewards(g % 2 == 0 ? hard : easy, 8));
-      const auto advantages = group_advantages(groups, {.kind = kind});
+      const auto advantages = kept_advantages(groups, kind);
       double sums[2] = {};
       for (std::size_t g = 0; g < groups.size(); ++g) {
         const double p = g % 2 == 0 ? hard : easy;
@@ -194,19 +208,26 @@ TEST(EstimatorTruth, DeviationOfTheStepKeepsRelativeWeights) {
   }
 }
 
-// The same of two groups that share a deviation, over all pairs of successes.
+// The mean over those of two groups that have a signal, which share a deviation; over all pairs of
+// successes.
 Moments truth_of_pairs(double p1, double p2, double n, bool rloo_scale) {
   Moments m;
   double squares = 0;
   for (double k1 = 0; k1 <= n; ++k1)
     for (double k2 = 0; k2 <= n; ++k2) {
-      const double mean = (k1 + k2) / (2 * n);
-      const double deviation = std::sqrt(2 * n / (2 * n - 1) * mean * (1 - mean));
-      const double scale = deviation > 0 ? (rloo_scale ? n / (n - 1) : 1) / (deviation + 1e-6) : 0;
-      double g = 0, chance = 1;
+      double kept = 0, successes = 0, chance = 1;
       for (const auto& [k, p] : {Pair{k1, p1}, Pair{k2, p2}}) {
         chance *= choose(n, k) * std::pow(p, k) * std::pow(1 - p, n - k);
-        if (k > 0 && k < n) g += scale * (k * (1 - k / n) * (1 - p) + (n - k) * k / n * p) / n / 2;
+        if (k > 0 && k < n) successes += k, ++kept;
+      }
+      double g = 0;
+      if (kept > 0) {
+        const double all = kept * n, mean = successes / all;
+        const double deviation = std::sqrt(all / (all - 1) * mean * (1 - mean));
+        const double scale = (rloo_scale ? n / (n - 1) : 1) / (deviation + 1e-6);
+        for (const auto& [k, p] : {Pair{k1, p1}, Pair{k2, p2}})
+          if (k > 0 && k < n)
+            g += scale * (k * (1 - k / n) * (1 - p) + (n - k) * k / n * p) / n / kept;
       }
       m.mean += chance * g;
       squares += chance * g * g;
@@ -221,9 +242,11 @@ TEST(EstimatorTruth, DeviationOfTheStepHasTheBiasAndVarianceOfItsFormula) {
     Measured measured;
     for (int i = 0; i < 20000; ++i) {
       const std::vector<std::vector<double>> groups{draws.rewards(0.1, 8), draws.rewards(0.5, 8)};
-      const auto advantages = group_advantages(groups, {.kind = kind});
+      const auto advantages = kept_advantages(groups, kind);
+      const double kept = has_signal(groups[0]) + has_signal(groups[1]);
       measured.add(
-          (gradient(groups[0], advantages[0], 0.1) + gradient(groups[1], advantages[1], 0.5)) / 2);
+          (gradient(groups[0], advantages[0], 0.1) + gradient(groups[1], advantages[1], 0.5)) /
+          std::max(1.0, kept));
     }
     const Moments expected = truth_of_pairs(0.1, 0.5, 8, kind == AdvantageKind::kRlooBatchStd);
     EXPECT_NEAR(measured.mean(), expected.mean, kErrors * measured.mean_error());
@@ -358,9 +381,6 @@ TEST(EstimatorTruth, AWrongCriticLeavesGeneralizedAdvantagesUnbiased) {
     EXPECT_NEAR(measured[t].mean(), truth[t], kErrors * measured[t].mean_error());
 }
 
-// The scaler samples rounds until a step has its signal, a rule that looks at rewards. By Wald's
-// identity the sum of the groups' gradients still has the mean of one group's times the mean number
-// of groups, for every task.
 // A rollout's gradient is (3, 4) and normal noise of variance 50 in each direction.
 TEST(EstimatorTruth, GradientNoiseIsPartedFromTheSignal) {
   constexpr int kSteps = 20000;
@@ -396,6 +416,9 @@ TEST(EstimatorTruth, GradientNoiseOfOnePartIsUnknown) {
   EXPECT_FALSE(GradientNoise().estimate(0).has_value());
 }
 
+// The scaler samples rounds until a step has its signal, a rule that looks at rewards. By Wald's
+// identity the sum of the groups' gradients still has the mean of one group's times the mean number
+// of groups, for every task.
 TEST(EstimatorTruth, ToppingUpLeavesTheSumUnbiased) {
   for (const double p : {0.004, 0.05, 0.4}) {
     Draws draws(static_cast<std::uint64_t>(1000 * p));
@@ -423,6 +446,38 @@ TEST(EstimatorTruth, ToppingUpLeavesTheSumUnbiased) {
       EXPECT_GT(rounds, 2) << "or nothing was topped up";
     }
   }
+}
+
+// `denominator: all`: what a step sums up, over the groups that it was expected to have. Its
+// direction has no bias, whatever rewards asked for, and its length none beyond that of the
+// expectation.
+TEST(EstimatorTruth, AStepThatIsToppedUpWeighsTasksAsTheirTruth) {
+  const double hard = 0.01, easy = 0.3;
+  const auto rate = [&](std::int64_t task) { return task % 2 == 0 ? hard : easy; };
+  Draws draws(9);
+  BatchOptions options{.prompts = 4, .group_size = 8};
+  options.adaptive = {
+      .target_signal = 4, .min_rollouts = 32, .max_rollouts = 1 << 16, .select_tasks = false};
+  BatchScaler scaler(options, 1000, 3);
+  Measured of_easy, difference;
+  for (int step = 0; step < 4000; ++step) {
+    double sums[2] = {};
+    while (const auto round = scaler.next_round()) {
+      std::vector<GroupOutcome> outcomes;
+      for (const auto task : round->tasks) {
+        const double p = rate(task);
+        outcomes.push_back({task, draws.rewards(p, round->group_size)});
+        const std::vector<std::vector<double>> group{outcomes.back().rewards};
+        sums[task % 2] += 2 * gradient(group[0], group_advantages(group, {})[0], p) / (p * (1 - p));
+      }
+      scaler.observe(outcomes);
+    }
+    of_easy.add(sums[1] / scaler.expected_groups());
+    difference.add((sums[0] - sums[1]) / scaler.expected_groups());
+    scaler.end_step();
+  }
+  EXPECT_NEAR(difference.mean(), 0, kErrors * difference.mean_error());
+  EXPECT_NEAR(of_easy.mean(), 1, 0.05);
 }
 
 }  // namespace

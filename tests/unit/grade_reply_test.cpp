@@ -136,6 +136,8 @@ TEST(GradeRules, FlagsZeroPenalizeMaskOrOnlyLog) {
                    {"broken", "mask", 0},
                    {"long", "log", 0}};
   EXPECT_DOUBLE_EQ(graded(R"({"score":5,"flags":["hacking","rude"]})", options).reward, 0);
+  EXPECT_DOUBLE_EQ(graded(R"({"score":-2,"flags":["hacking"]})", options).reward, -2)
+      << "a failure is not worth more for being flagged";
   EXPECT_DOUBLE_EQ(graded(R"({"score":5,"flags":["rude"]})", options).reward, 4.5);
   EXPECT_DOUBLE_EQ(graded(R"({"score":5,"flags":["long","unheard"]})", options).reward, 5);
   GradeReply masked = read_grade_reply(R"({"score":5,"flags":["broken"]})");

@@ -163,7 +163,21 @@ TEST(Learnability, TakesRewardsOfManyValuesForASignalToo) {
   EXPECT_EQ(l.passed, 0);
   EXPECT_DOUBLE_EQ(l.share_mixed, 1);
   EXPECT_GT(l.signal.mean, 0);
-  EXPECT_NE(judge(preflight_of(outcomes, 4)).verdict, PreflightVerdict::kNo);
+  EXPECT_NEAR(l.informative(2), 5.0 / 6, 1e-12) << "but for the pair of quarters";
+  EXPECT_DOUBLE_EQ(l.informative(3), 1);
+  const PreflightJudgement j = judge(preflight_of(outcomes, 4));
+  EXPECT_NE(j.verdict, PreflightVerdict::kNo);
+  EXPECT_THAT(j.reasons.front(), testing::HasSubstr("rollouts of different rewards"));
+}
+
+// Every rollout has a score of its own: any two differ.
+TEST(Learnability, KnowsThatScoresOfTheirOwnAlwaysDiffer) {
+  std::vector<TaskOutcome> outcomes = all_alike(0, 64);
+  double next = 0;
+  for (TaskOutcome& o : outcomes)
+    for (std::size_t i = 0; i < o.rewards.size(); ++i) o.rewards[i] = o.scores[i] = next += 1e-5;
+  for (const GroupSignal& g : learnability(outcomes, 64, 1).groups)
+    EXPECT_DOUBLE_EQ(g.share.mean, 1) << g.group_size;
 }
 
 TEST(PreflightJudgement, LetsARunWithASignalGo) {

@@ -70,6 +70,29 @@ TEST(RegradeSummary, RolloutsNotGradedAgainKeepTheirGroupWhole) {
   EXPECT_TRUE(summarize_regrade(all, {}).steps.empty());
 }
 
+// A grader that refuses says nothing of what it would have changed.
+TEST(RegradeSummary, TakesNoRefusalForAChange) {
+  const StoredVerdict refused = left_out(FaultReason::kGraderFault);
+  const std::vector<Regraded> all{
+      rollout(0, 0, graded(1), refused),   rollout(1, 0, graded(0), graded(0)),
+      rollout(2, 0, graded(0), graded(0)), rollout(3, 1, graded(1), graded(1)),
+      rollout(4, 1, graded(0), graded(0)), rollout(5, 1, graded(0), refused)};
+  const StepRegrade step = summarize_regrade(all, {}).steps.at(0);
+  EXPECT_EQ(step.signal_before, 1);
+  EXPECT_EQ(step.signal_after, 1);
+  EXPECT_EQ(step.signs_changed, 0);
+}
+
+TEST(RegradeSummary, ComparesPassesAsPassAtKDoes) {
+  // Partial scores change, passes do not.
+  const std::vector<Regraded> all{rollout(0, 0, graded(0.9), graded(0.1)),
+                                  rollout(1, 0, graded(0.2), graded(0.8)),
+                                  rollout(2, 0, graded(1), graded(1))};
+  const AdvantageOptions passk{.kind = AdvantageKind::kPassK, .k = 1};
+  EXPECT_EQ(summarize_regrade(all, passk).steps.at(0).signs_changed, 0);
+  EXPECT_EQ(summarize_regrade(std::span(all).first(2), passk).steps.at(0).signal_after, 0);
+}
+
 TEST(RegradeSummary, TellsWhetherTheGainStays) {
   std::vector<Regraded> all;
   for (std::int64_t task = 0; task < 4; ++task) {

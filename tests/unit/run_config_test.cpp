@@ -478,6 +478,11 @@ TEST(RunConfig, LetsNothingEarnMoreThanASuccess) {
   EXPECT_EQ(report(graded("gate_value: 0.5")), "");
   EXPECT_THAT(report(graded("flags: {hacking: {action: penalize, value: 5}}")),
               HasSubstr("grader.flags.hacking: penalize adds its value"));
+  EXPECT_THAT(report(graded("pass_threshold: -0.5, gate_value: -1")),
+              HasSubstr("grader.pass_threshold: expected more than 0"));
+  EXPECT_THAT(report(graded("flags: {rude: {action: penalize, value: -1}}") +
+                     "algorithm: {advantage: passk}\n"),
+              HasSubstr("grader.flags.rude: the advantage passk counts passes alone"));
 }
 
 TEST(RunConfig, ReadsACritic) {

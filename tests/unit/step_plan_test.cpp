@@ -121,7 +121,7 @@ TEST(StepBatch, MakesTheSameOfAGroupWithSignalHoweverManyWithoutStandBesideIt) {
 }
 
 TEST(StepBatch, IsAMeanOverAllGroupsIfWanted) {
-  StepBatchOptions options{.advantage = {.kind = AdvantageKind::kRloo}, .over_all_groups = true};
+  StepBatchOptions options{.advantage = {.kind = AdvantageKind::kRloo}, .expected_groups = 4};
   const std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0), rollout(1, 0, 0),
                                          rollout(1, 1, 0), rollout(2, 0, 1), rollout(2, 1, 1),
                                          rollout(3, 0, 1), rollout(3, 1, 0)};
@@ -129,6 +129,9 @@ TEST(StepBatch, IsAMeanOverAllGroupsIfWanted) {
   EXPECT_THAT(batch.in_loss, testing::ElementsAre(0, 1, 6, 7));
   EXPECT_DOUBLE_EQ(batch.uses[0].advantage, 0.5) << "two of four groups teach";
   EXPECT_DOUBLE_EQ(batch.uses[7].advantage, -0.5);
+  options.expected_groups = 8;
+  EXPECT_DOUBLE_EQ(make_step_batch(collected, 1000, options, kStep).uses[0].advantage, 0.25)
+      << "of the groups that were expected, however many there were";
 }
 
 TEST(StepBatch, ComparesPassesWherePassAtKIsLearnt) {
@@ -140,6 +143,13 @@ TEST(StepBatch, ComparesPassesWherePassAtKIsLearnt) {
   EXPECT_GT(batch.uses[0].advantage, 0);
   EXPECT_LT(batch.uses[1].advantage, 0);
   EXPECT_DOUBLE_EQ(batch.uses[1].advantage, batch.uses[2].advantage);
+  EXPECT_EQ(batch.signal.groups_signal, 1);
+  collected[0].trajectory.grade.passed = false;  // rewards differ still, and nothing is compared
+  const auto none = make_step_batch(collected, 1000,
+                                    {.advantage = {.kind = AdvantageKind::kPassK, .k = 1}}, kStep);
+  EXPECT_EQ(none.signal.groups_signal, 0);
+  EXPECT_EQ(signal_mass(group_outcomes(collected, AdvantageKind::kPassK)), 0);
+  EXPECT_GT(signal_mass(group_outcomes(collected, AdvantageKind::kRloo)), 0);
 }
 
 TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
