@@ -324,6 +324,11 @@ void check_dominance(const GraderOptions& grader, ReadContext& context) {
                           format_number(flag.value));
 }
 
+void check_device(const PolicyOptions& policy, ReadContext& context) {
+  if (policy.gpu_cache_gb > 0 && policy.device != "cuda")
+    context.problem("policy.gpu_cache_gb", "needs policy.device: cuda");
+}
+
 void check_second_grader(const RunConfig& config, ReadContext& context) {
   const std::string section = "grader.second";
   if (config.grader.second.url.empty()) {
@@ -346,6 +351,7 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
     need(config.sft.out, "sft.out", "sft", context);
   }
   check_tools(config, context);
+  check_device(config.policy, context);
   check_second_grader(config, context);
   check_dominance(config.grader, context);
   check_algorithm(config, context);

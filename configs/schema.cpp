@@ -450,6 +450,14 @@ std::vector<Field<PolicyOptions>> policy_fields() {
              "Which ranks sample tokens. `workers`: each with weights and a cache of its own. "
              "`learners`: the lead learner samples for all workers, which then run agents alone: "
              "for one strong machine and many small ones, and where memory is scarce."),
+      choice(
+          "device", &O::device, {"cpu", "cuda"},
+          "Where tokens are sampled. `cuda`: on this host's GPUs, the n-th process on the n-th, "
+          "counted round; learners still compute on CPUs, and a run is not repeated bit for bit."),
+      number(
+          "gpu_cache_gb", &O::gpu_cache_gb, kFromZero,
+          "GB of a GPU's memory that an engine takes for keys and values; 0: nine tenths of what "
+          "is free. To be set where several workers share a GPU."),
       integer("max_lag", &O::max_lag, {0, 64},
               "Policy versions that a sampled token may be behind the one that learns from it. 0: "
               "workers wait while the learners update, and a run can be repeated bit for bit. "

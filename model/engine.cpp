@@ -179,7 +179,8 @@ struct Engine::Impl {
 };
 
 Engine::Engine(const ModelSpec& spec, const EngineOptions& options)
-    : Engine(spec, options, make_cpu_backend(spec, options)) {}
+    : Engine(spec, options,
+             options.gpu ? make_gpu_backend(spec, options) : make_cpu_backend(spec, options)) {}
 Engine::Engine(const ModelSpec& spec, const EngineOptions& options,
                std::unique_ptr<EngineBackend> backend)
     : impl_(std::make_unique<Impl>(spec, options, std::move(backend))) {}

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -21,17 +22,20 @@ struct EngineOptions {
   std::int64_t max_context = 8192;    // tokens a sequence may hold, prompt included
   std::int64_t max_batch = 256;       // sequences decoded together
   at::ScalarType dtype = at::kFloat;  // of the policy's weights
-  std::int64_t gpu_cache_bytes = 0;   // for keys and values on a GPU; 0: most of what is free
+  std::optional<int> gpu = {};        // the n-th of this host's, counted round; nothing: the CPU
+  std::int64_t gpu_cache_bytes = 0;   // for keys and values on it; 0: most of what is free
 };
 
 // Samples from the policy with continuous batching: any sequence may start, stop or wait for a tool
 // at any step. A prompt is prefilled once for all sequences that share it; the KV cache of a
-// sequence is kept until close(), so a tool result costs only its own tokens. Batch-invariant: a
-// sequence's tokens and log-probabilities depend on its prompt, deltas, seed and the weights alone,
-// not on what else runs or on its place in the batch. Single thread.
+// sequence is kept until close(), so a tool result costs only its own tokens; a GPU whose memory is
+// full gives caches up and computes them again, by the weights of then. Batch-invariant on the CPU:
+// a sequence's tokens and log-probabilities depend on its prompt, deltas, seed and the weights
+// alone, not on what else runs or on its place in the batch. Single thread.
 class Engine {
  public:
-  Engine(const ModelSpec&, const EngineOptions&);  // on the CPU
+  // Throws Error if there is no such GPU, or too little memory.
+  Engine(const ModelSpec&, const EngineOptions&);
   Engine(const ModelSpec&, const EngineOptions&, std::unique_ptr<EngineBackend>);
   ~Engine();
   Engine(const Engine&) = delete;

@@ -62,9 +62,11 @@ class EngineBackend {
 // Batch-invariant, see Engine.
 std::unique_ptr<EngineBackend> make_cpu_backend(const ModelSpec&, const EngineOptions&);
 
-// On the GPU `device`, by the functions of the plugin, which must outlive it. Matrices, caches and
-// the inputs of products are of the policy's type, sums and the residual stream are float32. Other
-// bits than the CPU's, and which of a batch's sizes a product is computed for can reach them.
+// On the GPU of the options. Matrices, caches and the inputs of products are of the policy's type,
+// sums and the residual stream are float32. Other bits than the CPU's, and the sizes of a batch's
+// products can reach them.
+std::unique_ptr<EngineBackend> make_gpu_backend(const ModelSpec&, const EngineOptions&);
+// The same on `device`, by the functions of a plugin that outlives it.
 std::unique_ptr<EngineBackend> make_gpu_backend(const ModelSpec&, const EngineOptions&,
                                                 const RollcallCudaPlugin&, int device);
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <string>
 
-#include "comms/cuda/cuda_plugin.h"
+#include "comms/cuda_plugin.h"
 #include "comms/error.h"
 #include "model/engine_backend.h"
 #include "model/ops.h"
@@ -170,6 +170,17 @@ class GpuBackend final : public EngineBackend {
 };
 
 }  // namespace
+
+std::unique_ptr<EngineBackend> make_gpu_backend(const ModelSpec& spec,
+                                                const EngineOptions& options) {
+  static const CudaPlugin plugin;  // for the process: an engine may be made after another
+  const int devices = plugin.functions().device_count();
+  if (devices < 1)
+    throw Error("policy.device is cuda, and this process sees no GPU",
+                "see nvidia-smi and CUDA_VISIBLE_DEVICES; in Slurm ask for GPUs; or write "
+                "policy.device: cpu");
+  return make_gpu_backend(spec, options, plugin.functions(), *options.gpu % devices);
+}
 
 std::unique_ptr<EngineBackend> make_gpu_backend(const ModelSpec& spec, const EngineOptions& options,
                                                 const RollcallCudaPlugin& plugin, int device) {

@@ -5,6 +5,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -145,11 +147,25 @@ fs::path run_directory(const RunConfig& config) {
 
 namespace {
 
+// Of this rank among those on its host, as the launcher says; 0 without one.
+int rank_on_host() {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"})
+    if (const char* value = std::getenv(name)) return std::max(0, std::atoi(value));
+  return 0;
+}
+
+EngineOptions engine_options(const RunConfig& config, std::int64_t rollouts) {
+  constexpr double kGiga = 1e9;
+  EngineOptions options{config.rollout.context, rollouts, policy_dtype(config.model.dtype)};
+  if (config.policy.device == "cuda") options.gpu = rank_on_host();
+  options.gpu_cache_bytes = std::llround(config.policy.gpu_cache_gb * kGiga);
+  return options;
+}
+
 std::optional<EngineOptions> lead_engine(const RunConfig& config) {
   if (!config.policy.lead_samples()) return {};
-  const std::int64_t rollouts =
-      std::int64_t{config.cluster.workers} * config.cluster.rollouts_per_worker;
-  return EngineOptions{config.rollout.context, rollouts, policy_dtype(config.model.dtype)};
+  return engine_options(config,
+                        std::int64_t{config.cluster.workers} * config.cluster.rollouts_per_worker);
 }
 
 TrainSetup make_setup(const RunConfig& config, const DatasetSummary& train,
@@ -212,10 +228,9 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           tasks_of(config.data.canaries, "data.canaries"),
           config.run.name,
           rank,
-          config.cluster.rollouts_per_worker,
+          engine_options(config, config.cluster.rollouts_per_worker),
           config.policy.lead_samples(),
           /*newest_policy=*/config.policy.max_lag > 0,
-          policy_dtype(config.model.dtype),
           /*loads_model=*/false,
           /*adapter=*/{}};
 }

@@ -47,10 +47,7 @@ class Worker {
         spec_(read_model_spec(setup.model_dir)),
         tokenizer_(setup.model_dir / "tokenizer.json"),
         format_(make_chat_format(setup.model_dir, tokenizer_, setup.chat)),
-        own_(setup.lead_samples
-                 ? nullptr
-                 : std::make_unique<OwnPolicy>(
-                       spec_, EngineOptions{setup.rollout.context, setup.max_batch, setup.dtype})),
+        own_(setup.lead_samples ? nullptr : std::make_unique<OwnPolicy>(spec_, setup.engine)),
         lead_policy_(client),
         http_(loop_.get_executor()),
         environment_(http_, setup.tools, setup.grader, setup.job_id) {
@@ -129,7 +126,7 @@ class Worker {
       load_model();
     } else {
       client_.load_weights([this](std::int64_t version, std::span<const std::byte> published) {
-        own_->engine.load(version, published_source(spec_, setup_.dtype, published));
+        own_->engine.load(version, published_source(spec_, setup_.engine.dtype, published));
       });
     }
     log_debug("policy version " + std::to_string(own_->engine.version()) + " loaded");
@@ -137,7 +134,7 @@ class Worker {
 
   // Files may be slow: the link is kept alive between tensors.
   void load_model() {
-    StoredWeights stored(setup_.model_dir, spec_, setup_.dtype);
+    StoredWeights stored(setup_.model_dir, spec_, setup_.engine.dtype);
     const auto version = client_.load_weights([](std::int64_t, std::span<const std::byte>) {});
     TensorSource source = stored.source();
     if (!setup_.adapter.empty())

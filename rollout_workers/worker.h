@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -10,6 +8,7 @@
 #include "comms/task.h"
 #include "comms/trajectory.h"
 #include "model/chat_format.h"
+#include "model/engine.h"
 #include "model/model_spec.h"
 #include "rollout_workers/rollout_options.h"
 
@@ -32,11 +31,10 @@ struct WorkerSetup {
 
   std::string job_id;  // X-Rft-Job-Id
   int rank = 0;
-  std::int64_t max_batch = 256;       // sequences decoded together
-  bool lead_samples = false;          // the lead learner does; there is no policy here
-  bool newest_policy = false;         // is taken up at once, by rollouts under way too
-  at::ScalarType dtype = at::kFloat;  // of the policy's weights, and of what is published
-  bool loads_model = false;  // weights come from model_dir instead of the link, for any version
+  EngineOptions engine;
+  bool lead_samples = false;   // the lead learner does; there is no policy here
+  bool newest_policy = false;  // is taken up at once, by rollouts under way too
+  bool loads_model = false;    // weights come from model_dir instead of the link, for any version
   std::filesystem::path adapter;  // PEFT directory merged into the model so loaded; empty: none
 };
 

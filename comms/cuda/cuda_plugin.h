@@ -101,6 +101,9 @@ struct RollcallCudaPlugin {
   // Member r contributes values[r * shard].
   int (*nccl_all_gather)(RollcallNccl* communicator, float* values, size_t shard);
 
+  // GPUs that this process sees; -1 on failure.
+  int (*device_count)();
+
   // A decoder that samples (model/cuda/gpu_decoder.h). Null on failure.
   RollcallDecoder* (*decoder_create)(const RollcallDecoderOptions* options, int device);
   void (*decoder_destroy)(RollcallDecoder* decoder);

@@ -33,6 +33,7 @@ const RollcallCudaPlugin* rollcall_cuda_plugin() {
       .nccl_all_sum = nccl_all_sum,
       .nccl_reduce_scatter_sum = nccl_reduce_scatter_sum,
       .nccl_all_gather = nccl_all_gather,
+      .device_count = device_count,
       .decoder_create = decoder_create,
       .decoder_destroy = decoder_destroy,
       .decoder_set = decoder_set,

@@ -19,6 +19,7 @@ int nccl_all_sum(RollcallNccl* communicator, float* values, std::size_t count);
 int nccl_reduce_scatter_sum(RollcallNccl* communicator, float* values, std::size_t shard);
 int nccl_all_gather(RollcallNccl* communicator, float* values, std::size_t shard);
 
+int device_count();
 RollcallDecoder* decoder_create(const RollcallDecoderOptions* options, int device);
 void decoder_destroy(RollcallDecoder* decoder);
 int decoder_set(RollcallDecoder* decoder, const RollcallParameter* parameter);

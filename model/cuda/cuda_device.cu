@@ -47,6 +47,12 @@ struct Device::Recording {
   }
 };
 
+int Device::count() {
+  int devices = 0;
+  check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  return devices;
+}
+
 Device::Device(int ordinal) : impl_(std::make_unique<Impl>()) {
   impl_->ordinal = ordinal;
   check(cudaSetDevice(ordinal), "cudaSetDevice");

@@ -14,6 +14,7 @@ namespace rollcall::cuda {
 // with what CUDA says. Single thread. The tests have a twin that computes on the CPU.
 class Device {
  public:
+  static int count();  // that this process sees
   explicit Device(int ordinal);
   ~Device();
   Device(const Device&) = delete;

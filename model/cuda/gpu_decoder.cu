@@ -6,6 +6,8 @@
 #include <type_traits>
 
 #include "model/cuda/gpu_decoder.h"
+#include "model/cuda/kernels.h"
+#include "model/cuda/number.h"
 #include "model/cuda/sample_rows.h"
 
 namespace rollcall::cuda {

@@ -9,7 +9,6 @@
 
 #include "comms/cuda/cuda_plugin.h"
 #include "model/cuda/device.h"
-#include "model/cuda/kernels.h"
 
 namespace rollcall::cuda {
 

@@ -41,7 +41,7 @@ __global__ void embed(const std::int32_t* tokens, const Number* table, std::int3
 
 // Row to[i] of `out` (row i, where `to` is null) = row from[i] of x, plus that of `delta` unless it
 // is null. One block an i.
-__global__ inline void move_rows(const float* x, const float* delta, const std::int32_t* from,
+static __global__ void move_rows(const float* x, const float* delta, const std::int32_t* from,
                                  const std::int32_t* to, std::int32_t width, float* out) {
   const std::int64_t source = static_cast<std::int64_t>(from[blockIdx.x]) * width;
   const std::int64_t target =

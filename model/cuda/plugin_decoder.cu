@@ -27,6 +27,12 @@ int guarded(const char* call, const Act& act) {
 
 }  // namespace
 
+int device_count() {
+  int count = -1;
+  guarded("device_count", [&] { count = Device::count(); });
+  return count;
+}
+
 RollcallDecoder* decoder_create(const RollcallDecoderOptions* options, int device) {
   RollcallDecoder* made = nullptr;
   guarded("decoder_create", [&] { made = new RollcallDecoder(*options, device); });

@@ -37,7 +37,7 @@ __device__ inline double warp_inclusive_scan(double value, int lane) {
 // warp order are the CDF at the chunk borders; the warp whose chunk holds the target walks it 32
 // ids at a time. All sums have a fixed shape: equal rows give equal results, whatever else the
 // batch holds.
-__global__ inline void sample_rows(const float* logits, std::int64_t vocab,
+static __global__ void sample_rows(const float* logits, std::int64_t vocab,
                                    const std::int32_t* valid_of, const float* uniforms,
                                    std::int32_t* ids, float* logprobs) {
   __shared__ float highest_of[kSampleWarps];

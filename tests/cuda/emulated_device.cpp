@@ -39,6 +39,7 @@ void multiply_rows(std::int64_t rows, std::int64_t out, std::int64_t in, const N
 
 }  // namespace
 
+int Device::count() { return 1; }
 Device::Device(int) {}
 Device::~Device() = default;
 Stream Device::stream() const { return 0; }

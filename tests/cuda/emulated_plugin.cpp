@@ -32,6 +32,7 @@ const RollcallCudaPlugin& emulated_plugin() {
       .nccl_all_sum = nullptr,
       .nccl_reduce_scatter_sum = nullptr,
       .nccl_all_gather = nullptr,
+      .device_count = device_count,
       .decoder_create = decoder_create,
       .decoder_destroy = decoder_destroy,
       .decoder_set = decoder_set,

@@ -48,6 +48,7 @@ Ids words(int count, int first) {
 struct Turn {
   Ids tokens;
   std::vector<float> logprobs;
+  std::int64_t prefill_tokens = 0;
 };
 
 class GpuEngineTest : public testing::Test {
@@ -69,6 +70,7 @@ class GpuEngineTest : public testing::Test {
     while (engine.has_work())
       for (auto& f : engine.step()) {
         Turn& turn = turns[f.sequence];
+        turn.prefill_tokens += f.completion.prefill_tokens;
         turn.tokens.insert(turn.tokens.end(), f.completion.tokens.begin(),
                            f.completion.tokens.end());
         turn.logprobs.insert(turn.logprobs.end(), f.completion.logprobs.begin(),
@@ -118,14 +120,21 @@ TEST_F(GpuEngineTest, SharesASmallPool) {
   const TinyModel model(5);
   const std::int64_t page =
       2 * 2 * 32 * 24 * 2 * sizeof(float);  // k and v, heads, positions, dims, layers
-  EngineOptions small{200, 8, at::kFloat, 9 * page};
-  expect_alike(story(*gpu(model)), story(*gpu(model, small)));
+  EngineOptions small{200, 8, at::kFloat, {}, 9 * page};
+  const auto roomy = story(*gpu(model)), crowded = story(*gpu(model, small));
+  expect_alike(roomy, crowded);
+  const auto prefilled = [](const std::map<SequenceId, Turn>& turns) {
+    std::int64_t sum = 0;
+    for (const auto& [id, turn] : turns) sum += turn.prefill_tokens;
+    return sum;
+  };
+  EXPECT_GT(prefilled(crowded), prefilled(roomy)) << "or nothing had to be given up";
 }
 
 TEST_F(GpuEngineTest, RefusesAContextThatThePoolCannotHold) {
   const TinyModel model(5);
   try {
-    gpu(model, {200, 8, at::kFloat, 50000});
+    gpu(model, {200, 8, at::kFloat, {}, 50000});
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("no room for the cache of one sequence"));

@@ -322,6 +322,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"algorithm: {kl: {form: k3}}\n", ":5:24: algorithm.kl.form: needs a coefficient"},
         BadFile{"algorithm: {denominator: all, kl: {coefficient: 0.1, form: k3}}\n",
                 ":5:26: algorithm.denominator: with a critic, or a KL in the loss"},
+        BadFile{"policy: {gpu_cache_gb: 9}\n",
+                ":5:24: policy.gpu_cache_gb: needs policy.device: cuda"},
         BadFile{"batch: {adaptive: {max_rollouts: 9}}\n",
                 ":5:34: batch.adaptive.max_rollouts: needs batch.adaptive.target_signal"},
         BadFile{"rollout: {length_budget: {limit: 9}}\n",

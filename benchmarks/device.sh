@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What only a GPU shows, in one go: builds the GPU's decoder, compares it with the same kernels on the CPU, measures it beside
+# the roofs of that GPU, and prints the table. Needs nvcc, g++ and python3, and nothing else of Rollcall; takes a few minutes.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+out=${1:-$here/build/device}
+mkdir -p "$out"
+cd "$here"
+nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+sources=(benchmarks/gpu_benchmark.cu model/cuda/gpu_decoder.cu)
+if command -v nvidia-smi >/dev/null; then
+  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+  architecture=native
+else
+  architecture=sm_90
+fi
+"$nvcc" -O3 -std=c++17 -arch="$architecture" -I. "${sources[@]}" model/cuda/cuda_device.cu -lcublas -o "$out/gpu_benchmark" &
+nvcc_build=$!
+emulated=(tests/cuda/emulated_device.cpp tests/cuda/emulated_grid.cpp)
+g++ -O2 -std=c++20 -I. -Itests/cuda -x c++ "${sources[@]}" "${emulated[@]}" -o "$out/cpu_selftest"
+wait "$nvcc_build"
+
+"$out/cpu_selftest" selftest >"$out/cpu.txt"
+if ! command -v nvidia-smi >/dev/null; then
+  echo "built for sm_90; there is no GPU here to run it on"
+  exit 0
+fi
+"$out/gpu_benchmark" selftest >"$out/gpu.txt"
+python3 benchmarks/device_table.py compare "$out/cpu.txt" "$out/gpu.txt"
+"$out/gpu_benchmark" | tee "$out/results.jsonl"
+python3 benchmarks/device_table.py table "$out/results.jsonl"
