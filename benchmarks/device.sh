@@ -9,6 +9,16 @@ out=${1:-$here/build/device}
 mkdir -p "$out"
 cd "$here"
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+# cuBLAS may be the toolkit's or a wheel's, which has no libcublas.so.
+wheels=$(python3 -c 'import glob, nvidia; print(*[g for p in nvidia.__path__ for g in glob.glob(p + "/cu1*") + glob.glob(p + "/cublas")])' 2>/dev/null || true)
+cublas=(-lcublas)
+for root in "$(dirname "$(dirname "$(readlink -f "$nvcc")")")" /usr/local/cuda $wheels; do
+  library=$(find "$root"/lib* -maxdepth 1 -name 'libcublas.so*' 2>/dev/null | sort | head -1) || true
+  if [ -e "$root/include/cublas_v2.h" ] && [ -n "$library" ]; then
+    cublas=("-I$root/include" "$library" -Xlinker -rpath -Xlinker "$(dirname "$library")")
+    break
+  fi
+done
 sources=(benchmarks/gpu_benchmark.cu model/cuda/gpu_decoder.cu)
 if command -v nvidia-smi >/dev/null; then
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
@@ -16,8 +26,9 @@ if command -v nvidia-smi >/dev/null; then
 else
   architecture=sm_90
 fi
-"$nvcc" -O3 -std=c++17 -arch="$architecture" -I. "${sources[@]}" model/cuda/cuda_device.cu -lcublas -o "$out/gpu_benchmark" &
+"$nvcc" -O3 -std=c++17 -arch="$architecture" -I. "${sources[@]}" model/cuda/cuda_device.cu "${cublas[@]}" -o "$out/gpu_benchmark" &
 nvcc_build=$!
+trap 'kill "$nvcc_build" 2>/dev/null || true' EXIT
 emulated=(tests/cuda/emulated_device.cpp tests/cuda/emulated_grid.cpp)
 g++ -O2 -std=c++20 -I. -Itests/cuda -x c++ "${sources[@]}" "${emulated[@]}" -o "$out/cpu_selftest"
 wait "$nvcc_build"

@@ -93,6 +93,8 @@ std::vector<std::string> ways_below_zero(const RunConfig& config) {
   if (config.grader.gate_value < 0) keys.emplace_back("grader.gate_value");
   for (const FlagAction& flag : config.grader.flags)
     if (flag.action == "penalize" && flag.value < 0) keys.push_back("grader.flags." + flag.flag);
+  for (const GradePart& part : config.grader.parts)
+    if (part.value < 0) keys.push_back("grader.parts." + part.name);
   return keys;
 }
 

@@ -26,6 +26,13 @@ struct Engine::Impl {
     return found->second;
   }
 
+  void check_ids(std::span<const std::int32_t> ids) const {
+    for (const std::int32_t id : ids)
+      if (id < 0 || id >= spec.vocab_size)
+        throw input_error("engine: token id " + std::to_string(id) +
+                          " is outside the vocabulary of " + std::to_string(spec.vocab_size));
+  }
+
   // The round's batch, and whose token each draw is.
   struct Round {
     EngineBackend::Batch batch;
@@ -107,9 +114,13 @@ struct Engine::Impl {
   // and is not in the round, then prompts. False if there is none: it waits until others end.
   bool make_room(const Round& round, SequenceId wanting) {
     const auto in_round = [&](const HeldCache& cache) {
-      return std::ranges::any_of(round.batch.stretches, [&](const EngineBackend::Stretch& s) {
-        return s.cache == cache.id() || s.prefix == cache.id();
-      });
+      return std::ranges::any_of(round.batch.stretches,
+                                 [&](const EngineBackend::Stretch& s) {
+                                   return s.cache == cache.id() || s.prefix == cache.id();
+                                 }) ||
+             std::ranges::any_of(round.batch.draws, [&](const EngineBackend::Draw& draw) {
+               return draw.cache == cache.id();
+             });
     };
     for (const bool running : {false, true}) {
       for (auto entry = sequences.rbegin(); entry != sequences.rend(); ++entry) {
@@ -197,12 +208,8 @@ std::int64_t Engine::version() const { return impl_->version; }
 
 SequenceId Engine::open(std::span<const std::int32_t> prompt, std::uint64_t seed) {
   if (prompt.empty()) throw Error("engine: a sequence needs a prompt of at least one token");
+  impl_->check_ids(prompt);
   std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
-  for (const std::int32_t id : tokens) {
-    if (id < 0 || id >= impl_->spec.vocab_size)
-      throw input_error("engine: token id " + std::to_string(id) +
-                        " is outside the vocabulary of " + std::to_string(impl_->spec.vocab_size));
-  }
   auto& slot = impl_->prompts[tokens];
   std::shared_ptr<EnginePrompt> shared = slot.lock();
   if (shared == nullptr) {
@@ -221,6 +228,7 @@ void Engine::request_turn(SequenceId id, std::span<const std::int32_t> delta,
   EngineSequence& s = impl_->at(id);
   if (s.running)
     throw Error("engine: sequence " + std::to_string(id) + " already has a turn running");
+  impl_->check_ids(delta);
   s.tokens.insert(s.tokens.end(), delta.begin(), delta.end());
   s.options = options;
   s.completion = {};

@@ -176,7 +176,8 @@ std::unique_ptr<EngineBackend> make_gpu_backend(const ModelSpec& spec,
   static const CudaPlugin plugin;  // for the process: an engine may be made after another
   const int devices = plugin.functions().device_count();
   if (devices < 1)
-    throw Error("policy.device is cuda, and this process sees no GPU",
+    throw Error(std::string("policy.device is cuda, and this process sees no GPU") +
+                    (devices < 0 ? std::string(": ") + plugin.functions().last_error() : ""),
                 "see nvidia-smi and CUDA_VISIBLE_DEVICES; in Slurm ask for GPUs; or write "
                 "policy.device: cpu");
   return make_gpu_backend(spec, options, plugin.functions(), *options.gpu % devices);

@@ -214,8 +214,8 @@ void add_regrade_command(CLI::App& app, Action& action) {
   regrade->add_option("--set", a.overrides, "override a key of it: grader.url=...")
       ->allow_extra_args(false);
   regrade->add_option("--step", a.steps, "only rollouts of step A, or of steps A..B");
-  regrade->add_option("--split", a.split, "only train, or only valid")
-      ->check(CLI::IsMember({"train", "valid"}));
+  regrade->add_option("--split", a.split, "only train, only valid, or only canary")
+      ->check(CLI::IsMember({"train", "valid", "canary"}));
   regrade->add_flag("--only-passed", a.only_passed, "only rollouts that passed");
   regrade->add_option("--sample", a.sample, "at most so many, evenly over the run")
       ->check(CLI::PositiveNumber);

@@ -99,6 +99,13 @@ std::vector<Task> tasks_of(const std::string& file, const std::string& key, cons
   return read_tasks(file);
 }
 
+// Those that the run began with, if they are still what is there: a resume may have added some or
+// done without, and their rollouts then stay as they were graded.
+std::vector<Task> canaries_of(const std::string& file, const json& about) {
+  const bool known = about.value("inputs", json::object()).contains("data.canaries");
+  return known ? tasks_of(file, "data.canaries", about) : std::vector<Task>();
+}
+
 // Whether there is something to grade: the agent's side ended by itself or by a limit, and was not
 // lost to a tool server.
 bool gradable(const Trajectory& t) {
@@ -117,8 +124,7 @@ class Regrading {
     const json about = json::parse(journal_.about(), nullptr, false);
     train_ = tasks_of(config.data.train, "data.train", about.is_object() ? about : json::object());
     valid_ = tasks_of(config.data.valid, "data.valid", about.is_object() ? about : json::object());
-    canaries_ =
-        tasks_of(config.data.canaries, "data.canaries", about.is_object() ? about : json::object());
+    canaries_ = canaries_of(config.data.canaries, about.is_object() ? about : json::object());
     select(steps_of(arguments.steps));
   }
 
@@ -157,7 +163,8 @@ class Regrading {
 
   bool wanted(const Trajectory& t, const StepRange& steps) const {
     const Assignment& a = t.assignment;
-    return gradable(t) && a.step >= steps.first && a.step <= steps.last &&
+    return gradable(t) && (a.split != Split::kCanary || !canaries_.empty()) &&
+           a.step >= steps.first && a.step <= steps.last &&
            (arguments_.split.empty() || arguments_.split == to_string(a.split)) &&
            (!arguments_.only_passed || (t.fault == FaultReason::kNone && t.grade.passed));
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -118,7 +119,10 @@ ExitCode replay_rank(const ReplayArguments& arguments, const RunConfig& config,
 
 // Gradients of several learners are added in an order of their own: as many have to replay them.
 int replay_command(const ReplayArguments& arguments) {
-  const RunConfig config = config_of_run(arguments.run_dir);
+  const auto configs = configs_of_run(arguments.run_dir);
+  const RunConfig& config = std::ranges::find_if(configs, [&](const auto& c) {
+                              return arguments.step < c.first;
+                            })->second;
   RunConfig learners = config;  // and nobody else
   learners.cluster.workers = 0;
   if (config.cluster.learners > 1 && !under_launcher())

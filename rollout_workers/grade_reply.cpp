@@ -192,7 +192,7 @@ bool apply_grade_rules(const GraderOptions& options, Grade& grade) {
   grade.reward = options.reward == "passed" ? (grade.passed ? 1.0 : 0.0) : value;
   if (std::any_of(grade.gates.begin(), grade.gates.end(),
                   [](const auto& gate) { return !gate.second; })) {
-    grade.reward = options.gate_value;
+    grade.reward = std::min(grade.reward, options.gate_value);
     grade.passed = false;
     return false;
   }

@@ -122,9 +122,11 @@ std::vector<std::vector<double>> group_advantages(std::span<const std::vector<do
   if (options.kind == AdvantageKind::kMaxRl)
     for (const double r : flat)
       if (r < 0)
-        throw input_error("maxrl divides by the mean reward of a group, and a rollout earned " +
-                              std::to_string(r),
-                          "let the grader's scores begin at 0, or use another advantage");
+        throw input_error(
+            "maxrl divides by the mean reward of a group, and a rollout earned " +
+                std::to_string(r),
+            "resume with another advantage; or let the grader's scores begin at 0, in a run of "
+            "another name");
   const double batch_deviation = deviation_of(flat);
   std::vector<std::vector<double>> advantages;
   advantages.reserve(rewards.size());

@@ -33,20 +33,27 @@ std::vector<Alarm> AlarmWatch::add(const MetricList& line) {
 
 MetricList AlarmWatch::metrics() const {
   MetricList list;
-  for (const auto& [name, action] : active_) list.emplace_back(metric::kAlarm + ("." + name), 1);
+  for (const auto& [name, alarm] : active_) list.emplace_back(metric::kAlarm + ("." + name), 1);
   return list;
 }
 
-void AlarmWatch::forget_stops() {
-  std::erase_if(active_, [](const auto& entry) { return entry.second == AlarmAction::kStop; });
+std::vector<Alarm> AlarmWatch::forget_stops() {
+  std::vector<Alarm> stops;
+  std::erase_if(active_, [&](const auto& entry) {
+    if (entry.second.action != AlarmAction::kStop) return false;
+    stops.push_back(entry.second);
+    return true;
+  });
+  return stops;
 }
 
 void AlarmWatch::judge(const char* name, const AlarmRule& rule, bool met, std::string text,
                        const char* what_to_do) {
   if (!met || rule.action == AlarmAction::kOff) {
     active_.erase(name);
-  } else if (active_.emplace(name, rule.action).second) {
-    news_.push_back({name, std::move(text), what_to_do, rule.action});
+  } else {
+    const Alarm alarm{name, std::move(text), what_to_do, rule.action};
+    if (active_.emplace(name, alarm).second) news_.push_back(alarm);
   }
 }
 

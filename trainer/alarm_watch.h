@@ -30,8 +30,9 @@ class AlarmWatch {
   // A line of metrics, of a step or an evaluation, in order. The alarms that begin with it.
   std::vector<Alarm> add(const MetricList&);
 
-  // For a run that is started again: what ended it (AlarmAction::kStop) is news again.
-  void forget_stops();
+  // For a run that is started again: the alarms that go on and should stop it, which are news
+  // again.
+  std::vector<Alarm> forget_stops();
 
   // Those that go on, as metrics: "alarm.NAME" is 1.
   MetricList metrics() const;
@@ -53,7 +54,7 @@ class AlarmWatch {
   std::optional<double> first_entropy_;
   std::optional<std::pair<double, double>>
       first_graders_;  // pass@1 by each, of the first evaluation
-  std::map<std::string, AlarmAction> active_;
+  std::map<std::string, Alarm> active_;
   std::vector<Alarm> news_;
 };
 

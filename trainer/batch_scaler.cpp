@@ -187,7 +187,9 @@ void BatchScaler::end_step() {
   recent_rollouts_ = kFade * recent_rollouts_ + static_cast<double>(rollouts_);
   planned_ = rollouts_;
   if (mass_ > 0) beliefs_.update();
-  growth_ = kFadeGrowth * growth_ + (1 - kFadeGrowth) * groups_ / first_groups_;
+  // The mean of all steps at first, then a fading one.
+  const double share = std::max(1 - kFadeGrowth, 1 / static_cast<double>(++steps_));
+  growth_ += share * (groups_ / first_groups_ - growth_);
   groups_ = 0;
   mass_ = 0;
   rollouts_ = rounds_ = informative_ = 0;
@@ -218,7 +220,7 @@ std::string BatchScaler::state() const {
                         {"recent", {recent_mass_, recent_rollouts_}},
                         {"range", {low_, high_}},
                         {"planned", planned_},
-                        {"growth", growth_},
+                        {"growth", {growth_, steps_}},
                         {"updates", beliefs.updates},
                         {"rates", {beliefs.recent.successes, beliefs.recent.failures}},
                         {"tasks", std::move(tasks)}}
@@ -243,7 +245,8 @@ void BatchScaler::restore(const std::string& text) try {
   state.at("range").at(0).get_to(read.low_);
   state.at("range").at(1).get_to(read.high_);
   state.at("planned").get_to(read.planned_);
-  state.at("growth").get_to(read.growth_);
+  state.at("growth").at(0).get_to(read.growth_);
+  state.at("growth").at(1).get_to(read.steps_);
   TaskBeliefs::State beliefs;
   state.at("updates").get_to(beliefs.updates);
   state.at("rates").at(0).get_to(beliefs.recent.successes);

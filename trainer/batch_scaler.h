@@ -100,6 +100,7 @@ class BatchScaler {
   std::int64_t rollouts_ = 0, rounds_ = 0, informative_ = 0;  // of the step
   double first_groups_ = 0, groups_ = 0;  // of the step: of its first round; of all
   double growth_ = 1;                     // of the latter over the former, lately
+  std::int64_t steps_ = 0;
 };
 
 }  // namespace rollcall

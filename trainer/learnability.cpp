@@ -190,8 +190,8 @@ void count_outcomes(Learnability& l, std::span<const TaskOutcome> outcomes) {
 }  // namespace
 
 double Learnability::informative(std::int64_t group_size) const {
-  if (!values.empty()) return differing_share(values, group_size);
-  return rates.rates.empty() ? 0 : informative_share(rates, group_size);
+  const double fitted = rates.rates.empty() ? 0 : informative_share(rates, group_size);
+  return values.empty() ? fitted : std::max(fitted, differing_share(values, group_size));
 }
 
 Learnability learnability(std::span<const TaskOutcome> outcomes, std::int64_t samples,
@@ -211,8 +211,18 @@ Learnability learnability(std::span<const TaskOutcome> outcomes, std::int64_t sa
     return l;
   }
   if (reward_values(outcomes) > 2) {
-    for (const TaskOutcome& o : outcomes) l.values.push_back(value_counts(o));
+    std::vector<GroupCount> passes;
+    for (const TaskOutcome& o : outcomes) {
+      l.values.push_back(value_counts(o));
+      passes.push_back({o.passed, o.graded()});
+    }
     l.groups = counted_signals(l.values, samples, seed);
+    if (l.share_between == 0) return l;
+    l.rates = fit_success_rates(passes);
+    const auto fitted = group_signals(passes, l.rates, samples, seed);
+    for (std::size_t i = 0; i < fitted.size(); ++i)
+      if (fitted[i].extrapolated && fitted[i].share.mean > l.groups[i].share.mean)
+        l.groups[i] = fitted[i];
     return l;
   }
   const std::vector<GroupCount> counts = success_counts(outcomes);

@@ -45,17 +45,18 @@ struct Learnability {
   double share_mixed = 0;  // of tasks whose rewards differ; as share_between for 0, 1
   std::optional<double> pass_rate_bound;  // where nothing passed: 3 / rollouts (95 %)
   Estimate signal;                        // signal mass that a rollout adds: mean of p (1 - p)
-  SuccessRates rates;                     // of two rewards; no rates where nothing differs
-  std::vector<ValueCounts> values;        // of each task, where there are more than two rewards
-  std::vector<GroupSignal> groups;        // 4, 8, .. 256
+  SuccessRates rates;  // of the higher of two rewards, else of passing; no rates: nothing differs
+  std::vector<ValueCounts> values;  // of each task, where there are more than two rewards
+  std::vector<GroupSignal> groups;  // 4, 8, .. 256
 
   double informative(std::int64_t group_size) const;  // share of tasks
 };
 
 // Two rewards are fitted by success rates, which say what groups larger than the samples would do.
-// More are counted: a group has no signal where all its rewards are the same, and what groups
-// larger than the samples do is at least what those of all samples do. Their signal is as the batch
-// scaler counts it, scaled by the range seen.
+// More are counted: a group has no signal where all its rewards are the same. What groups larger
+// than the samples do is then at least what those of all samples do, and at least what passes and
+// failures alone would, by their fit. Their signal is as the batch scaler counts it, scaled by the
+// range seen.
 Learnability learnability(std::span<const TaskOutcome>, std::int64_t samples, std::uint64_t seed);
 
 }  // namespace rollcall

@@ -46,6 +46,11 @@ std::vector<std::string> obstacles(const Preflight& p) {
         "the grader does not agree with itself: two gradings of one transcript differ in {} of "
         "cases; mend the grader, or let it decide by more votes",
         share_text(p.regrading.disagreement)));
+  if (p.run.advantage == "maxrl" && p.least_reward < 0)
+    found.push_back(fmt::format(
+        "a rollout earned {:g}, and the advantage maxrl divides by a group's mean reward: let the "
+        "grader's scores begin at 0, or use another advantage",
+        p.least_reward));
   const double faults = static_cast<double>(p.faults()) / static_cast<double>(p.planned);
   if (p.discard_share > 0 && faults > p.discard_share)
     found.push_back(
@@ -90,8 +95,7 @@ bool judge_tasks(const Learnability& l, bool by_critic, PreflightJudgement& j) {
   }
   j.reasons.push_back(fmt::format(
       "{} of the tasks had {} in {} tries", share_text(l.share_mixed),
-      l.share_between > 0 ? "rollouts of both outcomes" : "rollouts of different rewards",
-      l.samples));
+      l.values.empty() ? "rollouts of both outcomes" : "rollouts of different rewards", l.samples));
   if (sparse(l))
     j.reasons.push_back(by_critic
                             ? "outcomes that differ are rare: steps need many rollouts"

@@ -72,6 +72,7 @@ struct Preflight {
   RepeatedGrading regrading;
   DiskNeed disk;
   double discard_share = 0;  // alarms.discard_share
+  double least_reward = 0;   // of the rollouts, or 0
 
   double rollouts_per_second() const;  // as planned: scaled by workers
   std::int64_t faults() const;         // rollouts

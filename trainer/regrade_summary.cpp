@@ -105,7 +105,11 @@ StepRegrade step_of(std::int64_t step, const Rollouts& rollouts, const Advantage
     result.signal_after += after ? 1 : 0;
     result.signal_changed += before != after ? 1 : 0;
   }
-  if (options.kind != AdvantageKind::kGae) result.signs_changed = count_signs(groups, options);
+  const bool below_zero = std::ranges::any_of(
+      rollouts, [](const Regraded* r) { return r->before.reward < 0 || r->after.reward < 0; });
+  const bool comparable =
+      options.kind != AdvantageKind::kGae && !(options.kind == AdvantageKind::kMaxRl && below_zero);
+  if (comparable) result.signs_changed = count_signs(groups, options);
   return result;
 }
 

@@ -51,7 +51,8 @@ struct StepRegrade {
   std::int64_t step = 0, rollouts = 0;     // graded before and after
   double pass_before = 0, pass_after = 0;  // shares of those
   std::int64_t groups = 0, signal_before = 0, signal_after = 0, signal_changed = 0;
-  std::optional<std::int64_t> signs_changed;  // of advantages; nothing where a critic makes them
+  std::optional<std::int64_t> signs_changed;  // of advantages; nothing where a critic makes them,
+                                              // or maxrl met a negative reward
 };
 
 struct EvalRegrade {

@@ -218,11 +218,17 @@ std::map<std::int64_t, fs::path> former_configs(const fs::path& run_dir) {
 
 void write_config(const fs::path& run_dir, std::int64_t step, const std::string& text) {
   const fs::path file = run_dir / "config.yaml";
-  if (step > 0 && fs::exists(file)) {
-    const std::string before = read_file(file);
+  const auto kept = former_configs(run_dir);
+  if (step > 0 && fs::exists(file) && !kept.contains(step)) {
+    // Of steps that are made again the oldest configuration behind `step` is that of the steps
+    // before.
+    const auto behind = kept.upper_bound(step);
+    const std::string before = read_file(behind == kept.end() ? file : behind->second);
     if (before != text)
       write_durably(run_dir / fmt::format("{}{:06}.yaml", kFormerConfig, step), before);
   }
+  for (auto behind = kept.upper_bound(step); behind != kept.end(); ++behind)
+    fs::remove(behind->second);
   write_durably(file, text);
 }
 

@@ -45,8 +45,9 @@ std::int64_t end_of_step(const JournalReader&, std::int64_t first_row, std::int6
 // A run whose configuration a resume has changed keeps the former ones: each file by the first step
 // that is not of it.
 std::map<std::int64_t, std::filesystem::path> former_configs(const std::filesystem::path& run_dir);
-// Writes config.yaml; what was there stays as the configuration of the steps before `step`, unless
-// that is none or nothing has changed.
+// Writes config.yaml for the steps from `step` on; what was there stays as the configuration of the
+// steps before, unless there are none, nothing has changed, or an earlier start has kept theirs.
+// What was kept of steps behind `step`, which are made again, goes.
 void write_config(const std::filesystem::path& run_dir, std::int64_t step, const std::string& text);
 
 }  // namespace rollcall

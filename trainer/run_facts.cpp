@@ -51,24 +51,29 @@ void read_config(RunFacts& run, const std::filesystem::path& file) {
   try {
     const YAML::Node config = YAML::Load(run.config);
     run.name = config["run"]["name"].as<std::string>(run.name);
+    run.compares_passes = config["algorithm"]["advantage"].as<std::string>("") == "passk";
   } catch (const YAML::Exception&) {
   }
 }
 
 using GroupRollouts = std::map<std::int64_t, std::vector<const RolloutFacts*>>;
 
-void count_group(StepFacts& facts, const std::vector<const RolloutFacts*>& members) {
-  const auto [least, most] = std::minmax_element(
-      members.begin(), members.end(), [](auto* a, auto* b) { return a->reward < b->reward; });
+void count_group(StepFacts& facts, const std::vector<const RolloutFacts*>& members,
+                 bool compares_passes) {
+  const auto value = [&](const RolloutFacts* facts_of_one) {
+    return compares_passes ? (facts_of_one->passed ? 1.0 : 0.0) : facts_of_one->reward;
+  };
+  const auto [least, most] = std::ranges::minmax_element(members, {}, value);
   ++facts.groups;
-  if ((*least)->reward != (*most)->reward) {
+  if (value(*least) != value(*most)) {
     ++facts.groups_signal;
   } else {
     ++((*least)->passed ? facts.groups_all_pass : facts.groups_all_fail);
   }
 }
 
-StepFacts step_of(std::int64_t step, const std::vector<const RolloutFacts*>& rollouts) {
+StepFacts step_of(std::int64_t step, const std::vector<const RolloutFacts*>& rollouts,
+                  bool compares_passes) {
   StepFacts facts;
   facts.step = step;
   facts.rollouts = static_cast<double>(rollouts.size());
@@ -87,7 +92,7 @@ StepFacts step_of(std::int64_t step, const std::vector<const RolloutFacts*>& rol
     seconds.push_back(rollout->wall_time_s);
     tokens.push_back(static_cast<double>(rollout->tokens));
   }
-  for (const auto& [id, members] : groups) count_group(facts, members);
+  for (const auto& [id, members] : groups) count_group(facts, members, compares_passes);
   const auto graded = static_cast<double>(rewards.size());
   if (rewards.empty()) facts.reward_mean = std::numeric_limits<double>::quiet_NaN();
   for (const double reward : rewards) facts.reward_mean += reward / graded;
@@ -185,7 +190,8 @@ RunFacts read_run(const std::filesystem::path& run_dir) {
 
 std::vector<StepFacts> steps_of(const RunFacts& run) {
   std::vector<StepFacts> steps;
-  for (const auto& [step, rollouts] : by_step(run.train)) steps.push_back(step_of(step, rollouts));
+  for (const auto& [step, rollouts] : by_step(run.train))
+    steps.push_back(step_of(step, rollouts, run.compares_passes));
   return steps;
 }
 

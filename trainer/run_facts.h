@@ -45,7 +45,8 @@ struct CallFacts {
 // What a run left behind, as far as the report and `inspect` need it.
 struct RunFacts {
   std::string name;
-  std::string config;  // config.yaml as it stands
+  std::string config;            // config.yaml as it stands
+  bool compares_passes = false;  // by it; else rewards
   std::optional<RunResult> result;
   std::vector<MetricsLine> metrics;
   std::vector<RolloutFacts> train, valid, canaries;  // in journal order

@@ -121,7 +121,8 @@ class TrainingLoop {
       gradients_.add(value_of(line.values, metric::kGradNormL2),
                      value_of(line.values, metric::kGradientSpikes) > 0);
     }
-    alarms_.forget_stops();
+    stops_ = alarms_.forget_stops();
+    if (step_ >= setup_.run.steps) raise_stops();
     if (step_ == 0) result_ = RunResult{};
     result_.status = RunStatus::kRunning;
     write_result(setup_.run_dir, result_);
@@ -263,6 +264,10 @@ class TrainingLoop {
     for (const Alarm& alarm : alarms) raise_alarm(alarm);
   }
 
+  void raise_stops() {
+    for (const Alarm& alarm : std::exchange(stops_, {})) raise_alarm(alarm);
+  }
+
   void raise_alarm(const Alarm& alarm) {
     const std::string text = fmt::format("step {}: {} (alarms.{})", step_, alarm.text, alarm.name);
     progress_.clear();
@@ -323,7 +328,8 @@ class TrainingLoop {
   }
 
   void evaluate_if(bool wanted) {
-    if (!wanted || setup_.valid_tasks == 0 || stopping_ || evaluated()) return;
+    if (!wanted || setup_.valid_tasks == 0 || stopping_) return;
+    if (evaluated()) return raise_stops();  // which ended an earlier life of the run
     const auto plan = plan_evaluation(setup_, step_);
     const auto collected = collect(plan, "held-out");
     if (stopping_) return;
@@ -415,6 +421,7 @@ class TrainingLoop {
   std::unique_ptr<LeadSampler> sampler_;  // null: workers sample
   Progress progress_;
   AlarmWatch alarms_;
+  std::vector<Alarm> stops_;  // that earlier lives of the run have ended with
   GradientWatch gradients_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Collector> collector_;

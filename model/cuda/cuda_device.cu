@@ -140,6 +140,13 @@ std::shared_ptr<Device::Recording> Device::end_recording() {
   return recording;
 }
 
+void Device::abandon_recording() {
+  cudaGraph_t graph = nullptr;
+  cudaStreamEndCapture(impl_->stream, &graph);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  cudaGetLastError();
+}
+
 void Device::replay(const Recording& recording) {
   check(cudaGraphLaunch(recording.graph, impl_->stream), "cudaGraphLaunch");
 }

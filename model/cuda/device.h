@@ -45,6 +45,7 @@ class Device {
   struct Recording;
   void begin_recording();
   std::shared_ptr<Recording> end_recording();
+  void abandon_recording();
   void replay(const Recording&);
 
  private:

@@ -74,6 +74,9 @@ class Decoder final : public GpuDecoder {
         shape_{static_cast<std::int32_t>(options.heads),
                static_cast<std::int32_t>(options.kv_heads),
                static_cast<std::int32_t>(options.head_dim)},
+        attend_(options.head_dim <= kLanes * 2   ? attend<Number, 2>
+                : options.head_dim <= kLanes * 4 ? attend<Number, 4>
+                                                 : attend<Number, kMostDim / kLanes>),
         parameters_(static_cast<std::size_t>(options.layers)),
         staging_(device, kStagingBytes, true) {
     require(options.head_dim <= kMostDim && options.head_dim % 2 == 0,
@@ -81,7 +84,7 @@ class Decoder final : public GpuDecoder {
     allocate_matrices();
     allocate_buffers();
     allocate_pages();
-    allow_block_memory(attend<Number>, attention_bytes<Number>(shape_));
+    allow_block_memory(attend_, attention_bytes<Number>(shape_));
   }
 
   void set(const RollcallParameter& p) override {
@@ -90,7 +93,10 @@ class Decoder final : public GpuDecoder {
                 p.rows >= 0 && p.first_row + p.rows <= extent.rows,
             "a parameter of another shape than the decoder's");
     Memory& memory = slot(p.kind, p.layer);
-    if (memory.empty()) memory = Memory(device_, extent.bytes());
+    if (memory.empty()) {
+      memory = Memory(device_, extent.bytes());
+      recordings_.clear();  // which do without it
+    }
     const auto* from = static_cast<const char*>(p.values);
     auto* to = memory.template as<char>() + p.first_row * extent.row_bytes();
     const std::size_t all = static_cast<std::size_t>(p.rows) * extent.row_bytes();
@@ -126,6 +132,12 @@ class Decoder final : public GpuDecoder {
                 batch.draws <= options_.max_draws && batch.keeps >= 0 &&
                 batch.keeps <= options_.max_draws,
             "a batch larger than the decoder's");
+    for (std::int64_t i = 0; i < batch.rows; ++i)
+      require(batch.tokens[i] >= 0 && batch.tokens[i] < options_.vocabulary,
+              "a token outside of the vocabulary");
+    for (std::int64_t i = 0; i < batch.draws; ++i)
+      require(batch.valid_ids[i] > 0 && batch.valid_ids[i] <= options_.vocabulary,
+              "more ids to draw from than the vocabulary has");
     for (std::int64_t i = 0; i < batch.stretches; ++i) extend(batch.stretch[i]);
     const bool one_each = decodes_only(batch);
     const StepSize size = one_each ? stage_padded(batch) : stage(batch);
@@ -229,7 +241,7 @@ class Decoder final : public GpuDecoder {
     // Behind the batch's rows come those of draws behind kept states, to which nothing is added.
     residual_ = floats(o.max_rows + o.max_draws, o.hidden);
     delta_ = floats(o.max_rows + o.max_draws, o.hidden);
-    normed_ = numbers(o.max_rows, o.hidden);
+    normed_ = numbers(std::max(o.max_rows, o.max_draws), o.hidden);
     qkv_ = floats(o.max_rows, qkv_rows());
     queries_ = floats(o.max_rows, attended);
     attended_ = numbers(o.max_rows, attended);
@@ -411,7 +423,12 @@ class Decoder final : public GpuDecoder {
     if (first_time) return forward(size);
     if (found->second == nullptr) {
       device_.begin_recording();
-      forward(size);
+      try {
+        forward(size);
+      } catch (...) {
+        device_.abandon_recording();
+        throw;
+      }
       found->second = device_.end_recording();
     }
     device_.replay(*found->second);
@@ -476,7 +493,7 @@ class Decoder final : public GpuDecoder {
                                          size.splits == 1 ? attended_.as<Number>() : nullptr,
                                          shares_.as<Share>(),
                                          share_values_.as<float>()};
-    launch("attend", attend<Number>,
+    launch("attend", attend_,
            dim3(static_cast<unsigned>(size.tiles), static_cast<unsigned>(options_.kv_heads),
                 static_cast<unsigned>(size.splits)),
            kAttentionWarps * kLanes, attention_bytes<Number>(shape_), device_.stream(), inputs,
@@ -531,11 +548,14 @@ class Decoder final : public GpuDecoder {
            ids_.as<std::int32_t>(), logprobs_.as<float>());
   }
 
+  using Attend = void (*)(AttentionInputs<Number>, HeadShape);
+
   RollcallDecoderOptions options_;
   Device& device_;
   std::vector<std::int64_t> windows_;
   std::vector<std::uint8_t> rotates_;
   HeadShape shape_;
+  Attend attend_;
   Parameters shared_;
   std::vector<Parameters> parameters_;  // by layer
   Memory residual_, delta_, normed_, qkv_, queries_, attended_, gate_up_, gated_, logits_;

@@ -8,6 +8,8 @@
 
 #include <cuda_runtime.h>
 
+#define ROLLCALL_UNROLL _Pragma("unroll")
+
 namespace rollcall::cuda {
 
 using Stream = cudaStream_t;
@@ -21,10 +23,13 @@ __device__ inline unsigned char* block_memory() {
   return rollcall_block_memory;
 }
 
-// Lets blocks of a kernel have more memory than the usual 48 KiB.
+// Lets blocks of a kernel have more memory than the usual 48 KiB; never less than it was before.
 template <class Kernel>
 void allow_block_memory(Kernel* kernel, std::size_t bytes) {
-  if (bytes <= 48u << 10) return;
+  cudaFuncAttributes now{};
+  cudaFuncGetAttributes(&now, kernel);
+  check_launch("block memory");
+  if (bytes <= static_cast<std::size_t>(now.maxDynamicSharedSizeBytes)) return;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        static_cast<int>(bytes));
   check_launch("block memory");

@@ -190,7 +190,6 @@ constexpr int kWarpQueries = 4;  // that a warp of the attention holds
 constexpr int kBlockQueries = kAttentionWarps * kWarpQueries;
 constexpr int kChunkKeys = kLanes;  // keys that a block reads at once
 constexpr int kMostDim = 256;
-constexpr int kDimsALane = kMostDim / kLanes;
 
 // Rows of one sequence that a tile may have.
 __host__ __device__ inline std::int32_t tile_rows(const HeadShape& shape) {
@@ -230,8 +229,9 @@ struct AttentionInputs {
 
 // Attention of a tile's rows for the heads that share a kv head, over one of gridDim.z equal
 // stretches of their keys, by online softmax (FlashAttention, 2205.14135; split as flash decoding).
-// Grid [tiles, kv_heads, splits], kAttentionWarps warps.
-template <class Number>
+// Grid [tiles, kv_heads, splits], kAttentionWarps warps. A lane has kDims dimensions at most: known
+// to the compiler, so that sums stay in registers.
+template <class Number, int kDims>
 __global__ void attend(AttentionInputs<Number> in, HeadShape shape) {
   const Tile tile = in.tiles[blockIdx.x];
   const auto kv_head = static_cast<std::int32_t>(blockIdx.y);
@@ -270,11 +270,11 @@ __global__ void attend(AttentionInputs<Number> in, HeadShape shape) {
     for (std::int32_t i = threadIdx.x; i < count * dim; i += blockDim.x)
       queries[i] = in.q[item_of(i / dim) * dim + i % dim];
 
-    float highest[kWarpQueries], sum[kWarpQueries], mixed[kWarpQueries][kDimsALane];
-    for (int j = 0; j < kWarpQueries; ++j) {
+    float highest[kWarpQueries], sum[kWarpQueries], mixed[kWarpQueries][kDims];
+    ROLLCALL_UNROLL for (int j = 0; j < kWarpQueries; ++j) {
       highest[j] = -INFINITY;
       sum[j] = 0;
-      for (int i = 0; i < kDimsALane; ++i) mixed[j][i] = 0;
+      ROLLCALL_UNROLL for (int i = 0; i < kDims; ++i) mixed[j][i] = 0;
     }
     for (std::int32_t chunk = begin; chunk < end; chunk += kChunkKeys) {
       __syncthreads();
@@ -291,9 +291,9 @@ __global__ void attend(AttentionInputs<Number> in, HeadShape shape) {
         }
       }
       __syncthreads();
-      for (int j = 0; j < kWarpQueries; ++j) {
-        const std::int32_t query = warp * kWarpQueries + j;
-        if (query >= count) break;
+      ROLLCALL_UNROLL for (int j = 0; j < kWarpQueries; ++j) {
+        const std::int32_t query = j * kAttentionWarps + warp;
+        if (query >= count) continue;
         const std::int32_t own = in.positions[row_of(query)], position = chunk + lane;
         const bool seen =
             position < end && position <= own && (in.window == 0 || position > own - in.window);
@@ -302,7 +302,8 @@ __global__ void attend(AttentionInputs<Number> in, HeadShape shape) {
           score += queries[query * dim + i] * to_float(keys[lane * (dim + 2) + i]);
         score = seen ? score : -INFINITY;
         const float now = fmaxf(highest[j], warp_max(score));
-        if (now == -INFINITY) {  // none of the chunk is seen, nor was any before
+        // None of the chunk is seen, nor was any before. A score of NaN is seen, and stays.
+        if (!__any_sync(kAllLanes, seen) && highest[j] == -INFINITY) {
           weights[query * kChunkKeys + lane] = 0;
           continue;
         }
@@ -311,27 +312,27 @@ __global__ void attend(AttentionInputs<Number> in, HeadShape shape) {
         weights[query * kChunkKeys + lane] = weight;
         sum[j] = sum[j] * kept + warp_sum(weight);
         highest[j] = now;
-        for (int i = 0; i < kDimsALane; ++i) mixed[j][i] *= kept;
+        ROLLCALL_UNROLL for (int i = 0; i < kDims; ++i) mixed[j][i] *= kept;
       }
       __syncwarp();
       for (int key = 0; key < kChunkKeys; ++key) {
-        for (int i = 0; i * kLanes < dim; ++i) {
+        ROLLCALL_UNROLL for (int i = 0; i < kDims; ++i) {
           const std::int32_t at = i * kLanes + lane;
           const float value = at < dim ? to_float(values[key * (dim + 2) + at]) : 0.0f;
-          for (int j = 0; j < kWarpQueries; ++j) {
-            const std::int32_t query = warp * kWarpQueries + j;
+          ROLLCALL_UNROLL for (int j = 0; j < kWarpQueries; ++j) {
+            const std::int32_t query = j * kAttentionWarps + warp;
             if (query < count) mixed[j][i] += weights[query * kChunkKeys + key] * value;
           }
         }
       }
     }
-    for (int j = 0; j < kWarpQueries; ++j) {
-      const std::int32_t query = warp * kWarpQueries + j;
-      if (query >= count) break;
+    ROLLCALL_UNROLL for (int j = 0; j < kWarpQueries; ++j) {
+      const std::int32_t query = j * kAttentionWarps + warp;
+      if (query >= count) continue;
       const std::int64_t item = item_of(query);
       const std::int64_t share = item * splits + blockIdx.z;
       if (in.out == nullptr && lane == 0) in.shares[share] = {highest[j], sum[j]};
-      for (int i = 0; i * kLanes < dim; ++i) {
+      ROLLCALL_UNROLL for (int i = 0; i < kDims; ++i) {
         const std::int32_t at = i * kLanes + lane;
         if (at >= dim) continue;
         if (in.out != nullptr)
@@ -355,13 +356,13 @@ __global__ void merge_shares(const Share* shares, const float* values, std::int3
     highest = fmaxf(highest, shares[item * splits + s].highest);
   for (std::int32_t s = 0; s < splits; ++s) {
     const Share share = shares[item * splits + s];
-    if (share.sum > 0) sum += share.sum * expf(share.highest - highest);
+    if (share.sum != 0) sum += share.sum * expf(share.highest - highest);
   }
   for (std::int32_t i = threadIdx.x % kLanes; i < dim; i += kLanes) {
     float mixed = 0;
     for (std::int32_t s = 0; s < splits; ++s) {
       const Share share = shares[item * splits + s];
-      if (share.sum > 0)
+      if (share.sum != 0)
         mixed += values[(item * splits + s) * dim + i] * expf(share.highest - highest);
     }
     out[item * dim + i] = from_float<Number>(mixed / sum);

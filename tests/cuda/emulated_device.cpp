@@ -82,6 +82,8 @@ std::shared_ptr<Device::Recording> Device::end_recording() {
   return std::make_shared<Recording>(Recording{g_calls});
 }
 
+void Device::abandon_recording() { emulated::recording = nullptr; }
+
 void Device::replay(const Recording& recording) {
   for (const auto& call : recording.calls) call();
 }

@@ -17,6 +17,7 @@
 #define __forceinline__ inline
 #define __shared__ static  // one block at a time
 #define __restrict__
+#define ROLLCALL_UNROLL
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -80,6 +81,7 @@ inline unsigned __ballot_sync(unsigned, bool vote) {
   for (int step = 16; step > 0; step /= 2) ballot |= __shfl_xor_sync(0xffffffffu, ballot, step);
   return ballot;
 }
+inline bool __any_sync(unsigned mask, bool vote) { return __ballot_sync(mask, vote) != 0; }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
 

@@ -131,6 +131,25 @@ TEST_F(GpuEngineTest, SharesASmallPool) {
   EXPECT_GT(prefilled(crowded), prefilled(roomy)) << "or nothing had to be given up";
 }
 
+// A prompt whose only part in a round is that a token is drawn behind it must not be given up for
+// another's.
+TEST_F(GpuEngineTest, KeepsAPromptThatIsDrawnFrom) {
+  const TinyModel model(5);
+  const std::int64_t page = 2 * 2 * 32 * 24 * 2 * sizeof(float);
+  const EngineOptions tight{200, 8, at::kFloat, {}, 9 * page};
+  std::map<SequenceId, Turn> turns[2];
+  int which = 0;
+  for (const auto& engine : {gpu(model, tight).release(), gpu(model).release()}) {
+    const std::unique_ptr<Engine> owned(engine);
+    const SequenceId a = engine->open(words(150, 3), 1), b = engine->open(words(150, 60), 2);
+    engine->request_turn(a, {}, {4, {}, 0});
+    engine->step();  // a's prompt is there, and its first token is next
+    engine->request_turn(b, {}, {4, {}, 0});
+    run(*engine, turns[which++]);
+  }
+  expect_alike(turns[1], turns[0]);
+}
+
 TEST_F(GpuEngineTest, RefusesAContextThatThePoolCannotHold) {
   const TinyModel model(5);
   try {

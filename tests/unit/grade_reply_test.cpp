@@ -127,6 +127,9 @@ TEST(GradeRules, FalseGateGivesGateValueAndKeepsScore) {
       graded(R"({"score":5,"gates":{"a":true,"b":false},"flags":["hacking"]})", options);
   EXPECT_DOUBLE_EQ(grade.reward, -1);
   EXPECT_DOUBLE_EQ(grade.score, 5);
+  options.gate_value = 0;
+  EXPECT_DOUBLE_EQ(graded(R"({"score":-2,"gates":{"a":false}})", options).reward, -2)
+      << "a shut gate pays for nothing";
 }
 
 TEST(GradeRules, FlagsZeroPenalizeMaskOrOnlyLog) {

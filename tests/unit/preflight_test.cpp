@@ -170,6 +170,20 @@ TEST(Learnability, TakesRewardsOfManyValuesForASignalToo) {
   EXPECT_THAT(j.reasons.front(), testing::HasSubstr("rollouts of different rewards"));
 }
 
+// A price on tools makes three rewards of two outcomes, and says no less of large groups.
+TEST(Learnability, LooksBeyondItsSamplesWherePassesArePriced) {
+  auto outcomes = drawn(300, 16, 3, [](auto&) { return 0.01; });
+  const Learnability plain = learnability(outcomes, 16, 1);
+  int passes = 0;
+  for (TaskOutcome& o : outcomes)
+    for (double& r : o.rewards)
+      if (r > 0) r -= 0.05 * (passes++ % 3);
+  const Learnability priced = learnability(outcomes, 16, 1);
+  ASSERT_FALSE(priced.values.empty());
+  EXPECT_NEAR(priced.informative(256), plain.informative(256), 1e-9);
+  EXPECT_NEAR(priced.groups.back().share.mean, plain.groups.back().share.mean, 1e-9);
+}
+
 // Every rollout has a score of its own: any two differ.
 TEST(Learnability, KnowsThatScoresOfTheirOwnAlwaysDiffer) {
   std::vector<TaskOutcome> outcomes = all_alike(0, 64);

@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "comms/durable_file.h"
 #include "comms/error.h"
 #include "tests/unit/journal_samples.h"
+#include "tests/unit/temp_folder.h"
 #include "trainer/journal.h"
 
 namespace rollcall {
@@ -144,6 +147,28 @@ TEST(CheckResume, RefusesAJournalThatIsAbsentOrOlderThanTheCheckpoint) {
   { Journal(journal, about(kConfig)).append(sample_trajectory(0)); }
   EXPECT_EQ(complaint(1), "");
   EXPECT_THAT(complaint(2), HasSubstr("has 1: it is older"));
+}
+
+// Which configuration the steps before each change had, after several starts.
+TEST(FormerConfigs, StayForTheStepsThatTheyMade) {
+  const TempFolder folder;
+  const auto kept = [&] {
+    std::map<std::int64_t, std::string> texts;
+    for (const auto& [step, file] : former_configs(folder.path())) texts[step] = read_file(file);
+    return texts;
+  };
+  using Texts = std::map<std::int64_t, std::string>;
+  write_config(folder.path(), 0, "a");
+  write_config(folder.path(), 10, "a");
+  EXPECT_EQ(kept(), Texts());
+  write_config(folder.path(), 10, "b");  // ends before it has made a step
+  write_config(folder.path(), 10, "c");
+  EXPECT_EQ(kept(), (Texts{{10, "a"}}));
+  write_config(folder.path(), 20, "d");
+  EXPECT_EQ(kept(), (Texts{{10, "a"}, {20, "c"}}));
+  write_config(folder.path(), 15, "e");  // goes back behind a damaged checkpoint
+  EXPECT_EQ(kept(), (Texts{{10, "a"}, {15, "c"}}));
+  EXPECT_EQ(read_file(folder.path() / "config.yaml"), "e");
 }
 
 }  // namespace
