@@ -94,7 +94,8 @@ std::vector<std::string> ways_below_zero(const RunConfig& config) {
   for (const FlagAction& flag : config.grader.flags)
     if (flag.action == "penalize" && flag.value < 0) keys.push_back("grader.flags." + flag.flag);
   for (const GradePart& part : config.grader.parts)
-    if (part.value < 0) keys.push_back("grader.parts." + part.name);
+    if (part.value < 0 && config.grader.reward != "passed")
+      keys.push_back("grader.parts." + part.name);
   return keys;
 }
 

@@ -251,7 +251,8 @@ std::vector<Field<GraderOptions>> grader_fields() {
       number("rate_limit", &O::rate_limit, {0, 1e6},
              "Requests per second from one worker, retries included; 0: no limit."),
       duration("give_up_after", &O::give_up_after, {1, 365 * kDay}, "As of a tool."),
-      number("gate_value", &O::gate_value, kAny, "Reward when any gate of the reply is false."),
+      number("gate_value", &O::gate_value, kAny,
+             "Reward, at most, when any gate of the reply is false."),
       flags_field(),
       parts_field("gates", &O::gates, "section of sub-reward: least value",
                   "Gates besides those of the reply: one is false while that sub-reward is less. "

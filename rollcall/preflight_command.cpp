@@ -168,7 +168,8 @@ Preflight facts_of(const RunConfig& config, const TrainSetup& setup, const Plann
   p.left_out = left_out_by_reason(s.collected);
   p.discard_share = config.alarms.discard_share;
   for (const Collected& c : s.collected)
-    p.least_reward = std::min(p.least_reward, c.trajectory.grade.reward);
+    if (c.trajectory.fault == FaultReason::kNone)
+      p.least_reward = std::min(p.least_reward, c.trajectory.grade.reward);
   return p;
 }
 

@@ -89,15 +89,23 @@ std::string conclusion_of(const Replay& replay, std::int64_t step) {
                                     : "; no checkpoint is left to compare its weights with");
 }
 
+std::vector<ReplayPeriod> periods_of(const ReplayArguments& arguments) {
+  std::vector<ReplayPeriod> periods;
+  for (const auto& [end, config] : configs_of_run(arguments.run_dir))
+    periods.push_back({end, config.batch, config.algorithm, baseline_only(config.rollout),
+                       config.alarms.grad_norm});
+  return periods;
+}
+
 ExitCode show_replay(const ReplayArguments& arguments, const TrainSetup& setup,
                      Communicator& communicator) {
   const ModelSpec spec = read_model_spec(setup.model_dir);
-  const Replay replay =
-      replay_steps(setup, spec, communicator, arguments.step, [&](const ReplayedStep& step) {
-        if (arguments.json) return;
-        std::fputs(line_of(step).c_str(), stdout);
-        std::fflush(stdout);
-      });
+  const Replay replay = replay_steps(setup, periods_of(arguments), spec, communicator,
+                                     arguments.step, [&](const ReplayedStep& step) {
+                                       if (arguments.json) return;
+                                       std::fputs(line_of(step).c_str(), stdout);
+                                       std::fflush(stdout);
+                                     });
   std::fputs(arguments.json ? (json_of(replay, arguments).dump() + "\n").c_str()
                             : conclusion_of(replay, arguments.step).c_str(),
              stdout);
@@ -119,10 +127,17 @@ ExitCode replay_rank(const ReplayArguments& arguments, const RunConfig& config,
 
 // Gradients of several learners are added in an order of their own: as many have to replay them.
 int replay_command(const ReplayArguments& arguments) {
+  // Where things are is what config.yaml says now; how they are computed is what the step had.
+  RunConfig config = config_of_run(arguments.run_dir);
   const auto configs = configs_of_run(arguments.run_dir);
-  const RunConfig& config = std::ranges::find_if(configs, [&](const auto& c) {
-                              return arguments.step < c.first;
-                            })->second;
+  const RunConfig& then = std::ranges::find_if(configs, [&](const auto& c) {
+                            return arguments.step < c.first;
+                          })->second;
+  config.batch = then.batch;
+  config.algorithm = then.algorithm;
+  config.rollout = then.rollout;
+  config.alarms = then.alarms;
+  config.cluster.learners = then.cluster.learners;
   RunConfig learners = config;  // and nobody else
   learners.cluster.workers = 0;
   if (config.cluster.learners > 1 && !under_launcher())

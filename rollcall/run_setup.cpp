@@ -127,6 +127,10 @@ RunConfig read_kept_config(const fs::path& file) {
 
 }  // namespace
 
+BaselineOnly baseline_only(const RolloutOptions& rollout) {
+  return {rollout.on_limit == "mask_loss", rollout.on_void_turn == "mask_loss"};
+}
+
 RunConfig config_of_run(const fs::path& run_dir) {
   return read_kept_config(run_dir / "config.yaml");
 }
@@ -174,8 +178,7 @@ TrainSetup make_setup(const RunConfig& config, const DatasetSummary& train,
   setup.run = config.run;
   setup.batch = config.batch;
   setup.algorithm = config.algorithm;
-  setup.baseline_only = {config.rollout.on_limit == "mask_loss",
-                         config.rollout.on_void_turn == "mask_loss"};
+  setup.baseline_only = baseline_only(config.rollout);
   setup.alarms = config.alarms;
   setup.checkpoint = config.checkpoint;
   setup.eval = config.eval;

@@ -12,6 +12,8 @@ namespace rollcall {
 RunConfig load_run_config(const RunArguments&, Purpose);
 // What a run in `run_dir` was last started with. Secrets are left as the names of their variables.
 RunConfig config_of_run(const std::filesystem::path& run_dir);
+// Which rollouts are only compared with.
+BaselineOnly baseline_only(const RolloutOptions&);
 // All that it had, in order, each with the first step that is not of it; a resume may change some.
 std::vector<std::pair<std::int64_t, RunConfig>> configs_of_run(
     const std::filesystem::path& run_dir);

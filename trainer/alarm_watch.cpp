@@ -26,7 +26,9 @@ double mean(const Steps& steps, std::size_t begin, std::size_t count, Member mem
 
 std::vector<Alarm> AlarmWatch::add(const MetricList& line) {
   news_.clear();
+  evaluation_ = false;
   if (!std::isnan(value_of(line, metric::kRollouts))) look_at_step(line);
+  evaluation_ = true;
   look_at_evaluation(line);
   return std::move(news_);
 }
@@ -52,7 +54,7 @@ void AlarmWatch::judge(const char* name, const AlarmRule& rule, bool met, std::s
   if (!met || rule.action == AlarmAction::kOff) {
     active_.erase(name);
   } else {
-    const Alarm alarm{name, std::move(text), what_to_do, rule.action};
+    const Alarm alarm{name, std::move(text), what_to_do, rule.action, evaluation_};
     if (active_.emplace(name, alarm).second) news_.push_back(alarm);
   }
 }
@@ -64,7 +66,9 @@ void AlarmWatch::look_at_evaluation(const MetricList& line) {
           fmt::format("{:.1f} % of the rollouts of canaries pass, which cannot be solved",
                       100 * canaries),
           "the policy exploits the grader: look at them (the run's audit.html lists their rows), "
-          "mend the grader, and go back to an earlier checkpoint");
+          "mend the grader, and begin a new run from an earlier checkpoint (rollcall export RUN "
+          "--step N): "
+          "this one would learn from its old grades again");
   const double by_first = value_of(line, metric::kEvalPassAt1);
   const double by_second = value_of(line, metric::kEvalSecondPassAt1);
   if (std::isnan(by_second)) return;
@@ -80,7 +84,9 @@ void AlarmWatch::look_at_evaluation(const MetricList& line) {
                   "from {:.1f} to {:.1f} %",
                   100 * first_before, 100 * by_first, 100 * second_before, 100 * by_second),
       "the policy learns what the grader pays for and not the task: read the transcripts on which "
-      "the two differ, mend the grader, and go back to an earlier checkpoint");
+      "the two differ, mend the grader, and begin a new run from an earlier checkpoint (rollcall "
+      "export RUN --step N): "
+      "this one would learn from its old grades again");
 }
 
 void AlarmWatch::look_at_step(const MetricList& line) {

@@ -19,6 +19,7 @@ struct Alarm {
   std::string text;  // what was seen, with numbers
   std::string what_to_do;
   AlarmAction action = AlarmAction::kWarn;
+  bool of_evaluation = false;  // else of a step
 };
 
 // Looks at the metrics of each step for what usually goes before a run that fails. Knows nothing
@@ -56,6 +57,7 @@ class AlarmWatch {
       first_graders_;  // pass@1 by each, of the first evaluation
   std::map<std::string, Alarm> active_;
   std::vector<Alarm> news_;
+  bool evaluation_ = false;  // what is being looked at
 };
 
 }  // namespace rollcall

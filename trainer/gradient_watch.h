@@ -12,6 +12,7 @@ class GradientWatch {
  public:
   // `factor`: how far above the usual norm; 0: never.
   explicit GradientWatch(double factor) : factor_(factor) {}
+  void watch(double factor) { factor_ = factor; }
 
   // The norm of a step's gradient, in order; NaN or 0 where the policy did not learn. True where
   // the policy should go back to its last checkpoint: after three updates in a row that were left

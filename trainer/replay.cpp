@@ -62,10 +62,13 @@ TensorSource rounded(TensorSource source, at::ScalarType dtype) {
 
 class Replayer {
  public:
-  Replayer(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator)
+  Replayer(const TrainSetup& setup, std::span<const ReplayPeriod> periods, const ModelSpec& spec,
+           Communicator& communicator)
       : setup_(setup),
+        periods_(periods),
         spec_(spec),
-        updater_(setup, spec, communicator),
+        communicator_(communicator),
+        updater_(setup_, spec, communicator),
         scaler_(setup.batch, setup.train_tasks, setup.run.seed),
         gradients_(setup.alarms.grad_norm),
         journal_(setup.run_dir / "journal" / "learner-0.h5"),
@@ -125,7 +128,32 @@ class Replayer {
     return "the model that the run began with";
   }
 
+  // Makes the step by what it was made by: the updater looks at the setup whenever it learns.
+  void take_period() {
+    const auto found = std::ranges::find_if(
+        periods_, [&](const ReplayPeriod& period) { return step_ < period.end; });
+    const ReplayPeriod& period = found == periods_.end() ? periods_.back() : *found;
+    if (&period == period_) return;
+    const bool reference = setup_.algorithm.kl.coefficient > 0;
+    if (reference != (period.algorithm.kl.coefficient > 0) ||
+        (communicator_.size() > 1 && period_ != nullptr))
+      throw input_error(
+          fmt::format("no checkpoint is left between step {} and a change of the configuration "
+                      "behind it, which this replay cannot cross",
+                      step_),
+          "replay a step before the change, or one behind the next checkpoint");
+    BatchScaler scaler(period.batch, setup_.train_tasks, setup_.run.seed);
+    scaler.restore(scaler_.state());
+    scaler_ = std::move(scaler);
+    setup_.batch = period.batch;
+    setup_.algorithm = period.algorithm;
+    setup_.baseline_only = period.baseline_only;
+    gradients_.watch(period.grad_norm);
+    period_ = &period;
+  }
+
   ReplayedStep make_step() {
+    take_period();
     ReplayedStep result;
     result.step = step_;
     StepMetrics record;
@@ -237,8 +265,11 @@ class Replayer {
     return run && run->status == RunStatus::kDone && run->step == step_ && fs::exists(exported);
   }
 
-  const TrainSetup& setup_;
+  TrainSetup setup_;  // of the step
+  std::span<const ReplayPeriod> periods_;
+  const ReplayPeriod* period_ = nullptr;
   const ModelSpec& spec_;
+  Communicator& communicator_;
   Updater updater_;
   BatchScaler scaler_;
   GradientWatch gradients_;
@@ -255,9 +286,10 @@ bool Replay::identical() const {
   return std::ranges::all_of(steps, [](const auto& step) { return step.differences.empty(); });
 }
 
-Replay replay_steps(const TrainSetup& setup, const ModelSpec& spec, Communicator& communicator,
-                    std::int64_t step, const std::function<void(const ReplayedStep&)>& done) {
-  return Replayer(setup, spec, communicator).run(step, done);
+Replay replay_steps(const TrainSetup& setup, std::span<const ReplayPeriod> periods,
+                    const ModelSpec& spec, Communicator& communicator, std::int64_t step,
+                    const std::function<void(const ReplayedStep&)>& done) {
+  return Replayer(setup, periods, spec, communicator).run(step, done);
 }
 
 }  // namespace rollcall

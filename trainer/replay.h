@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,13 +32,25 @@ struct Replay {
   bool identical() const;
 };
 
+// What a run's steps were made by, until a resume changed it.
+struct ReplayPeriod {
+  std::int64_t end = 0;  // first step that is not of it
+  BatchOptions batch;
+  AlgorithmOptions algorithm;
+  BaselineOnly baseline_only;
+  double grad_norm = 0;  // alarms.grad_norm
+};
+
 // Makes the updates after the newest checkpoint at or before `step` again, that of `step` included,
 // from the rollouts in the journal, and compares what it can. Reads the run's folder and the model,
 // and writes nothing. Stops at the first update that differs. Collective: the other learners
 // run_following_learner(). `done` is called after each update. Throws an input Error if the journal
 // has no such step, or lacks rows of it, or the weights the run began with are needed and are not
-// those at model.path.
-Replay replay_steps(const TrainSetup&, const ModelSpec&, Communicator&, std::int64_t step,
+// those at model.path. `periods` in order, the last one for all steps that are left; what else the
+// setup has is of `step`. Several learners replay steps of one period only, and a reference policy
+// (algorithm.kl) is there for all steps or for none.
+Replay replay_steps(const TrainSetup&, std::span<const ReplayPeriod> periods, const ModelSpec&,
+                    Communicator&, std::int64_t step,
                     const std::function<void(const ReplayedStep&)>& done);
 
 }  // namespace rollcall

@@ -329,7 +329,10 @@ class TrainingLoop {
 
   void evaluate_if(bool wanted) {
     if (!wanted || setup_.valid_tasks == 0 || stopping_) return;
-    if (evaluated()) return raise_stops();  // which ended an earlier life of the run
+    if (evaluated()) {  // by an earlier life of the run, which it may have ended
+      std::erase_if(stops_, [](const Alarm& alarm) { return !alarm.of_evaluation; });
+      return raise_stops();
+    }
     const auto plan = plan_evaluation(setup_, step_);
     const auto collected = collect(plan, "held-out");
     if (stopping_) return;
