@@ -138,7 +138,7 @@ class Model {
     const float hidden = 1.0f / std::sqrt(static_cast<float>(s.hidden));
     const float inner = 1.0f / std::sqrt(static_cast<float>(s.intermediate));
     set(kRollcallEmbedding, 0, s.vocabulary, s.hidden, true, 3 * hidden, 0);
-    set(kRollcallFinalNorm, 0, 1, s.hidden, false, 0.1f, 1);
+    set(kRollcallFinalNorm, 0, s.hidden, 1, false, 0.1f, 1);
     std::vector<float> cosine, sine;
     for (std::int64_t p = 0; p < max_context_; ++p)
       for (std::int64_t i = 0; i < s.head_dim / 2; ++i) {
@@ -151,8 +151,8 @@ class Model {
     decoder_->set({kRollcallCosine, 0, 0, max_context_, cosine.data()});
     decoder_->set({kRollcallSine, 0, 0, max_context_, sine.data()});
     for (std::int64_t layer = 0; layer < s.layers; ++layer) {
-      set(kRollcallInputNorm, layer, 1, s.hidden, false, 0.1f, 1);
-      set(kRollcallPostAttentionNorm, layer, 1, s.hidden, false, 0.1f, 1);
+      set(kRollcallInputNorm, layer, s.hidden, 1, false, 0.1f, 1);
+      set(kRollcallPostAttentionNorm, layer, s.hidden, 1, false, 0.1f, 1);
       set(kRollcallQkv, layer, (s.heads + 2 * s.kv_heads) * s.head_dim, s.hidden, true, hidden, 0);
       set(kRollcallOutput, layer, s.hidden, s.heads * s.head_dim, true, hidden, 0);
       set(kRollcallGateUp, layer, 2 * s.intermediate, s.hidden, true, hidden, 0);

@@ -32,6 +32,7 @@ set(CMAKE_CUDA_STANDARD 17)
 find_package(CUDAToolkit REQUIRED)
 
 add_library(rollcall_cuda MODULE
+  cuda/failure.cpp
   cuda/nccl_communicator.cpp
   cuda/plugin.cpp
   ${CMAKE_SOURCE_DIR}/model/cuda/cuda_device.cu

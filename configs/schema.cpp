@@ -64,15 +64,15 @@ void read_flag_action(ReadContext& context, const YamlEntry& entry, const std::s
 
 // `flags: {hacking: zero}` or `{hacking: {action: penalize, value: -1}}`.
 Field<GraderOptions> flags_field() {
-  Field<GraderOptions> field{.key = "flags",
-                             .type = "section of flag: action",
-                             .meaning =
-                                 "What a flag in the grader's reply does: `zero` (reward 0 at "
-                                 "most), `penalize` (adds `value`), "
-                                 "`mask` (leaves the rollout out) or `log`. Long form: "
-                                 "`hacking: {action: penalize, value: -1}`.",
-                             .read = {},
-                             .write = {}};
+  Field<GraderOptions> field{
+      .key = "flags",
+      .type = "section of flag: action",
+      .meaning =
+          "What a flag in the grader's reply does: `zero` (reward 0 at most), `penalize` (adds "
+          "`value`), `mask` (leaves the rollout out) or `log`. Long form: "
+          "`hacking: {action: penalize, value: -1}`.",
+      .read = {},
+      .write = {}};
   field.read = [](ReadContext& context, const YamlNode& node, const std::string& path,
                   GraderOptions& out) {
     if (!context.check_section(node, path)) return;

@@ -134,9 +134,7 @@ class GpuBackend final : public EngineBackend {
                   const at::Tensor& values) {
     if (!values.defined()) return;
     const at::Tensor rounded = policy_vector(values.to(at::kFloat), options_.dtype).contiguous();
-    const bool bias = kind == kRollcallQkvBias || kind == kRollcallOutputBias ||
-                      kind == kRollcallGateUpBias || kind == kRollcallDownBias;
-    set(kind, layer, first_row, bias ? rounded.size(0) : 1, rounded.const_data_ptr());
+    set(kind, layer, first_row, rounded.size(0), rounded.const_data_ptr());
   }
 
   void load_layer(std::int64_t layer, const TensorSource& source) {

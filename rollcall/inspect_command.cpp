@@ -183,15 +183,10 @@ int run_inspect(const std::filesystem::path& run_dir, std::optional<std::int64_t
 
 int run_inspect_batch(const std::filesystem::path& run_dir, std::ostream& out) {
   const JournalReader journal(journal_of(run_dir));
-  std::vector<BatchPeriod> periods;
-  std::uint64_t seed = 0;  // which a resume cannot change
-  for (const auto& [end, config] : configs_of_run(run_dir)) {
-    periods.push_back(
-        {end, config.batch, config.policy.max_lag, advantage_kind(config.algorithm.advantage)});
-    seed = config.run.seed;
-  }
+  const RunConfigs configs = configs_of_run(run_dir);
+  const std::uint64_t seed = configs.back().second.run.seed;  // which a resume cannot change
   for (const BatchDecision& decision :
-       replay_batches(journal, periods, train_tasks(journal), seed)) {
+       replay_batches(journal, periods_of(configs), train_tasks(journal), seed)) {
     for (const auto& round : decision.rounds)
       out << fmt::format("step {:<5} {} tasks x {} rollouts: {}\n", decision.step,
                          round.tasks.size(), round.group_size, round.reason);

@@ -89,23 +89,15 @@ std::string conclusion_of(const Replay& replay, std::int64_t step) {
                                     : "; no checkpoint is left to compare its weights with");
 }
 
-std::vector<ReplayPeriod> periods_of(const ReplayArguments& arguments) {
-  std::vector<ReplayPeriod> periods;
-  for (const auto& [end, config] : configs_of_run(arguments.run_dir))
-    periods.push_back({end, config.batch, config.algorithm, baseline_only(config.rollout),
-                       config.alarms.grad_norm});
-  return periods;
-}
-
 ExitCode show_replay(const ReplayArguments& arguments, const TrainSetup& setup,
-                     Communicator& communicator) {
+                     std::span<const RunPeriod> periods, Communicator& communicator) {
   const ModelSpec spec = read_model_spec(setup.model_dir);
-  const Replay replay = replay_steps(setup, periods_of(arguments), spec, communicator,
-                                     arguments.step, [&](const ReplayedStep& step) {
-                                       if (arguments.json) return;
-                                       std::fputs(line_of(step).c_str(), stdout);
-                                       std::fflush(stdout);
-                                     });
+  const auto show = [&](const ReplayedStep& step) {
+    if (arguments.json) return;
+    std::fputs(line_of(step).c_str(), stdout);
+    std::fflush(stdout);
+  };
+  const Replay replay = replay_steps(setup, periods, spec, communicator, arguments.step, show);
   std::fputs(arguments.json ? (json_of(replay, arguments).dump() + "\n").c_str()
                             : conclusion_of(replay, arguments.step).c_str(),
              stdout);
@@ -114,11 +106,11 @@ ExitCode show_replay(const ReplayArguments& arguments, const TrainSetup& setup,
 }
 
 ExitCode replay_rank(const ReplayArguments& arguments, const RunConfig& config,
-                     const TrainSetup& setup, World& world) {
+                     const TrainSetup& setup, std::span<const RunPeriod> periods, World& world) {
   use_threads(learner_threads(config.cluster.learners));
   const auto communicator =
       make_mpi_communicator(world, config.cluster.learners, config.cluster.learner_timeout);
-  if (world.rank() == 0) return show_replay(arguments, setup, *communicator);
+  if (world.rank() == 0) return show_replay(arguments, setup, periods, *communicator);
   run_following_learner(setup, read_model_spec(setup.model_dir), *communicator);
   return ExitCode::kDone;
 }
@@ -128,8 +120,9 @@ ExitCode replay_rank(const ReplayArguments& arguments, const RunConfig& config,
 // Gradients of several learners are added in an order of their own: as many have to replay them.
 int replay_command(const ReplayArguments& arguments) {
   // Where things are is what config.yaml says now; how they are computed is what the step had.
-  RunConfig config = config_of_run(arguments.run_dir);
-  const auto configs = configs_of_run(arguments.run_dir);
+  const RunConfigs configs = configs_of_run(arguments.run_dir);
+  const std::vector<RunPeriod> periods = periods_of(configs);
+  RunConfig config = configs.back().second;
   const RunConfig& then = std::ranges::find_if(configs, [&](const auto& c) {
                             return arguments.step < c.first;
                           })->second;
@@ -147,11 +140,11 @@ int replay_command(const ReplayArguments& arguments) {
     run_rank(
         learners,
         [&](World& world, const StopSignal&) {
-          return replay_rank(arguments, config, setup, world);
+          return replay_rank(arguments, config, setup, periods, world);
         },
         RankLog::kNone);
   use_threads(learner_threads(1));
-  return static_cast<int>(show_replay(arguments, setup, *make_single_communicator()));
+  return static_cast<int>(show_replay(arguments, setup, periods, *make_single_communicator()));
 }
 
 }  // namespace rollcall

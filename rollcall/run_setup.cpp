@@ -121,26 +121,34 @@ RunConfig load_run_config(const RunArguments& arguments, Purpose purpose) {
 
 namespace {
 
+BaselineOnly baseline_only(const RolloutOptions& rollout) {
+  return {rollout.on_limit == "mask_loss", rollout.on_void_turn == "mask_loss"};
+}
+
 RunConfig read_kept_config(const fs::path& file) {
   return read_run_config(file, {}, [](const std::string& name) { return std::optional(name); });
 }
 
 }  // namespace
 
-BaselineOnly baseline_only(const RolloutOptions& rollout) {
-  return {rollout.on_limit == "mask_loss", rollout.on_void_turn == "mask_loss"};
-}
-
 RunConfig config_of_run(const fs::path& run_dir) {
   return read_kept_config(run_dir / "config.yaml");
 }
 
-std::vector<std::pair<std::int64_t, RunConfig>> configs_of_run(const fs::path& run_dir) {
-  std::vector<std::pair<std::int64_t, RunConfig>> configs;
+RunConfigs configs_of_run(const fs::path& run_dir) {
+  RunConfigs configs;
   for (const auto& [end, file] : former_configs(run_dir))
     configs.emplace_back(end, read_kept_config(file));
   configs.emplace_back(std::numeric_limits<std::int64_t>::max(), config_of_run(run_dir));
   return configs;
+}
+
+std::vector<RunPeriod> periods_of(const RunConfigs& configs) {
+  std::vector<RunPeriod> periods;
+  for (const auto& [end, config] : configs)
+    periods.push_back({end, config.batch, config.algorithm, baseline_only(config.rollout),
+                       config.policy.max_lag, config.alarms.grad_norm});
+  return periods;
 }
 
 std::string describe_dataset(const fs::path& file) { return text_of(summarize_dataset(file)); }

@@ -4,6 +4,7 @@
 #include "configs/run_config.h"
 #include "rollcall/commands.h"
 #include "rollout_workers/worker.h"
+#include "trainer/run_period.h"
 #include "trainer/training_loop.h"
 
 namespace rollcall {
@@ -12,11 +13,11 @@ namespace rollcall {
 RunConfig load_run_config(const RunArguments&, Purpose);
 // What a run in `run_dir` was last started with. Secrets are left as the names of their variables.
 RunConfig config_of_run(const std::filesystem::path& run_dir);
-// Which rollouts are only compared with.
-BaselineOnly baseline_only(const RolloutOptions&);
 // All that it had, in order, each with the first step that is not of it; a resume may change some.
-std::vector<std::pair<std::int64_t, RunConfig>> configs_of_run(
-    const std::filesystem::path& run_dir);
+// The last is that of config_of_run().
+using RunConfigs = std::vector<std::pair<std::int64_t, RunConfig>>;
+RunConfigs configs_of_run(const std::filesystem::path& run_dir);
+std::vector<RunPeriod> periods_of(const RunConfigs&);
 std::filesystem::path run_directory(const RunConfig&);
 // A dataset as a journal's `about` tells it: how many rows, and a hash of them.
 std::string describe_dataset(const std::filesystem::path& file);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/batch_replay.h"
 
-#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,14 +18,8 @@ struct UsedGroup {
   std::int64_t rollouts = 0;  // valid or not
 };
 
-const BatchPeriod& period_of(std::span<const BatchPeriod> periods, std::int64_t step) {
-  const auto found =
-      std::ranges::find_if(periods, [&](const BatchPeriod& period) { return step < period.end; });
-  return found == periods.end() ? periods.back() : *found;
-}
-
 std::map<std::int64_t, std::vector<UsedGroup>> used_groups(const JournalReader& journal,
-                                                           std::span<const BatchPeriod> periods) {
+                                                           std::span<const RunPeriod> periods) {
   std::map<std::int64_t, std::vector<UsedGroup>> steps;
   for (const UpdateUse& use : journal.uses()) {
     const Trajectory row = journal.read_row(use.row);
@@ -36,8 +29,8 @@ std::map<std::int64_t, std::vector<UsedGroup>> used_groups(const JournalReader& 
     ++groups.back().rollouts;
     // What the scaler saw: a KL penalty comes off after it has decided.
     if (row.fault == FaultReason::kNone)
-      groups.back().outcome.rewards.push_back(
-          compared_value(row.grade, period_of(periods, use.step).advantage));
+      groups.back().outcome.rewards.push_back(compared_value(
+          row.grade, advantage_kind(period_of(periods, use.step).algorithm.advantage)));
   }
   return steps;
 }
@@ -54,16 +47,14 @@ std::int64_t train_tasks(const JournalReader& journal) try {
 }
 
 std::vector<BatchDecision> replay_batches(const JournalReader& journal,
-                                          std::span<const BatchPeriod> periods, std::int64_t tasks,
+                                          std::span<const RunPeriod> periods, std::int64_t tasks,
                                           std::uint64_t seed) {
-  const BatchPeriod* period = &periods.front();
-  BatchScaler scaler(period->options, tasks, seed);
+  const RunPeriod* period = &periods.front();
+  BatchScaler scaler(period->batch, tasks, seed);
   std::vector<BatchDecision> decisions;
   for (const auto& [step, groups] : used_groups(journal, periods)) {
-    if (const BatchPeriod* now = &period_of(periods, step); now != period) {
-      BatchScaler changed(now->options, tasks, seed);
-      changed.restore(scaler.state());
-      scaler = std::move(changed);
+    if (const RunPeriod* now = &period_of(periods, step); now != period) {
+      scaler = scaler.with(now->batch);
       period = now;
     }
     BatchDecision& decision = decisions.emplace_back();

@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "trainer/advantages.h"
 #include "trainer/batch_scaler.h"
+#include "trainer/run_period.h"
 
 namespace rollcall {
 
@@ -23,18 +23,9 @@ struct BatchDecision {
 // How many tasks data.train had, by what the journal says of its run; throws Error if it does not.
 std::int64_t train_tasks(const JournalReader&);
 
-// What a run decided by, until a resume changed it.
-struct BatchPeriod {
-  std::int64_t end = 0;  // first step that is not of it
-  BatchOptions options;
-  std::int64_t max_lag = 0;  // so many steps were planned ahead
-  AdvantageKind advantage = AdvantageKind::kRloo;
-};
-
-// The decisions of a run, made again from what its updates used; `periods` in order, the last one
-// for all steps that are left. Throws Error at the first step whose rollouts are of other tasks
-// than decided: the options are not those of that step.
-std::vector<BatchDecision> replay_batches(const JournalReader&, std::span<const BatchPeriod>,
+// The decisions of a run, made again from what its updates used. Throws Error at the first step
+// whose rollouts are of other tasks than decided: the options are not those of that step.
+std::vector<BatchDecision> replay_batches(const JournalReader&, std::span<const RunPeriod>,
                                           std::int64_t tasks, std::uint64_t seed);
 
 }  // namespace rollcall

@@ -206,6 +206,12 @@ double BatchScaler::step_size() const {
   return target > 0 ? std::clamp(std::sqrt(mass_ / target), kLeastStep, 1.0) : 1;
 }
 
+BatchScaler BatchScaler::with(const BatchOptions& options) const {
+  BatchScaler changed(options, tasks_, seed_);
+  changed.restore(state());
+  return changed;
+}
+
 std::string BatchScaler::state() const {
   auto tasks = nlohmann::json::array();
   const TaskBeliefs::State& beliefs = beliefs_.state();

@@ -42,6 +42,9 @@ class BatchScaler {
  public:
   BatchScaler(const BatchOptions&, std::int64_t tasks, std::uint64_t seed);
 
+  // Between steps: one that goes on from here by other options, as a resume with them does.
+  BatchScaler with(const BatchOptions&) const;
+
   struct Round {
     std::int64_t first_group = 0;     // of the run's groups, numbered as they are planned
     std::vector<std::int64_t> tasks;  // one group each; a task may stand in it twice

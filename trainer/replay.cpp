@@ -62,7 +62,7 @@ TensorSource rounded(TensorSource source, at::ScalarType dtype) {
 
 class Replayer {
  public:
-  Replayer(const TrainSetup& setup, std::span<const ReplayPeriod> periods, const ModelSpec& spec,
+  Replayer(const TrainSetup& setup, std::span<const RunPeriod> periods, const ModelSpec& spec,
            Communicator& communicator)
       : setup_(setup),
         periods_(periods),
@@ -130,9 +130,7 @@ class Replayer {
 
   // Makes the step by what it was made by: the updater looks at the setup whenever it learns.
   void take_period() {
-    const auto found = std::ranges::find_if(
-        periods_, [&](const ReplayPeriod& period) { return step_ < period.end; });
-    const ReplayPeriod& period = found == periods_.end() ? periods_.back() : *found;
+    const RunPeriod& period = period_of(periods_, step_);
     if (&period == period_) return;
     const bool reference = setup_.algorithm.kl.coefficient > 0;
     if (reference != (period.algorithm.kl.coefficient > 0) ||
@@ -142,9 +140,7 @@ class Replayer {
                       "behind it, which this replay cannot cross",
                       step_),
           "replay a step before the change, or one behind the next checkpoint");
-    BatchScaler scaler(period.batch, setup_.train_tasks, setup_.run.seed);
-    scaler.restore(scaler_.state());
-    scaler_ = std::move(scaler);
+    scaler_ = scaler_.with(period.batch);
     setup_.batch = period.batch;
     setup_.algorithm = period.algorithm;
     setup_.baseline_only = period.baseline_only;
@@ -266,8 +262,8 @@ class Replayer {
   }
 
   TrainSetup setup_;  // of the step
-  std::span<const ReplayPeriod> periods_;
-  const ReplayPeriod* period_ = nullptr;
+  std::span<const RunPeriod> periods_;
+  const RunPeriod* period_ = nullptr;
   const ModelSpec& spec_;
   Communicator& communicator_;
   Updater updater_;
@@ -286,7 +282,7 @@ bool Replay::identical() const {
   return std::ranges::all_of(steps, [](const auto& step) { return step.differences.empty(); });
 }
 
-Replay replay_steps(const TrainSetup& setup, std::span<const ReplayPeriod> periods,
+Replay replay_steps(const TrainSetup& setup, std::span<const RunPeriod> periods,
                     const ModelSpec& spec, Communicator& communicator, std::int64_t step,
                     const std::function<void(const ReplayedStep&)>& done) {
   return Replayer(setup, periods, spec, communicator).run(step, done);

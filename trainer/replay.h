@@ -9,6 +9,7 @@
 
 #include "model/model_spec.h"
 #include "trainer/replay_comparison.h"
+#include "trainer/run_period.h"
 #include "trainer/training_loop.h"
 
 namespace rollcall {
@@ -32,24 +33,14 @@ struct Replay {
   bool identical() const;
 };
 
-// What a run's steps were made by, until a resume changed it.
-struct ReplayPeriod {
-  std::int64_t end = 0;  // first step that is not of it
-  BatchOptions batch;
-  AlgorithmOptions algorithm;
-  BaselineOnly baseline_only;
-  double grad_norm = 0;  // alarms.grad_norm
-};
-
 // Makes the updates after the newest checkpoint at or before `step` again, that of `step` included,
 // from the rollouts in the journal, and compares what it can. Reads the run's folder and the model,
 // and writes nothing. Stops at the first update that differs. Collective: the other learners
 // run_following_learner(). `done` is called after each update. Throws an input Error if the journal
 // has no such step, or lacks rows of it, or the weights the run began with are needed and are not
-// those at model.path. `periods` in order, the last one for all steps that are left; what else the
-// setup has is of `step`. Several learners replay steps of one period only, and a reference policy
-// (algorithm.kl) is there for all steps or for none.
-Replay replay_steps(const TrainSetup&, std::span<const ReplayPeriod> periods, const ModelSpec&,
+// those at model.path. What else the setup has is of `step`. Several learners replay steps of one
+// period only, and a reference policy (algorithm.kl) is there for all steps or for none.
+Replay replay_steps(const TrainSetup&, std::span<const RunPeriod> periods, const ModelSpec&,
                     Communicator&, std::int64_t step,
                     const std::function<void(const ReplayedStep&)>& done);
 

@@ -33,17 +33,17 @@ struct RollcallDecoderOptions {
 enum RollcallParameterKind {
   kRollcallEmbedding,   // (vocabulary, hidden)
   kRollcallHead,        // (vocabulary, hidden), unless tied
-  kRollcallFinalNorm,   // (1, hidden)
+  kRollcallFinalNorm,   // (hidden, 1)
   kRollcallCosine,      // (max_context, head_dim / 2)
   kRollcallSine,        // (max_context, head_dim / 2)
-  kRollcallInputNorm,   // (1, hidden)
+  kRollcallInputNorm,   // (hidden, 1)
   kRollcallQkv,         // (heads + 2 kv_heads, each head_dim rows; hidden): queries, keys, values
   kRollcallQkvBias,     // (heads + 2 kv_heads, each head_dim rows; 1)
-  kRollcallQNorm,       // (1, head_dim)
-  kRollcallKNorm,       // (1, head_dim)
+  kRollcallQNorm,       // (head_dim, 1)
+  kRollcallKNorm,       // (head_dim, 1)
   kRollcallOutput,      // (hidden, heads * head_dim)
   kRollcallOutputBias,  // (hidden, 1)
-  kRollcallPostAttentionNorm,  // (1, hidden)
+  kRollcallPostAttentionNorm,  // (hidden, 1)
   kRollcallGateUp,             // (2 intermediate, hidden): gate, then up
   kRollcallGateUpBias,         // (2 intermediate, 1)
   kRollcallDown,               // (hidden, intermediate)
@@ -114,7 +114,6 @@ struct RollcallCudaPlugin {
   // kRollcallPagePositions. A number from 0 on, or -1.
   int64_t (*decoder_open_cache)(RollcallDecoder* decoder);
   int (*decoder_close_cache)(RollcallDecoder* decoder, int64_t cache);
-  int64_t (*decoder_pages)(const RollcallDecoder* decoder);
   int64_t (*decoder_pages_free)(const RollcallDecoder* decoder);
   // Appends the batch's tokens to their caches and draws `draws` tokens: ids and logprobs (nats)
   // [draws]. Waits for them. The pages that the batch needs must be free.

@@ -124,7 +124,6 @@ class Decoder final : public GpuDecoder {
     cache = {};
   }
 
-  std::int64_t pages() const override { return pages_; }
   std::int64_t pages_free() const override { return static_cast<std::int64_t>(free_pages_.size()); }
 
   void step(const RollcallBatch& batch, std::int32_t* ids, float* logprobs) override {
@@ -179,20 +178,20 @@ class Decoder final : public GpuDecoder {
       case kRollcallHead:
         return {o.vocabulary, o.hidden, kMatrix, false, kind == kRollcallHead && o.tied != 0};
       case kRollcallFinalNorm:
-        return {1, o.hidden, kVector, false, false};
+        return {o.hidden, 1, kVector, false, false};
       case kRollcallCosine:
       case kRollcallSine:
         return {o.max_context, o.head_dim / 2, kVector, false, false};
       case kRollcallInputNorm:
       case kRollcallPostAttentionNorm:
-        return {1, o.hidden, kVector, true, false};
+        return {o.hidden, 1, kVector, true, false};
       case kRollcallQkv:
         return {qkv_rows(), o.hidden, kMatrix, true, false};
       case kRollcallQkvBias:
         return {qkv_rows(), 1, kVector, true, true};
       case kRollcallQNorm:
       case kRollcallKNorm:
-        return {1, o.head_dim, kVector, true, true};
+        return {o.head_dim, 1, kVector, true, true};
       case kRollcallOutput:
         return {o.hidden, o.heads * o.head_dim, kMatrix, true, false};
       case kRollcallOutputBias:

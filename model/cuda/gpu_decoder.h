@@ -24,7 +24,6 @@ class GpuDecoder {
   virtual std::int64_t open_cache() = 0;
   virtual void close_cache(std::int64_t cache) = 0;
   virtual std::int64_t pages_free() const = 0;
-  virtual std::int64_t pages() const = 0;
 
   // Computes the batch and waits for what it samples.
   virtual void step(const RollcallBatch&, std::int32_t* ids, float* logprobs) = 0;

@@ -25,8 +25,6 @@ int guarded(const char* call, const Act& act) {
   }
 }
 
-}  // namespace
-
 int device_count() {
   int count = -1;
   guarded("device_count", [&] { count = Device::count(); });
@@ -55,8 +53,6 @@ int decoder_close_cache(RollcallDecoder* decoder, std::int64_t cache) {
   return guarded("decoder_close_cache", [&] { decoder->decoder->close_cache(cache); });
 }
 
-std::int64_t decoder_pages(const RollcallDecoder* decoder) { return decoder->decoder->pages(); }
-
 std::int64_t decoder_pages_free(const RollcallDecoder* decoder) {
   return decoder->decoder->pages_free();
 }
@@ -64,6 +60,19 @@ std::int64_t decoder_pages_free(const RollcallDecoder* decoder) {
 int decoder_step(RollcallDecoder* decoder, const RollcallBatch* batch, std::int32_t* ids,
                  float* logprobs) {
   return guarded("decoder_step", [&] { decoder->decoder->step(*batch, ids, logprobs); });
+}
+
+}  // namespace
+
+void add_decoder(RollcallCudaPlugin& plugin) {
+  plugin.device_count = device_count;
+  plugin.decoder_create = decoder_create;
+  plugin.decoder_destroy = decoder_destroy;
+  plugin.decoder_set = decoder_set;
+  plugin.decoder_open_cache = decoder_open_cache;
+  plugin.decoder_close_cache = decoder_close_cache;
+  plugin.decoder_pages_free = decoder_pages_free;
+  plugin.decoder_step = decoder_step;
 }
 
 }  // namespace rollcall::cuda
