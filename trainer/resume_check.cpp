@@ -179,7 +179,7 @@ bool check_resume(const ResumePoint& at, const std::string& about) try {
   const JournalReader journal(at.journal);
   std::optional<std::string> last_config;
   if (fs::exists(at.config)) last_config = read_file(at.config);
-  const bool open_rows = !at.finished && journal.committed_rows() > at.checkpoint_rows;
+  const bool open_rows = journal.committed_rows() > at.checkpoint_rows;
   const RunChanges changes = run_changes(journal.about(), about, last_config, open_rows);
   if (!changes.refused.empty())
     throw input_error("the run in " + at.config.parent_path().string() + " began otherwise:\n  " +

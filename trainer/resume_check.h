@@ -31,7 +31,6 @@ struct ResumePoint {
   std::filesystem::path config, journal;            // either may be absent
   std::optional<std::filesystem::path> checkpoint;  // the newest whole one
   std::int64_t checkpoint_rows = 0;                 // journal rows that it counts
-  bool finished = false;                            // nothing was left to do at the last end
 };
 
 // Throws an input Error if the run would not be the one that began: a setting of

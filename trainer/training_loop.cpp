@@ -107,9 +107,8 @@ class TrainingLoop {
     }
     const fs::path config = setup_.run_dir / "config.yaml";
     result_ = read_result(setup_.run_dir).value_or(RunResult{});
-    const bool finished = result_.status == RunStatus::kDone;
     const bool other_updates =
-        check_resume({config, journal_file(), newest, state.journal_rows, finished}, about);
+        check_resume({config, journal_file(), newest, state.journal_rows}, about);
     const bool journalled = fs::exists(journal_file());
     journal_ = std::make_unique<Journal>(journal_file(), about);
     collector_ = std::make_unique<Collector>(server_, *journal_);
@@ -356,12 +355,14 @@ class TrainingLoop {
     state.step = state.version = step_;
     journal_->commit();
     state.journal_rows = collector_->first_open_row();
+    const std::int64_t rows = state.journal_rows;
     state.sampler = scaler_.state();
     result_.checkpoint =
         updater_.save(checkpoints(), std::move(state), setup_.checkpoint.keep).string();
     result_.step = step_;
     write_result(setup_.run_dir, result_);
     saved_step_ = step_;
+    saved_rows_ = rows;
     log_debug("saved " + result_.checkpoint);
   }
 
@@ -384,7 +385,8 @@ class TrainingLoop {
   RunResult finish() {
     evaluate_if(step_ > 0);
     if (stopping_) return stop();
-    if (saved_step_ != step_) save();
+    // Again behind an evaluation: with rows behind its checkpoint a run is in the midst of a step.
+    if (saved_step_ != step_ || saved_rows_ != collector_->first_open_row()) save();
     const fs::path out = setup_.run_dir / "export";
     export_model(setup_.model_dir, updater_.policy().source(), setup_.dtype, out);
     result_.export_dir = out.string();
@@ -430,7 +432,7 @@ class TrainingLoop {
   std::unique_ptr<Collector> collector_;
   std::unique_ptr<MetricsLog> metrics_;
   RunResult result_;
-  std::int64_t step_ = 0, saved_step_ = -1;
+  std::int64_t step_ = 0, saved_step_ = -1, saved_rows_ = 0;
   bool stopping_ = false;
   std::optional<Clock::time_point> stop_by_;  // once it was asked to
   double seconds_collecting_ = 0;

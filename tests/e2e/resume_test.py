@@ -196,11 +196,12 @@ class Resume(Case):
 
     def test_a_finished_run_goes_on_with_other_limits(self):
         valid = self.folder / "data" / "valid.jsonl"
-        run = self.make_run("wider", run={"steps": 1}, data={"valid": str(valid)})
-        self.assertEqual(run.train()[0], 0)  # rollouts of its last evaluation lie behind the checkpoint
-        code, errors = run.train("--set", "run.steps=2", "--set", "batch.group_size=5")
-        self.assertEqual(code, 0, errors)
-        self.assertIn("batch.group_size: 4 -> 5", errors)
+        for every in (1, 10):  # the last evaluation follows the checkpoint of the last step, or precedes it
+            run = self.make_run(f"wider-{every}", run={"steps": 1}, checkpoint={"every": every}, data={"valid": str(valid)})
+            self.assertEqual(run.train()[0], 0)
+            code, errors = run.train("--set", "run.steps=2", "--set", "batch.group_size=5")
+            self.assertEqual(code, 0, errors)
+            self.assertIn("batch.group_size: 4 -> 5", errors)
 
     def test_evaluations_do_not_shift_what_follows(self):
         valid = self.folder / "data" / "valid.jsonl"
