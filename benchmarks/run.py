@@ -170,21 +170,29 @@ class Bench:
     def loop(self):
         for model in self.models:
             small, model = model == "3m", f"{model}-agent"
-            steps, warm, micro = (20, 4, 32) if small else (2, 1, 8)
+            steps, warm, micro = (20, 4, 32) if small else (3, 1, 8)
             for delay in (0, 50) if small else (0,):
                 with self.server("--delay-ms", delay) as url:
-                    with self.watch("loop"):
-                        lines = self.train(url, model, steps, {})[warm:]
-                        self.add("loop", {"bench": "loop", "engine": "rollcall", "model": model, "delay_ms": delay,
-                                          "rollouts_per_s": spread([line["rollouts"] / line["seconds_step"] for line in lines]),
-                                          **{key: spread([line[name] for line in lines]) for key, name in (
-                                              ("step_s", "seconds_step"), ("generate_s", "seconds_rollout"), ("update_s", "seconds_update"),
-                                              ("sampled_tokens", "tokens_sampled"), ("reward", "reward_mean"))}})
+                    for lag in (0, 2) if small else (0,):
+                        with self.watch("loop"):
+                            self.rollcall_loop(url, model, delay, lag, steps, warm)
                     if self.has("torch"):
                         self.measure("loop", [self.peers / "torch/bin/python", HERE / "peers/loop_trl.py", self.model(model), url,
                                               "--steps", 7 if small else steps, "--warm", 2 if small else warm,
                                               "--micro", micro, "--out", self.out / "trl"])
                         self.rows[-1]["delay_ms"] = delay
+
+    def rollcall_loop(self, url, model, delay, lag, steps, warm):
+        peaks = {}
+        lines = self.train(url, model, steps, {"policy": {"max_lag": lag}}, lambda: peaks.update(peak_memory(rank_pids())))[warm:]
+        self.add("loop", {"bench": "loop", "engine": "rollcall", "model": model, "delay_ms": delay, "max_lag": lag,
+                          "rollouts_per_s": spread([line["rollouts"] / line["seconds_step"] for line in lines]),
+                          **{key: spread([line[name] for line in lines]) for key, name in (
+                              ("step_s", "seconds_step"), ("generate_s", "seconds_rollout"), ("update_s", "seconds_update"),
+                              ("sampled_tokens", "tokens_sampled"), ("reward", "reward_mean"))},
+                          **{key: spread([line[name] / line["seconds_step"] for line in lines]) for key, name in (
+                              ("journal_share", "seconds_journal"), ("publish_share", "seconds_publish"))},
+                          "peak_rss_mb": sum(peaks.values()), "ranks_mb": sorted(peaks.values(), reverse=True)})
 
     def tools(self):
         for delay in DELAYS_MS:
@@ -256,6 +264,16 @@ def rank_pids():
                 words = (folder / "cmdline").read_bytes().split(b"\0")
                 if words[0].endswith(b"rollcall") and b"OMPI_COMM_WORLD_RANK=" in (folder / "environ").read_bytes():
                     yield int(folder.name)
+
+
+def peak_memory(pids):
+    """What each process has held at most so far, MB."""
+    peaks = {}
+    for pid in pids:
+        with contextlib.suppress(OSError, StopIteration):
+            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+            peaks[pid] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+    return peaks
 
 
 def slope(values):
@@ -331,10 +349,20 @@ def update_table(bench):
     return table(["update, tokens/s", "weights", "Rollcall", "transformers", "ratio", "memory, ours : theirs"], rows)
 
 
+def loop_table(bench):
+    rows = []
+    for ours in bench.find("loop", engine="rollcall"):
+        row = [ours["model"], f"{ours['delay_ms']} ms", str(ours["max_lag"]), number(ours["rollouts_per_s"])]
+        theirs = bench.best_peer("loop", "rollouts_per_s", model=ours["model"], delay_ms=ours["delay_ms"])
+        row += [number(theirs["rollouts_per_s"]), ratio(ours["rollouts_per_s"], theirs["rollouts_per_s"]),
+                f"{ours['peak_rss_mb'] / theirs['peak_rss_mb']:.2f}"] if theirs else [""] * 3
+        rows.append(row + [f"{100 * ours[key][0]:.2f} %" for key in ("journal_share", "publish_share")])
+    return table(["whole loop, rollouts/s", "tools", "`max_lag`", "Rollcall", "TRL", "ratio", "memory, ours : theirs", "journal, of a step",
+                  "weights, of a step"], rows)
+
+
 def loop_tables(bench):
-    wanted = [{"model": row["model"], "delay_ms": row["delay_ms"]} for row in bench.find("loop", engine="rollcall")]
-    text = table(["whole loop, rollouts/s", "tools", "Rollcall", "TRL", "ratio"],
-                 compared(bench, "loop", "rollouts_per_s", lambda k: [k["model"], f"{k['delay_ms']} ms"], wanted))
+    text = loop_table(bench)
     text += table(["weights to 4 workers of a host", "shared memory, s", "MPI broadcast, s", "broadcast : shared"],
                   [[f"{row['mib']} MiB", number(row["shared_s"]), number(row["broadcast_s"]), number(row["ratio"])]
                    for row in bench.find("weights")])

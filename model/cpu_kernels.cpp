@@ -42,6 +42,15 @@ inline void prefetch_row(const Weight* panel, std::int64_t k) {
   for (std::int64_t i = 0; i < kPanelRow<Weight>; i += kLine) __builtin_prefetch(row + i);
 }
 
+// What a block of rows asks for besides, into the second cache level: its share of the next panel,
+// so that main memory delivers it while the blocks of this panel compute, not during the first of
+// them alone.
+struct NextPanel {
+  const char* share;
+  std::int64_t bytes_an_input;
+  void prefetch(std::int64_t k) const { __builtin_prefetch(share + k * bytes_an_input, 0, 2); }
+};
+
 // The rounding error of a sum grows with the additions that a term goes through: this many terms
 // are summed by themselves before they join the total.
 constexpr std::int64_t kSummedInputs = 64;
@@ -64,11 +73,12 @@ constexpr int kLinearRows<BFloat16Pair> = kRegisterBytes == 64   ? 12
 
 // Adds x[r, k] * w[k] for the inputs [begin, end).
 template <int kRows, class Weight>
-inline void add_inputs(const float* x, std::int64_t ldx, const Weight* panel, std::int64_t begin,
-                       std::int64_t end, Sums<kRows>& total) {
+inline void add_inputs(const float* x, std::int64_t ldx, const Weight* panel, const NextPanel& next,
+                       std::int64_t begin, std::int64_t end, Sums<kRows>& total) {
   Sums<kRows> sum;
   for (std::int64_t k = begin; k < end; ++k) {
     prefetch_row(panel, k + kPrefetchedInputs);
+    next.prefetch(k);
     const PanelRow w = panel_row(panel, k);
     for (int r = 0; r < kRows; ++r) {
       const float a = x[r * ldx + k];
@@ -85,11 +95,11 @@ inline void add_inputs(const float* x, std::int64_t ldx, const Weight* panel, st
 // Not inlined: blocks of different sizes in one function would spill each other's registers.
 template <int kRows, class Weight>
 __attribute__((noinline)) void linear_block(const float* x, std::int64_t ldx, const Weight* panel,
-                                            std::int64_t in, const float* bias, float* y,
-                                            std::int64_t ldy, std::int64_t columns) {
+                                            NextPanel next, std::int64_t in, const float* bias,
+                                            float* y, std::int64_t ldy, std::int64_t columns) {
   Sums<kRows> total;
   for (std::int64_t k = 0; k < in; k += kSummedInputs)
-    add_inputs(x, ldx, panel, k, in - k < kSummedInputs ? in : k + kSummedInputs, total);
+    add_inputs(x, ldx, panel, next, k, in - k < kSummedInputs ? in : k + kSummedInputs, total);
   for (int r = 0; r < kRows; ++r) {
     for (int half = 0; half < 2; ++half) {
       const std::int64_t left = columns - half * kLanes;
@@ -109,12 +119,13 @@ __attribute__((noinline)) void linear_block(const float* x, std::int64_t ldx, co
 // Calls linear_block for `rows`, of 1 to kMost.
 template <int kMost, class Weight>
 inline void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* panel,
-                        std::int64_t in, const float* bias, float* y, std::int64_t ldy,
-                        std::int64_t columns) {
+                        const NextPanel& next, std::int64_t in, const float* bias, float* y,
+                        std::int64_t ldy, std::int64_t columns) {
   if constexpr (kMost > 1) {
-    if (rows < kMost) return linear_rows<kMost - 1>(x, ldx, rows, panel, in, bias, y, ldy, columns);
+    if (rows < kMost)
+      return linear_rows<kMost - 1>(x, ldx, rows, panel, next, in, bias, y, ldy, columns);
   }
-  linear_block<kMost>(x, ldx, panel, in, bias, y, ldy, columns);
+  linear_block<kMost>(x, ldx, panel, next, in, bias, y, ldy, columns);
 }
 
 // The next of the parts that divide `left` evenly, none above `most`: a part costs a pass over the
@@ -134,14 +145,22 @@ void linear(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* p
   for (std::int64_t first = 0, end = 0; first < rows; first = end) {
     end = first + even_part((rows - first + kMost - 1) / kMost, kRowChunk / kMost) * kMost;
     if (end > rows) end = rows;
+    const std::int64_t blocks = (end - first + kMost - 1) / kMost;
+    constexpr std::int64_t kRowBytes = kPanelRow<Weight> * sizeof(Weight);
     for (std::int64_t p = first_panel; p < last_panel; ++p) {
       const std::int64_t column = p * kPanelWidth;
       const std::int64_t columns = out - column < kPanelWidth ? out - column : kPanelWidth;
+      const Weight* panel = packed + p * kPanelRow<Weight> * in;
+      // A block alone runs through the panels as fast as they come.
+      const std::int64_t bytes_an_input =
+          blocks > 1 && p + 1 < last_panel ? (kRowBytes + blocks - 1) / blocks : 0;
+      NextPanel next{reinterpret_cast<const char*>(panel + kPanelRow<Weight> * in), bytes_an_input};
       for (std::int64_t r = first, count = 0; r < end; r += count) {
         count = even_part(end - r, kMost);
-        linear_rows<kMost>(x + r * ldx, ldx, count, packed + p * kPanelRow<Weight> * in, in,
+        linear_rows<kMost>(x + r * ldx, ldx, count, panel, next, in,
                            bias == nullptr ? nullptr : bias + column, y + r * ldy + column, ldy,
                            columns);
+        next.share += in * bytes_an_input;
       }
     }
   }
