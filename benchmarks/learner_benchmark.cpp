@@ -23,15 +23,16 @@ struct Arguments {
   std::string dtype = "float32";
   int threads = 2, repetitions = 3;
   std::int64_t sequences = 16, length = 512, prompt = 128, group = 1, max_tokens = 8192;
-  bool recompute = false;
+  bool recompute = false, uneven = false;
 };
 
 // Whole sequences; those of a group begin with the same `prompt` tokens. All behind it is sampled.
 struct Sample {
   std::vector<std::vector<std::int32_t>> tokens;
-  std::vector<std::uint8_t> is_action;
+  std::vector<std::uint8_t> is_action;  // of the longest
   std::vector<float> behavior;
   std::vector<TrainSequence> sequences;
+  std::int64_t token_count = 0;
 };
 
 Sample make_sample(const Arguments& a, std::int64_t vocabulary) {
@@ -42,16 +43,23 @@ Sample make_sample(const Arguments& a, std::int64_t vocabulary) {
   sample.behavior.assign(length, -std::log(static_cast<float>(vocabulary)));
   std::uint64_t draw = 0;
   for (std::int64_t i = 0; i < a.sequences; ++i) {
-    auto& tokens = sample.tokens.emplace_back(length);
+    const double share = a.uneven ? uniform_draw(8, static_cast<std::uint64_t>(i)) : 1;
+    const auto fresh = static_cast<std::int64_t>(share * static_cast<double>(a.length - a.prompt));
+    auto& tokens = sample.tokens.emplace_back(
+        static_cast<std::size_t>(a.prompt + std::max<std::int64_t>(1, fresh)));
     for (auto& id : tokens)
       id = static_cast<std::int32_t>(uniform_draw(7, draw++) * static_cast<double>(vocabulary));
     if (i % a.group != 0)
       std::copy_n(sample.tokens[static_cast<std::size_t>(i / a.group * a.group)].begin(), a.prompt,
                   tokens.begin());
   }
-  for (std::int64_t i = 0; i < a.sequences; ++i)
-    sample.sequences.push_back({sample.tokens[static_cast<std::size_t>(i)], sample.is_action,
-                                sample.behavior, a.prompt, i / a.group, i % 2 == 0 ? 1.0 : -1.0});
+  for (std::int64_t i = 0; i < a.sequences; ++i) {
+    const auto& tokens = sample.tokens[static_cast<std::size_t>(i)];
+    sample.sequences.push_back({tokens, std::span(sample.is_action).first(tokens.size()),
+                                std::span(sample.behavior).first(tokens.size()), a.prompt,
+                                i / a.group, i % 2 == 0 ? 1.0 : -1.0});
+    sample.token_count += static_cast<std::int64_t>(tokens.size());
+  }
   return sample;
 }
 
@@ -64,6 +72,7 @@ int run(int argc, char** argv) {
   app.add_option("--repetitions", a.repetitions)->check(CLI::PositiveNumber);
   app.add_option("--sequences", a.sequences)->check(CLI::PositiveNumber);
   app.add_option("--length", a.length, "tokens of a sequence")->check(CLI::PositiveNumber);
+  app.add_flag("--uneven", a.uneven, "lengths from --prompt to --length, evenly spread");
   app.add_option("--prompt", a.prompt, "of which are prompt")->check(CLI::PositiveNumber);
   app.add_option("--group", a.group, "sequences that share a prompt")->check(CLI::PositiveNumber);
   app.add_option("--max-tokens", a.max_tokens, "of a micro-batch")->check(CLI::PositiveNumber);
@@ -92,15 +101,16 @@ int run(int argc, char** argv) {
   std::int64_t computed = 0;
   for (const auto& batch : batches) computed += batch.tokens.numel();
   std::vector<double> rates;
-  for (const double s : seconds) rates.push_back(static_cast<double>(a.sequences * a.length) / s);
+  for (const double s : seconds) rates.push_back(static_cast<double>(sample.token_count) / s);
   const nlohmann::ordered_json line{{"bench", "learner"},
                                     {"engine", "rollcall"},
                                     {"model", a.model.filename()},
                                     {"dtype", a.dtype},
+                                    {"parameters", parameter_count(spec)},
                                     {"threads", a.threads},
                                     {"group", a.group},
                                     {"prompt", a.prompt},
-                                    {"tokens", a.sequences * a.length},
+                                    {"tokens", sample.token_count},
                                     {"computed_tokens", computed},
                                     {"update_s", listed(spread(seconds))},
                                     {"train_tps", listed(spread(rates))},

@@ -4,9 +4,10 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, loop, tools, lag, http, weights, cost, long (default: all, an hour). The peers are made by peers/setup.sh; without them
-our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl; a part that is run again replaces its lines. Ends
-with the tables of OUT/performance.md, medians with the extremes, and a ratio for each row: above 1 where Rollcall is better.
+Parts: roofs, decode, prefix, turns, learner, packed, loop, tools, workers, lag, http, weights, cost, long (default: all, an hour and a
+half). The peers are made by peers/setup.sh; without them our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl;
+a part that is run again replaces its lines. Ends with the tables of OUT/performance.md, medians with the extremes, and a ratio for each
+row: above 1 where Rollcall is better.
 """
 
 import argparse
@@ -137,6 +138,13 @@ class Bench:
                     self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
                                              self.model(model), theirs, micro, "--prompt", prompt, "--sequences", sequences])
 
+    def packed(self):
+        """Sequences of 33 to 512 tokens beside as many of 512, which padding would make of them; the head by chunks beside all logits."""
+        for words in ((), ("--uneven",)):
+            self.measure("packed", [self.ours("learner_benchmark"), self.model("3m"), "--prompt", 32, *words])
+        for words in ((), ("--whole",)):
+            self.measure("packed", [self.ours("loss_benchmark"), *words])
+
     def server(self, *words):
         return serving(HERE / "peers/task_server.py", *words)
 
@@ -195,12 +203,30 @@ class Bench:
                           "peak_rss_mb": sum(peaks.values()), "ranks_mb": sorted(peaks.values(), reverse=True)})
 
     def tools(self):
-        for delay in DELAYS_MS:
-            with self.server("--delay-ms", delay) as url, self.watch("tools"):
-                lines = self.train(url, "3m-agent", 1, {"batch": {"prompts": 1024, "group_size": 8},
-                                                        "cluster": {"learners": 1, "workers": 1, "rollouts_per_worker": 1024}})
-                self.add("tools", {"bench": "tools", "delay_ms": delay, "rollouts": lines[0]["rollouts"],
-                                   "tokens_per_s": lines[0]["tokens_sampled"] / lines[0]["seconds_rollout"]})
+        """8,192 rollouts, 1,024 of them in flight, tools that take longer and longer in turn; no updates."""
+        rates = {delay: [] for delay in DELAYS_MS}
+        with self.watch("tools"):
+            for _ in range(3):
+                for delay in DELAYS_MS:
+                    with self.server("--delay-ms", delay, "--flat") as url:
+                        line = self.train(url, "3m-agent", 1, {"batch": {"prompts": 1024, "group_size": 8},
+                                                               "cluster": {"learners": 1, "workers": 1, "rollouts_per_worker": 1024}})[0]
+                        rates[delay].append(line["tokens_sampled"] / line["seconds_rollout"])
+            for delay in DELAYS_MS:
+                self.add("tools", {"bench": "tools", "delay_ms": delay, "tokens_per_s": spread(rates[delay]),
+                                   "of_no_delay": spread([rate / base for rate, base in zip(rates[delay], rates[0])])})
+
+    def workers(self):
+        """Tokens a second of one worker and of two, one core each, in turn."""
+        rates = {1: [], 2: []}
+        with self.server("--flat") as url, self.watch("workers"):
+            for _ in range(3):
+                for count, of in rates.items():
+                    line = self.train(url, "3m-agent", 1, {"batch": {"prompts": 128, "group_size": 8},
+                                                           "cluster": {"learners": 1, "workers": count}})[0]
+                    of.append(line["tokens_sampled"] / line["seconds_rollout"])
+            self.add("workers", {"bench": "workers", "one": spread(rates[1]), "two": spread(rates[2]),
+                                 "gain": spread([two / one for one, two in zip(rates[1], rates[2])])})
 
     def lag(self):
         """Rollouts that go on during updates beside those that wait, where every call takes the same time and where some take long."""
@@ -267,12 +293,12 @@ def rank_pids():
 
 
 def peak_memory(pids):
-    """What each process has held at most so far, MB."""
+    """What each process has held at most so far, MiB."""
     peaks = {}
     for pid in pids:
         with contextlib.suppress(OSError, StopIteration):
             lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-            peaks[pid] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+            peaks[pid] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
     return peaks
 
 
@@ -296,6 +322,7 @@ def ratio(ours, theirs):
 
 
 def table(head, rows):
+    rows = list(rows)
     if not rows:
         return []
     return ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]
@@ -324,13 +351,22 @@ def tables(bench):
     for key, what in (("decode_tps", "decoding"), ("prefill_tps", "prefill")):
         text += table([f"{what}, tokens/s", "weights", "sequences", "Rollcall", "best peer", "ratio"],
                       compared(bench, "decode", key, lambda k: [k["model"], k["dtype"], str(k["batch"])], wanted))
+    text += table(["64 sequences, MB", "weights", "Rollcall", "leanest peer", "ratio"], memory_rows(bench))
     text += table(["first token of a group of 16", "prompts of their own, s", "one prompt, s", "one : own"],
                   [[f"{row['model']}, prompt of {row['prompt']}", number(row["separate_s"]), number(row["shared_s"]), number(row["ratio"])]
                    for row in bench.find("prefix")])
     text += table(["turns of a dialogue", "cache kept, s", "prefilled again, s", "kept : again"],
                   [[str(row["batch"]), number(row["kept_s"]), number(row["prefilled_again_s"]), number(row["ratio"])]
                    for row in bench.find("turns")])
-    return text + update_table(bench) + loop_tables(bench)
+    return text + update_table(bench) + packed_tables(bench) + loop_tables(bench)
+
+
+def memory_rows(bench):
+    for ours in bench.find("decode", engine="rollcall", batch=BATCHES[-1]):
+        same = bench.find("decode", model=ours["model"], dtype=ours["dtype"], batch=ours["batch"])
+        peers = [(row["peak_rss_mb"], row["engine"]) for row in same if row["engine"] != "rollcall"]
+        mb = ours["peak_rss_mb"]
+        yield [ours["model"], ours["dtype"], number(mb), *(["{:,.0f} {}".format(*min(peers)), f"{mb / min(peers)[0]:.2f}"] if peers else ["", ""])]
 
 
 def update_table(bench):
@@ -339,14 +375,30 @@ def update_table(bench):
         theirs = [row for row in bench.find("learner", engine="transformers", model=ours["model"])
                   if row["prompt"] == ours["prompt"] and (row["dtype"] == "float32") == (ours["dtype"] == "float32")]
         shared = "" if ours["group"] == 1 else f", {ours['group']} share a prompt of {ours['prompt']}"
-        row = [ours["model"], ours["dtype"] + shared, number(ours["train_tps"])]
+        row = [ours["model"], ours["dtype"] + shared, number(ours["train_tps"]), share_of_roof(bench, ours)]
         if theirs:
             row += [f"{number(theirs[-1]['train_tps'])} {theirs[-1]['dtype']}", ratio(ours["train_tps"], theirs[-1]["train_tps"]),
                     f"{ours['peak_rss_mb'] / theirs[-1]['peak_rss_mb']:.2f}"]
         else:
             row += [""] * 3
         rows.append(row)
-    return table(["update, tokens/s", "weights", "Rollcall", "transformers", "ratio", "memory, ours : theirs"], rows)
+    return table(["update, tokens/s", "weights", "Rollcall", "of the matrix roof", "transformers", "ratio", "memory, ours : theirs"], rows)
+
+
+def share_of_roof(bench, update):
+    """Of the float32 matrix product: 6 operations a parameter for each token that was computed."""
+    roofs = bench.find("roofs", roof="matrix product, float32")
+    computed = update["computed_tokens"] / update["update_s"][0]
+    return f"{6e-9 * update['parameters'] * computed / roofs[-1]['rate'][0]:.2f}" if roofs else ""
+
+
+def packed_tables(bench):
+    even_and_uneven = bench.find("packed", bench="learner")
+    text = table(["16 sequences of `3m`", "tokens", "update, s"],
+                 [[name, f"{row['tokens']:,}", number(row["update_s"])] for name, row in zip(("padded to 512", "packed"), even_and_uneven)])
+    return text + table(["log-probabilities of 4,096 tokens of 49,152, with gradients", "s", "peak memory, MB"],
+                        [["all logits" if row["whole"] else "by chunks", number(row["seconds"]), number(row["peak_rss_mb"])]
+                         for row in bench.find("packed", bench="loss")])
 
 
 def loop_table(bench):
@@ -377,13 +429,14 @@ def loop_tables(bench):
                   [[str(row["max_lag"]), f"{row['delay_ms']} ms" + (f", lognormal, sigma {row['sigma']}" if row["sigma"] else ""),
                     number(row["rollouts_per_s"]), ratio(row["rollouts_per_s"], base["rollouts_per_s"]), number(row["learner_waits"], 2)]
                    for row, base in lags])
-    tools = bench.find("tools")
+    text += table(["workers", "sampled tokens/s", "of one"],
+                  [[name, number(row[key]), gain] for row in bench.find("workers")
+                   for name, key, gain in (("1", "one", "1"), ("2", "two", number(row["gain"])))])
     return text + table(["tools of", "sampled tokens/s", "of those with 0 ms"],
-                        [[f"{row['delay_ms']} ms", number(row["tokens_per_s"]), f"{row['tokens_per_s'] / tools[0]['tokens_per_s']:.2f}"]
-                         for row in tools])
+                        [[f"{row['delay_ms']} ms", number(row["tokens_per_s"]), number(row["of_no_delay"])] for row in bench.find("tools")])
 
 
-PARTS = ("roofs", "decode", "prefix", "turns", "learner", "loop", "tools", "lag", "http", "weights", "cost", "long")
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "packed", "loop", "tools", "workers", "lag", "http", "weights", "cost", "long")
 
 
 def main():

@@ -3,10 +3,11 @@
 
 import json
 import pathlib
+import resource
 import subprocess
 import sys
 
-from measure import NEW, PROMPT, REPETITIONS, THREADS, emit, spread
+from measure import NEW, PROMPT, REPETITIONS, THREADS, emit, peak_rss_mb, spread
 
 program, model, dtype, *batches = sys.argv[1:]
 most = max(map(int, batches))
@@ -22,4 +23,5 @@ for _ in range(REPETITIONS):
 for batch, seen in sorted(rates.items()):
     decode, prefill = zip(*seen, strict=True)
     emit({"bench": "decode", "engine": "llama.cpp", "model": pathlib.Path(model).stem.split(".")[0], "dtype": dtype,
-          "threads": THREADS, "batch": batch, "decode_tps": spread(decode), "prefill_tps": spread(prefill)})
+          "threads": THREADS, "batch": batch, "decode_tps": spread(decode), "prefill_tps": spread(prefill),
+          "peak_rss_mb": peak_rss_mb(resource.RUSAGE_CHILDREN)})

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task of the comparison with other trainers: guess a hidden digit through an HTTP tool; a grader over HTTP says whether it was found.
 
-    task_server.py [--port 0] [--delay-ms 0] [--sigma 0] [--grade-delay-ms 0]     prints its URL
+    task_server.py [--port 0] [--delay-ms 0] [--sigma 0] [--grade-delay-ms 0] [--flat]     prints its URL
 
 Both speak the contract of docs/endpoints.md. A call is answered after the delay: always the same, or lognormal with the median `delay-ms`.
+With --flat all are graded 0, so that nothing is learnt and no update follows.
 GET /stats has counters.
 """
 
@@ -53,7 +54,7 @@ class Server:
     async def grade(self, body):
         self.stats["grade"] += 1
         await self.wait(self.options.grade_delay_ms)
-        correct = body["trace_id"] in self.solved
+        correct = body["trace_id"] in self.solved and not self.options.flat
         self.stats["correct"] += correct
         return {"score": float(correct)}
 
@@ -98,6 +99,7 @@ async def main():
     parser.add_argument("--delay-ms", type=float, default=0)
     parser.add_argument("--sigma", type=float, default=0)
     parser.add_argument("--grade-delay-ms", type=float, default=0)
+    parser.add_argument("--flat", action="store_true")
     server = await asyncio.start_server(Server(options := parser.parse_args()).serve, "127.0.0.1", options.port, backlog=4096)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
