@@ -253,7 +253,9 @@ void check_algorithm(const RunConfig& config, ReadContext& context) {
 }
 
 void check_budget(const std::string& path, const char* price_key, double price, double cap,
-                  ReadContext& context) {
+                  bool has_free, ReadContext& context) {
+  if (cap == 0 && price == 0 && has_free)
+    context.problem(path + ".free", "does nothing without a price and a cap");
   if (cap > 0 && price == 0)
     context.problem(path + "." + price_key, "with a cap, expected a number more than 0");
   if (cap == 0 && price > 0)
@@ -264,11 +266,13 @@ void check_budget(const std::string& path, const char* price_key, double price, 
 void check_budgets(const RunConfig& config, ReadContext& context) {
   const RolloutOptions& r = config.rollout;
   check_budget("rollout.tool_budget", "penalty_per_call", r.tool_budget.penalty_per_call,
-               r.tool_budget.cap, context);
+               r.tool_budget.cap, r.tool_budget.free > 0, context);
   check_budget("rollout.latency_budget", "penalty_per_second", r.latency_budget.penalty_per_second,
-               r.latency_budget.cap, context);
+               r.latency_budget.cap, r.latency_budget.free.count() > 0, context);
   if (r.length_budget.cap == 0 && r.length_budget.limit > 0)
     context.problem("rollout.length_budget.limit", "needs rollout.length_budget.cap");
+  if (r.length_budget.cap == 0 && r.length_budget.free > 0)
+    context.problem("rollout.length_budget.free", "needs rollout.length_budget.cap");
   if (r.length_budget.cap > 0 && r.length_budget.limit <= r.length_budget.free)
     context.problem("rollout.length_budget.limit", "expected more than free");
   const double caps = r.tool_budget.cap + r.latency_budget.cap + r.length_budget.cap;

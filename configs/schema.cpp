@@ -270,7 +270,8 @@ std::vector<Field<GraderOptions>> grader_fields() {
              "Which passes are graded a second time. One that does not pass again gets the flag "
              "`unconfirmed`, which is `mask` unless `flags` says otherwise. `rare`: those of "
              "training tasks whose successes, by earlier rewards, are about one in a group of at "
-             "least 8 (docs/audit.md). `always`: all, held-out ones too."),
+             "least 8, and of tasks not tried before (docs/audit.md). `always`: all, held-out ones "
+             "too."),
       second,
   };
 }

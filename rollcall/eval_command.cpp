@@ -64,6 +64,9 @@ void add_doubts(Doubts& doubts, const RunConfig& config, const Dataset& valid, c
     const Dataset train(trained.data.train);
     add_overlap(doubts.overlap, train, valid);
     std::ranges::move(novelties(train.rows, valid.rows), std::back_inserter(differences));
+  } else {
+    log_warning(trained.data.train + ", from which " + run.string() +
+                " learnt, is gone: whether its rows are held-out ones is not known");
   }
   for (const std::string& line : differences) doubts.differences.push_back(whose + line);
 }

@@ -25,7 +25,8 @@ Settings seen_by_policy(const RunConfig& config) {
       {"rollout.max_tool_calls", std::to_string(rollout.max_tool_calls)},
       {"rollout.max_new_tokens", std::to_string(rollout.max_new_tokens)},
       {"rollout.context", std::to_string(rollout.context)},
-      {"rollout.on_limit", rollout.on_limit}};
+      {"rollout.on_limit", rollout.on_limit},
+      {"rollout.on_void_turn", rollout.on_void_turn}};
   for (const ToolOptions& tool : config.tools)
     settings["tools: " + tool.name] = fmt::format("offered, max_output_bytes {}, send_item {}",
                                                   tool.max_output_bytes, tool.send_item);

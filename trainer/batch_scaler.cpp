@@ -112,28 +112,32 @@ BatchScaler::Round BatchScaler::first_round() {
   wanted =
       std::clamp(wanted, static_cast<double>(a.min_rollouts), static_cast<double>(a.max_rollouts));
   return make_round(
-      wanted, fmt::format("a rollout gave a signal of {:.4g} lately, {:g} are wanted; {} before",
-                          rate, a.target_signal, planned_));
+      wanted, a.max_rollouts,
+      fmt::format("a rollout gave a signal of {:.4g} lately, {:g} are wanted; {} before", rate,
+                  a.target_signal, planned_));
 }
 
 std::optional<BatchScaler::Round> BatchScaler::top_up() {
   const AdaptiveOptions& a = options_.adaptive;
   if (!a.top_up || mass_ >= kEnough * a.target_signal) return {};
   const auto used = static_cast<double>(rollouts_);
-  const double left = static_cast<double>(a.max_rollouts) - used, rate = expected_signal();
+  const std::int64_t left = a.max_rollouts - rollouts_;
+  const double rate = expected_signal();
   const double missing = rate > 0 ? (a.target_signal - mass_) / rate : used;
-  const double wanted = std::min(std::clamp(missing, used / 4, used), left);
+  const double wanted = std::min(std::clamp(missing, used / 4, used), static_cast<double>(left));
   if (wanted < static_cast<double>(options_.group_size)) return {};
   return make_round(
-      wanted, fmt::format("{} rollouts gave {:.3g} of {:g}", rollouts_, mass_, a.target_signal));
+      wanted, left,
+      fmt::format("{} rollouts gave {:.3g} of {:g}", rollouts_, mass_, a.target_signal));
 }
 
 // Prompts come before group size: at low success rates the noise of a rollout hardly depends on
 // the size of its group, and what the learner has to compute does.
-BatchScaler::Round BatchScaler::make_round(double rollouts, std::string reason) {
+BatchScaler::Round BatchScaler::make_round(double rollouts, std::int64_t most, std::string reason) {
   std::int64_t size = options_.group_size;
   const auto prompts = [&] {
-    return std::max<std::int64_t>(1, std::llround(rollouts / static_cast<double>(size)));
+    const std::int64_t nearest = std::llround(rollouts / static_cast<double>(size));
+    return std::max<std::int64_t>(1, std::min<std::int64_t>(nearest, most / size));
   };
   while (prompts() > tasks_ && 2 * size <= kMostMembers) size *= 2;
   return {0, draw(prompts()), size, std::move(reason)};
@@ -196,9 +200,9 @@ void BatchScaler::end_step() {
 }
 
 bool BatchScaler::rare_success(std::int64_t task, std::int64_t group_size) const {
-  const bool nothing_known = beliefs_.state().tasks.empty();
+  const bool tried = beliefs_.state().tasks.contains(task);
   return group_size >= kLeastGroup &&
-         (nothing_known || beliefs_.rate(task) * static_cast<double>(group_size) < kRareSuccesses);
+         (!tried || beliefs_.rate(task) * static_cast<double>(group_size) < kRareSuccesses);
 }
 
 double BatchScaler::step_size() const {

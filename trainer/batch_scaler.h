@@ -83,7 +83,7 @@ class BatchScaler {
   std::optional<Round> further_round();
   std::optional<Round> top_up();
   Round numbered(Round);
-  Round make_round(double rollouts, std::string reason);
+  Round make_round(double rollouts, std::int64_t most, std::string reason);
   std::vector<std::int64_t> draw(std::int64_t count);
   double draw_chance(std::int64_t task) const;  // that it is taken when its turn comes
   double expected_signal() const;               // of one rollout

@@ -3,7 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,11 +26,5 @@ struct KlOptions {
 
 // [N] the estimate at each token, differentiable in `current`.
 at::Tensor kl_terms(KlKind, const at::Tensor& current, const at::Tensor& reference);
-
-// A rollout's reward with coef * k1 of its action tokens taken off: the form of the penalty whose
-// policy gradient is that of the reverse KL. Spans have one length; nats.
-double kl_penalized_reward(double reward, std::span<const float> behavior_logprobs,
-                           std::span<const float> reference_logprobs,
-                           std::span<const std::uint8_t> is_action, double coef);
 
 }  // namespace rollcall

@@ -193,18 +193,20 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   batch.signal.groups_dropped = batch.signal.groups - static_cast<std::int64_t>(groups.size());
 
   // A group that teaches nothing leaves before the advantages: with each of them the step's
-  // deviation would shrink, and a lone success among many failures would pull hardest.
+  // deviation would shrink, and a lone success among many failures would pull hardest. Penalties
+  // alone are nothing to learn from: divided by their own deviation they would be as large as any
+  // success.
   const bool every_group = by_critic || options.every_group_in_loss;
   std::vector<Group> kept;
   std::vector<std::vector<double>> rewards;
   for (Group& g : groups) {
-    count_group(batch.signal, compared_of(g, collected, options.advantage.kind));
+    const auto earned = compared_of(g, collected, options.advantage.kind);
+    count_group(batch.signal, earned);
     batch.signal.groups_passed += std::ranges::any_of(
         g.members, [&](std::size_t i) { return collected[i].trajectory.grade.passed; });
-    auto compared = compared_of(g, collected, options.advantage.kind, penalties);
-    if (!every_group && !has_signal(compared)) continue;
+    if (!every_group && !has_signal(earned)) continue;
+    rewards.push_back(compared_of(g, collected, options.advantage.kind, penalties));
     kept.push_back(std::move(g));
-    rewards.push_back(std::move(compared));
   }
   const auto advantages =
       by_critic ? std::vector<std::vector<double>>{} : group_advantages(rewards, options.advantage);

@@ -71,6 +71,14 @@ class Eval(Case):
         self.assertEqual(len(result["differences"]), 2)
         self.assertIn("unlike the training: rollout.max_turns", errors)
 
+    def test_a_training_file_that_is_gone_is_told(self):
+        train = self.folder / "forgotten.jsonl"
+        train.write_text((self.folder / "data" / "train.jsonl").read_text())
+        run = self.trained("forgetful", data={"train": str(train), "valid": None})
+        train.unlink()
+        _, errors = self.evaluate(self.make_run("later"), str(run.dir))
+        self.assertIn(f"{train}, from which", errors)
+
     def test_training_rows_are_no_held_out_rows(self):
         run = self.make_run("leak")
         train, valid = self.folder / "data" / "train.jsonl", self.folder / "data" / "valid.jsonl"

@@ -82,6 +82,8 @@ TEST(BatchScaler, KnowsRareSuccessesOfLargeGroupsFromEarlierRounds) {
   EXPECT_FALSE(scaler.rare_success(0, 7)) << "no success of a small group weighs so much";
   EXPECT_FALSE(scaler.rare_success(0, 32)) << "about three are expected";
   EXPECT_FALSE(scaler.rare_success(1, 16));
+  EXPECT_TRUE(scaler.rare_success(2, 16))
+      << "half of the others' rollouts pass, but none of it was";
   scaler.end_step();
   BatchScaler resumed({.prompts = 2, .group_size = 16}, kTasks, 3);
   resumed.restore(scaler.state());
@@ -147,6 +149,22 @@ TEST(BatchScaler, StopsAtItsMostAndSaysSoInTheStepSize) {
   const auto rare = all_alike(0.0005).step(scaler);  // 8 of 32
   EXPECT_NEAR(rare.step_size, std::sqrt(rare.signal / 32), 1e-12);
   EXPECT_LT(rare.step_size, 0.8);
+}
+
+TEST(BatchScaler, NeverTakesMoreThanItsMost) {
+  for (const std::int64_t tasks : {1, 2, 3, 40}) {
+    for (const std::int64_t most : {384, 640, 1000}) {
+      BatchOptions options = adaptive();
+      options.adaptive.min_rollouts = 32;
+      options.adaptive.max_rollouts = most;
+      BatchScaler scaler(options, tasks, 1);
+      for (int i = 0; i < 3; ++i) {
+        const auto rollouts = all_alike(0).step(scaler).rollouts;
+        EXPECT_LE(rollouts, most) << tasks;
+        EXPECT_GE(rollouts, most / 2) << tasks;
+      }
+    }
+  }
 }
 
 TEST(BatchScaler, ShrinksByHalvesWhenSuccessesBecomeFrequent) {

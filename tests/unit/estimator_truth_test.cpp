@@ -260,29 +260,34 @@ struct OffPolicy {
   std::string name;
   LossOptions options;
   std::vector<Correction> corrections;
-  std::function<double(double ratio, double advantage)> weight;
+  std::function<double(double now, double then, double advantage)> weight;  // probabilities
 };
 
 std::vector<OffPolicy> off_policy_losses() {
   const auto ppo = [](double low, double high) {
-    return [=](double ratio, double advantage) {
+    return [=](double now, double then, double advantage) {
+      const double ratio = now / then;
       const bool outwards = advantage > 0 ? ratio > 1 + high : ratio < 1 - low;
       return outwards ? 0 : ratio;
     };
   };
-  const Correction tis = correction_of("token_tis");
-  return {{"reinforce with token_tis",
+  const Correction tis = correction_of("token_tis"), of_sequence = correction_of("seq_tis");
+  const auto capped = [](double cap) {
+    return [cap](double now, double then, double) { return std::min(now / then, cap); };
+  };
+  return {{"reinforce with token_tis", {.kind = LossKind::kReinforce}, {tis}, capped(tis.high)},
+          {"reinforce with seq_tis",
            {.kind = LossKind::kReinforce},
-           {tis},
-           [tis](double ratio, double) { return std::min(ratio, tis.high); }},
+           {of_sequence},
+           capped(of_sequence.high)},
           {"reinforce with all of the ratio",
            {.kind = LossKind::kReinforce},
            {{CorrectionKind::kTokenTis, 0, 1e6}},
-           [](double ratio, double) { return ratio; }},
+           capped(1e6)},
           {"cispo",
            {.kind = LossKind::kCispo, .clip_low = 0.2, .clip_high = 0.28},
            {},
-           [](double ratio, double) { return std::clamp(ratio, 0.8, 1.28); }},
+           [](double now, double then, double) { return std::clamp(now / then, 0.8, 1.28); }},
           {"ppo_clip",
            {.kind = LossKind::kPpoClip, .clip_low = 0.2, .clip_high = 0.28},
            {},
@@ -293,7 +298,22 @@ std::vector<OffPolicy> off_policy_losses() {
             .clip_low = 0.2,
             .clip_high = 0.28},
            {},
-           ppo(0.2, 0.28)}};
+           ppo(0.2, 0.28)},
+          {"dppo_tv",
+           {.kind = LossKind::kDppoTv, .divergence = 0.1, .ratio_cap = 1.5},
+           {},
+           [](double now, double then, double advantage) {
+             const bool outwards = advantage > 0 ? now - then > 0.1 : now - then < -0.1;
+             return outwards ? 0 : std::min(now / then, 1.5);
+           }},
+          {"sapo",
+           {.kind = LossKind::kSapo, .tau_positive = 1, .tau_negative = 1.05},
+           {},
+           [](double now, double then, double advantage) {
+             const double tau = advantage > 0 ? 1 : 1.05, ratio = now / then;
+             const double gate = 1 / (1 + std::exp(-tau * (ratio - 1)));
+             return 4 * gate * (1 - gate) * ratio;
+           }}};
 }
 
 // The gradient that the loss says for a group with the first `k` of `n` rollouts successes.
@@ -330,8 +350,8 @@ TEST(EstimatorTruth, LossesWeighWhatAnotherPolicySampledByTheirFormulas) {
       const auto formula = [&](double k, double n) {
         const Pair advantage = rloo(k, n);
         if (k == 0 || k == n) return Pair{};
-        return Pair{advantage.success * loss.weight(p / q, advantage.success),
-                    advantage.failure * loss.weight((1 - p) / (1 - q), advantage.failure)};
+        return Pair{advantage.success * loss.weight(p, q, advantage.success),
+                    advantage.failure * loss.weight(1 - p, 1 - q, advantage.failure)};
       };
       Moments expected;
       double squares = 0;
@@ -364,10 +384,23 @@ TEST(EstimatorTruth, LossesWeighWhatAnotherPolicySampledByTheirFormulas) {
 }
 
 // A critic that is wrong changes the variance, not the mean: two actions, each right with
-// probability p, and a reward where both are.
-TEST(EstimatorTruth, AWrongCriticLeavesGeneralizedAdvantagesUnbiased) {
+// probability p, and a reward where both are. With lambda 1 an advantage is R - V.
+TEST(EstimatorTruth, AWrongCriticChangesTheVarianceOfGeneralizedAdvantagesAlone) {
   constexpr double p = 0.4;
-  const double values[] = {0.7, 0.3}, truth[] = {p * p * (1 - p), p * p * (1 - p)};
+  const double values[] = {0.7, 0.3};
+  Moments truth[2];
+  for (std::size_t t = 0; t < 2; ++t) {
+    double squares = 0;
+    for (const double first : {0.0, 1.0})
+      for (const double second : {0.0, 1.0}) {
+        const double chance = (first == 1 ? p : 1 - p) * (second == 1 ? p : 1 - p);
+        const double g = (first * second - values[t]) * ((t == 0 ? first : second) - p);
+        truth[t].mean += chance * g;
+        squares += chance * g * g;
+      }
+    truth[t].variance = squares - truth[t].mean * truth[t].mean;
+    EXPECT_NEAR(truth[t].mean, p * p * (1 - p), 1e-12) << "unbiased";
+  }
   const std::uint8_t is_action[] = {1, 1};
   Draws draws(9);
   Measured measured[2];
@@ -377,8 +410,10 @@ TEST(EstimatorTruth, AWrongCriticLeavesGeneralizedAdvantagesUnbiased) {
     const auto advantages = generalized_advantages(rewards, values, is_action, 1, 1).advantages;
     for (std::size_t t = 0; t < 2; ++t) measured[t].add(advantages[t] * (right[t] - p));
   }
-  for (std::size_t t = 0; t < 2; ++t)
-    EXPECT_NEAR(measured[t].mean(), truth[t], kErrors * measured[t].mean_error());
+  for (std::size_t t = 0; t < 2; ++t) {
+    EXPECT_NEAR(measured[t].mean(), truth[t].mean, kErrors * measured[t].mean_error());
+    EXPECT_NEAR(measured[t].variance(), truth[t].variance, kErrors * measured[t].variance_error());
+  }
 }
 
 // A rollout's gradient is (3, 4) and normal noise of variance 50 in each direction.

@@ -121,6 +121,41 @@ TEST(Cispo, CapsTheWeightOfTheGradient) {
   EXPECT_EQ(result.clip_high, 1);
 }
 
+// Ratios of 1.44 and 1 are one of 1.2 for the sequence; of 4 and 1 one of 2, which is clipped.
+TEST(Gspo, HasOneRatioASequence) {
+  const LossOptions options{.kind = LossKind::kGspo, .clip_low = 0.2, .clip_high = 0.28};
+  const auto of = [&](double ratio, double advantage) {
+    const std::vector<Sequence> step{{0, advantage, {-1, -2}, {-1 - std::log(ratio), -2}}};
+    return loss_of(step, denominators_of(step, 1), options);
+  };
+  EXPECT_NEAR(of(1.44, 1).loss, -1.2, 1e-12);
+  EXPECT_THAT(of(1.44, 1).gradient, Pointwise(DoubleNear(1e-12), {-0.6, -0.6}));
+  EXPECT_NEAR(of(4, 1).loss, -1.28, 1e-12);
+  EXPECT_THAT(of(4, 1).gradient, ElementsAre(0.0, 0.0));
+  EXPECT_THAT(of(4, -1).gradient, Pointwise(DoubleNear(1e-12), {1.0, 1.0}));
+}
+
+// Two sequences of one prompt and one of another, of 1, 3 and 2 tokens, A = 1.
+TEST(Aggregations, WeighTokensAsWrittenDown) {
+  const std::vector<Sequence> step{
+      {0, 1, {-1}, {-1}}, {0, 1, {-1, -1, -1}, {-1, -1, -1}}, {1, 1, {-1, -1}, {-1, -1}}};
+  const auto weights = [&](Aggregation aggregation) {
+    const LossOptions options{
+        .kind = LossKind::kReinforce, .aggregation = aggregation, .constant = 4};
+    return loss_of(step, denominators_of(step, 2), options).gradient;
+  };
+  const auto are = [](std::vector<double> expected) {
+    for (double& value : expected) value = -value;
+    return Pointwise(DoubleNear(1e-12), expected);
+  };
+  EXPECT_THAT(weights(Aggregation::kTokenMean), are(std::vector<double>(6, 1.0 / 6)));
+  EXPECT_THAT(weights(Aggregation::kSeqMeanTokenMean),
+              are({1.0 / 3, 1.0 / 9, 1.0 / 9, 1.0 / 9, 1.0 / 6, 1.0 / 6}));
+  EXPECT_THAT(weights(Aggregation::kSeqMeanTokenSumConst), are(std::vector<double>(6, 1.0 / 12)));
+  EXPECT_THAT(weights(Aggregation::kPromptMean),
+              are({1.0 / 8, 1.0 / 8, 1.0 / 8, 1.0 / 8, 1.0 / 4, 1.0 / 4}));
+}
+
 TEST(PpoClip, StopsTheGradientOnlyWhereTheAdvantagePushesOutwards) {
   const LossOptions options{.kind = LossKind::kPpoClip, .clip_low = 0.2, .clip_high = 0.28};
   EXPECT_THAT(single(1.5, 1, options).gradient, ElementsAre(0.0));

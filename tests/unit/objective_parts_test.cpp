@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // KL estimators, the distance of two policies, the critic, and formulas over counts.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -58,12 +60,34 @@ TEST(Kl, K1AndK3AreUnbiased) {
   EXPECT_NEAR(k3, kl, 1e-12);
 }
 
-TEST(Kl, IsTakenOffTheRewardOverActionTokens) {
-  const std::vector<float> behavior{-1, -9, -2}, reference{-1.5f, -1, -1.75f};
-  const std::vector<std::uint8_t> is_action{1, 0, 1};
-  EXPECT_NEAR(kl_penalized_reward(1, behavior, reference, is_action, 0.1), 1 - 0.1 * 0.25, 1e-9);
-  EXPECT_EQ(kl_penalized_reward(1, behavior, reference, is_action, 0), 1);
-  EXPECT_THROW(kl_penalized_reward(1, behavior, reference, {}, 0.1), Error);
+// What each form pulls at, over all tokens of a small vocabulary: k2, and k1 in the reward, have
+// the gradient of KL(current, reference); k3 as a loss that of KL(reference, current).
+TEST(Kl, FormsHaveTheGradientsThatAreSaidOfThem) {
+  const at::Tensor logits = at::tensor({0.4, -0.3, 0.1}, at::kDouble).requires_grad_();
+  const at::Tensor reference = at::log_softmax(at::tensor({-0.5, 0.2, 0.6}, at::kDouble), 0);
+  const auto gradient = [&](const auto& loss) {
+    const at::Tensor current = at::log_softmax(logits, 0);
+    logits.mutable_grad() = at::Tensor();
+    loss(current).sum().backward();
+    return logits.grad().clone();
+  };
+  const auto sampled = [&](KlKind kind) {
+    return gradient([&](const at::Tensor& current) {
+      return current.detach().exp() * kl_terms(kind, current, reference);
+    });
+  };
+  const at::Tensor reverse =
+      gradient([&](const at::Tensor& current) { return current.exp() * (current - reference); });
+  const at::Tensor forward =
+      gradient([&](const at::Tensor& current) { return reference.exp() * (reference - current); });
+  const at::Tensor in_reward = gradient([&](const at::Tensor& current) {
+    const at::Tensor price = kl_terms(KlKind::kK1, current, reference).detach();
+    return current.detach().exp() * price * current;
+  });
+  EXPECT_TRUE(at::allclose(sampled(KlKind::kK2), reverse, 0, 1e-12));
+  EXPECT_TRUE(at::allclose(in_reward, reverse, 0, 1e-12));
+  EXPECT_TRUE(at::allclose(sampled(KlKind::kK3), forward, 0, 1e-12));
+  EXPECT_FALSE(at::allclose(forward, reverse, 0, 1e-3));
 }
 
 TEST(Mismatch, IsAsComputedByHand) {

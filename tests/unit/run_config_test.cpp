@@ -344,6 +344,12 @@ INSTANTIATE_TEST_SUITE_P(
                 ":5:24: rollout.tool_budget.penalty_per_call: with a cap, expected"},
         BadFile{"rollout: {latency_budget: {penalty_per_second: 0.1}}\n",
                 ":5:27: rollout.latency_budget.cap: with a price, expected"},
+        BadFile{"rollout: {tool_budget: {free: 4}}\n",
+                ":5:31: rollout.tool_budget.free: does nothing without a price and a cap"},
+        BadFile{"rollout: {latency_budget: {free: 4s}}\n",
+                ":5:34: rollout.latency_budget.free: does nothing without a price and a cap"},
+        BadFile{"rollout: {length_budget: {free: 4}}\n",
+                ":5:33: rollout.length_budget.free: needs rollout.length_budget.cap"},
         BadFile{"rollout: {length_budget: {free: 10, limit: 10, cap: 0.1}}\n",
                 ":5:44: rollout.length_budget.limit: expected more than free"},
         BadFile{

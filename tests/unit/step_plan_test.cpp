@@ -80,10 +80,20 @@ TEST(StepBatch, ComparesRewardsAfterTheirPenalties) {
   const auto batch =
       make_step_batch(collected, 1000, {.advantage = {.kind = AdvantageKind::kRloo}}, 5, penalties);
   EXPECT_DOUBLE_EQ(batch.uses[0].reward, 0.75);
-  EXPECT_DOUBLE_EQ(batch.uses[0].advantage, -0.25);
   EXPECT_DOUBLE_EQ(batch.uses[3].advantage, 0.5);
   EXPECT_EQ(batch.signal.groups_all_one, 1);  // of the rewards themselves
   EXPECT_EQ(batch.signal.groups_signal, 1);
+}
+
+TEST(StepBatch, LearnsNothingFromPenaltiesAlone) {
+  const std::vector<Collected> collected{rollout(0, 0, 0), rollout(0, 1, 0), rollout(1, 0, 0),
+                                         rollout(1, 1, 0)};
+  const std::vector<double> dust{1e-4, 0, 0, 2e-4};
+  for (const auto kind : {AdvantageKind::kRloo, AdvantageKind::kGrpoStd, AdvantageKind::kBatchStd,
+                          AdvantageKind::kRlooBatchStd}) {
+    const auto batch = make_step_batch(collected, 1000, {.advantage = {.kind = kind}}, 5, dust);
+    EXPECT_TRUE(batch.in_loss.empty()) << advantage_names()[static_cast<std::size_t>(kind)];
+  }
 }
 
 TEST(StepBatch, KeepsGroupsWithoutVarianceWhereADivergencePullsAtThem) {
