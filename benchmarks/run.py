@@ -90,8 +90,8 @@ class Bench:
             print(f"  others used {foreign:.2f} cores meanwhile: repeat {part}", file=sys.stderr)
         self.save()
 
-    def measure(self, part, command):
-        """Adds the lines of JSON that the command prints."""
+    def measure(self, part, command, **more):
+        """Adds the lines of JSON that the command prints, and `more` to each."""
         words = [str(word) for word in command]
         print(" ".join(words), file=sys.stderr, flush=True)
         with self.watch(part):
@@ -101,7 +101,7 @@ class Bench:
                 raise SystemExit(f"it failed with exit code {done.returncode}:\n{done.stderr[-3000:]}")
             for line in done.stdout.splitlines():
                 if line.startswith('{"bench"'):
-                    self.add(part, json.loads(line))
+                    self.add(part, {**json.loads(line), **more})
 
     def roofs(self):
         self.measure("roofs", [self.ours("roof_benchmark"), THREADS])
@@ -130,13 +130,13 @@ class Bench:
         # The peers' micro-batch is the largest that is not slower; on so many sequences of 512 tokens.
         for model in self.models:
             micro, sequences = {"3m": (16, 16), "smollm2-135m": (4, 4)}[model]
-            for dtype, theirs, group, prompt in (("float32", "float32", 1, 128), ("bfloat16", "autocast", 1, 128),
-                                                 ("float32", "float32", sequences // 2, 256)):
+            for dtype, theirs, group, prompt in (("float32", ("float32",), 1, 128), ("bfloat16", ("bfloat16", "autocast"), 1, 128),
+                                                 ("float32", ("float32",), sequences // 2, 256)):
                 self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--dtype", dtype, "--group", group,
                                          "--prompt", prompt, "--sequences", sequences])
-                if self.has("torch"):
+                for kind in theirs if self.has("torch") else ():
                     self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
-                                             self.model(model), theirs, micro, "--prompt", prompt, "--sequences", sequences])
+                                             self.model(model), kind, micro, "--prompt", prompt, "--sequences", sequences])
 
     def packed(self):
         """Sequences of 33 to 512 tokens beside as many of 512, which padding would make of them; the head by chunks beside all logits."""
@@ -187,8 +187,7 @@ class Bench:
                     if self.has("torch"):
                         self.measure("loop", [self.peers / "torch/bin/python", HERE / "peers/loop_trl.py", self.model(model), url,
                                               "--steps", 7 if small else steps, "--warm", 2 if small else warm,
-                                              "--micro", micro, "--out", self.out / "trl"])
-                        self.rows[-1]["delay_ms"] = delay
+                                              "--micro", micro, "--out", self.out / "trl"], delay_ms=delay)
 
     def rollcall_loop(self, url, model, delay, lag, steps, warm):
         peaks = {}
@@ -267,6 +266,11 @@ class Bench:
 
         with self.server() as url, self.watch("long"):
             lines = self.train(url, "3m-agent", 40, {"batch": {"prompts": 32, "group_size": 8}}, look)
+            subprocess.run([self.build / "rollcall/rollcall", "preflight", self.out / "runs/run.yaml"], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+        predicted = json.loads((self.out / "runs/run/preflight.json").read_text())["disk"]["journal_bytes"]
+        journal = sum(file.stat().st_size for file in (self.out / "runs/run/journal").iterdir())
+        self.add("long", {"bench": "journal", "mb": journal / 1e6, "of_predicted": journal / predicted})
         rollouts = sum(line["rollouts"] for line in lines)
         for pid, points in sorted(seen.items()):
             half = points[len(points) // 2:]
@@ -377,8 +381,9 @@ def update_table(bench):
         shared = "" if ours["group"] == 1 else f", {ours['group']} share a prompt of {ours['prompt']}"
         row = [ours["model"], ours["dtype"] + shared, number(ours["train_tps"]), share_of_roof(bench, ours)]
         if theirs:
-            row += [f"{number(theirs[-1]['train_tps'])} {theirs[-1]['dtype']}", ratio(ours["train_tps"], theirs[-1]["train_tps"]),
-                    f"{ours['peak_rss_mb'] / theirs[-1]['peak_rss_mb']:.2f}"]
+            best = max(theirs, key=lambda row: row["train_tps"][0])
+            row += [f"{number(best['train_tps'])} {best['dtype']}", ratio(ours["train_tps"], best["train_tps"]),
+                    f"{ours['peak_rss_mb'] / best['peak_rss_mb']:.2f}"]
         else:
             row += [""] * 3
         rows.append(row)
@@ -421,7 +426,9 @@ def loop_tables(bench):
     text += table(["with", "grows", "at", "", "exponent", "expected"], cost.table_rows(bench.find("cost")))
     text += table(["10,000 rollouts", "memory, MB", "growth, MB per 1,000 rollouts", "open files, half-way and at the end"],
                   [["learner" if i == 0 else f"worker {i}", number(row["rss_mb"]), number(row["growth_mb_per_1000"]),
-                    " and ".join(map(str, row["open_files"]))] for i, row in enumerate(bench.find("long"))])
+                    " and ".join(map(str, row["open_files"]))] for i, row in enumerate(bench.find("long", bench="long"))])
+    text += table(["journal of them, MB", "of what `preflight` said"],
+                  [[number(row["mb"]), f"{row['of_predicted']:.2f}"] for row in bench.find("long", bench="journal")])
     text += table(["requests in flight", "server's delay", "speed, of what the delay allows", "CPU a request, us"],
                   [[str(row["in_flight"]), f"{row['delay_ms']} ms", number(row["of_ideal"]), number(row["cpu_us"])] for row in bench.find("http")])
     lags = [(row, bench.find("lag", delay_ms=row["delay_ms"], sigma=row["sigma"], max_lag=0)[-1]) for row in bench.find("lag")]

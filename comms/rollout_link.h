@@ -74,8 +74,8 @@ class RolloutServer {
   // left, a worker's error of bad input (kBadInput), which every worker would have, and of an
   // endpoint that it gave up (kNoEndpoint) if every other worker waits for one too.
   std::vector<Trajectory> poll();
-  // As poll(), but waits up to `wait` for something to arrive: samples turns meanwhile, or sleeps
-  // between probes.
+  // As poll(), but waits up to `wait` for something to arrive: samples turns meanwhile, a step at
+  // least, or sleeps between probes.
   std::vector<Trajectory> poll_for(std::chrono::milliseconds wait);
 
   // What answers the turn requests of workers from now on; null: nothing does.

@@ -362,8 +362,10 @@ std::vector<Trajectory> RolloutServer::poll_for(milliseconds wait) {
   Backoff backoff;
   for (;;) {
     std::vector<Trajectory> delivered = poll();
-    if (!delivered.empty() || Clock::now() >= until) return delivered;
-    if (impl_->sample_turns())
+    if (!delivered.empty()) return delivered;
+    const bool sampled = impl_->sample_turns();
+    if (Clock::now() >= until) return delivered;
+    if (sampled)
       backoff.reset();
     else
       backoff.wait();

@@ -2,6 +2,7 @@
 #include "model/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <string>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "comms/error.h"
 #include "model/engine_backend.h"
 #include "model/engine_sequence.h"
+#include "model/prefill_pace.h"
 #include "model/sampling.h"
 
 namespace rollcall {
@@ -37,7 +39,8 @@ struct Engine::Impl {
   struct Round {
     EngineBackend::Batch batch;
     std::vector<Sequence*> drawing;
-    std::int64_t pages = 0;  // that its stretches take
+    std::int64_t pages = 0;    // that its stretches take
+    std::int64_t prefill = 0;  // rows of them that prefill
 
     std::int64_t rows() const { return static_cast<std::int64_t>(batch.tokens.size()); }
   };
@@ -58,12 +61,13 @@ struct Engine::Impl {
   // Adds what fits of the prompt that the sequence waits for.
   bool add_prompt(Round& round, Sequence& s) {
     Prompt& prompt = *s.prompt;
-    const std::int64_t count = std::min(prompt.missing(), kPrefillRows - round.rows());
+    const std::int64_t count = std::min(prompt.missing(), pace.rows() - round.prefill);
     if (count <= 0) return true;
     const auto part = std::span(prompt.tokens)
                           .subspan(static_cast<std::size_t>(prompt.cache.length()),
                                    static_cast<std::size_t>(count));
     if (!add_stretch(round, prompt.cache, -1, part)) return false;
+    round.prefill += count;
     s.completion.prefill_tokens += count;
     if (prompt.ready()) {
       round.batch.keeps.push_back({prompt.cache.id(), round.rows() - 1});
@@ -78,12 +82,15 @@ struct Engine::Impl {
       add_draw(round, s, -1);
       return true;
     }
-    const std::int64_t count = pending == 1 ? 1 : std::min(pending, kPrefillRows - round.rows());
+    const std::int64_t count = pending == 1 ? 1 : std::min(pending, pace.rows() - round.prefill);
     if (count <= 0) return true;
     const auto part = std::span(s.tokens).subspan(static_cast<std::size_t>(s.cache.length()),
                                                   static_cast<std::size_t>(count));
     if (!add_stretch(round, s.cache, s.prompt->cache.id(), part)) return false;
-    if (pending > 1) s.completion.prefill_tokens += count;
+    if (pending > 1) {
+      round.prefill += count;
+      s.completion.prefill_tokens += count;
+    }
     if (count == pending) add_draw(round, s, round.rows() - 1);
     return true;
   }
@@ -142,7 +149,10 @@ struct Engine::Impl {
   }
 
   void sample(const Round& round) {
+    const auto begin = std::chrono::steady_clock::now();
     const std::vector<SampledToken> drawn = backend->step(round.batch);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+    if (round.prefill >= PrefillPace::kLeastRows) pace.add(round.rows(), taken.count());
     for (std::size_t i = 0; i < drawn.size(); ++i) {
       Sequence& s = *round.drawing[i];
       s.completion.tokens.push_back(drawn[i].id);
@@ -182,6 +192,7 @@ struct Engine::Impl {
   ModelSpec spec;
   EngineOptions options;
   std::unique_ptr<EngineBackend> backend;
+  PrefillPace pace;
   std::int64_t version = -1;
   SequenceId next_id = 1;
   std::map<SequenceId, Sequence> sequences;

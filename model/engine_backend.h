@@ -12,7 +12,8 @@ struct RollcallCudaPlugin;
 
 namespace rollcall {
 
-constexpr std::int64_t kPrefillRows = 1024;  // of a round, so that decoding never waits long
+// Most rows of a round that prefill; fewer where they take long.
+constexpr std::int64_t kMostPrefillRows = 1024;
 
 // Where an engine computes: the weights, the caches of keys and values, and the forward pass down
 // to sampled tokens. Throws Error. Single thread.
@@ -54,7 +55,7 @@ class EngineBackend {
     std::vector<Keep> keeps;  // rows whose last state stays with the cache, for later draws
     std::vector<Draw> draws;
   };
-  // Of each draw. At most kPrefillRows and a row for each of EngineOptions::max_batch, as many
+  // Of each draw. At most kMostPrefillRows and a row for each of EngineOptions::max_batch, as many
   // draws as that, and no more pages than are free.
   virtual std::vector<SampledToken> step(const Batch&) = 0;
 };

@@ -40,7 +40,7 @@ class GpuBackend final : public EngineBackend {
         .windows = windows.data(),
         .rotates = rotates.data(),
         .max_context = options.max_context,
-        .max_rows = kPrefillRows + options.max_batch,
+        .max_rows = kMostPrefillRows + options.max_batch,
         .max_draws = options.max_batch,
         .cache_bytes = options.gpu_cache_bytes};
     decoder_.reset(plugin.decoder_create(&shape, device));

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/sharded_masters.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <iterator>
+#include <numeric>
 #include <utility>
+#include <vector>
 
 #include "comms/communicator.h"
 
@@ -15,10 +19,32 @@ std::int64_t shard_floats(std::int64_t parameters, int members) {
   return (parameters + members - 1) / members;
 }
 
+constexpr std::int64_t kSummedAtOnce = 1 << 16;
+
+// In several sums side by side: each addition waits for the one before.
+double piece_of_squared_norm(std::span<const float> values) {
+  constexpr std::size_t kSums = 8;
+  double sums[kSums] = {};
+  std::size_t i = 0;
+  for (; i + kSums <= values.size(); i += kSums)
+    for (std::size_t s = 0; s < kSums; ++s)
+      sums[s] += static_cast<double>(values[i + s]) * values[i + s];
+  for (; i < values.size(); ++i) sums[0] += static_cast<double>(values[i]) * values[i];
+  return std::accumulate(std::begin(sums), std::end(sums), 0.0);
+}
+
+// The same bits for any number of threads.
 double squared_norm(std::span<const float> values) {
-  double squares = 0;
-  for (const float v : values) squares += static_cast<double>(v) * v;
-  return squares;
+  const auto size = static_cast<std::int64_t>(values.size());
+  std::vector<double> pieces(static_cast<std::size_t>((size + kSummedAtOnce - 1) / kSummedAtOnce));
+  at::parallel_for(0, std::ssize(pieces), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t first = i * kSummedAtOnce, count = std::min(kSummedAtOnce, size - first);
+      pieces[static_cast<std::size_t>(i)] = piece_of_squared_norm(
+          values.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
+    }
+  });
+  return std::accumulate(pieces.begin(), pieces.end(), 0.0);
 }
 
 }  // namespace

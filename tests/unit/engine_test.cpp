@@ -3,6 +3,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <set>
 
 #include "comms/error.h"
+#include "model/prefill_pace.h"
 #include "model/published_weights.h"
 #include "tiny_model.h"
 
@@ -112,30 +114,70 @@ TEST_F(EngineTest, KeepsTheCacheAcrossTurns) {
 }
 
 // Two turns with a delta between them, against the log-probabilities that the decoder gives the
-// same tokens in one packed row.
+// same tokens in one packed row. What is longer than a round's rows comes in pieces.
 TEST_P(EngineBits, GivesTheLearnersLogProbabilitiesBitForBit) {
-  const Ids prompt{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28},
-      delta{7, 8, 9, 10, 11};
-  const SequenceId id = engine_->open(prompt, 77);
-  engine_->request_turn(id, {}, turn(21));
-  const auto first = run(*engine_).at(id);
-  engine_->request_turn(id, delta, turn(9));
-  const auto second = run(*engine_).at(id);
+  for (const auto& [prompt_length, delta_length] : {std::pair{18, 5}, {150, 140}}) {
+    Ids prompt, delta;
+    for (std::int32_t i = 0; i < prompt_length; ++i) prompt.push_back((11 + 7 * i) % 100);
+    for (std::int32_t i = 0; i < delta_length; ++i) delta.push_back((7 + 3 * i) % 100);
+    const auto engine = make();
+    const SequenceId id = engine->open(prompt, 77);
+    engine->request_turn(id, {}, turn(21));
+    const auto first = run(*engine).at(id);
+    engine->request_turn(id, delta, turn(9));
+    const auto second = run(*engine).at(id);
 
-  std::vector<std::int64_t> tokens(prompt.begin(), prompt.end());
-  tokens.insert(tokens.end(), first.tokens.begin(), first.tokens.end());
-  tokens.insert(tokens.end(), delta.begin(), delta.end());
-  tokens.insert(tokens.end(), second.tokens.begin(), second.tokens.end());
-  const auto p = static_cast<std::int64_t>(prompt.size()),
-             n = static_cast<std::int64_t>(tokens.size());
-  const at::Tensor all = at::tensor(tokens);
-  const at::Tensor hidden = model_.decoder.packed_hidden(all, {{0, p, -1}, {p, n - p, 0}});
-  const auto learner = token_logprobs(hidden.narrow(0, p - 1, n - p), model_.decoder.head(),
-                                      all.narrow(0, p, n - p).contiguous(), model_.spec.vocab_size)
-                           .logprobs;
-  const float* got = learner.const_data_ptr<float>();
-  for (std::size_t i = 0; i < 21; ++i) EXPECT_EQ(first.logprobs[i], got[i]) << i;
-  for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(second.logprobs[i], got[21 + 5 + i]) << i;
+    std::vector<std::int64_t> tokens(prompt.begin(), prompt.end());
+    tokens.insert(tokens.end(), first.tokens.begin(), first.tokens.end());
+    tokens.insert(tokens.end(), delta.begin(), delta.end());
+    tokens.insert(tokens.end(), second.tokens.begin(), second.tokens.end());
+    const auto p = static_cast<std::int64_t>(prompt.size()),
+               n = static_cast<std::int64_t>(tokens.size());
+    const at::Tensor all = at::tensor(tokens);
+    const at::Tensor hidden = model_.decoder.packed_hidden(all, {{0, p, -1}, {p, n - p, 0}});
+    const auto learner =
+        token_logprobs(hidden.narrow(0, p - 1, n - p), model_.decoder.head(),
+                       all.narrow(0, p, n - p).contiguous(), model_.spec.vocab_size)
+            .logprobs;
+    const float* got = learner.const_data_ptr<float>();
+    for (std::size_t i = 0; i < 21; ++i) EXPECT_EQ(first.logprobs[i], got[i]) << i;
+    for (std::size_t i = 0; i < 9; ++i)
+      EXPECT_EQ(second.logprobs[i], got[21 + delta.size() + i]) << i;
+  }
+}
+
+TEST_F(EngineTest, ATurnGoesOnWhileALongPromptIsPrefilled) {
+  const SequenceId talking = engine_->open(Ids{1, 2, 3}, 1);
+  engine_->request_turn(talking, {}, turn(2));
+  run(*engine_);
+  engine_->request_turn(talking, Ids{4}, turn(2));
+  const SequenceId reading = engine_->open(Ids(390, 5), 2);
+  engine_->request_turn(reading, {}, turn(1));
+  std::vector<SequenceId> order;
+  int rounds = 0, rounds_of_talk = 0;
+  for (; engine_->has_work(); ++rounds)
+    for (const auto& finished : engine_->step()) {
+      order.push_back(finished.sequence);
+      if (finished.sequence == talking) rounds_of_talk = rounds + 1;
+    }
+  EXPECT_THAT(order, testing::ElementsAre(talking, reading));
+  EXPECT_EQ(rounds_of_talk, 2);
+  EXPECT_GT(rounds, 2);
+}
+
+TEST(PrefillPace, TakesAboutAQuarterOfASecond) {
+  PrefillPace pace;
+  EXPECT_EQ(pace.rows(), 64);
+  pace.add(64, 10);  // a large model on a slow machine
+  EXPECT_EQ(pace.rows(), 64);
+  for (const std::int64_t rows : {128, 256, 512, 1024, 1024}) {
+    pace.add(pace.rows(), 1e-6);
+    EXPECT_EQ(pace.rows(), rows) << "at most twice as many";
+  }
+  pace.add(1024, 1);
+  EXPECT_EQ(pace.rows(), 256);
+  pace.add(300, 0.5);  // some of them decoded
+  EXPECT_EQ(pace.rows(), 150);
 }
 
 class Bfloat16EngineTest : public EngineTest {
