@@ -32,6 +32,15 @@ double seconds_of(const Work& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+// Of each of `repetitions`, after one that warms up.
+template <class Work>
+std::vector<double> repeated_seconds(int repetitions, const Work& work) {
+  work();
+  std::vector<double> seconds;
+  for (int i = 0; i < repetitions; ++i) seconds.push_back(seconds_of(work));
+  return seconds;
+}
+
 // Of this process so far.
 inline std::int64_t peak_rss_mb() {
   rusage usage{};

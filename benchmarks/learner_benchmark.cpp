@@ -44,9 +44,9 @@ Sample make_sample(const Arguments& a, std::int64_t vocabulary) {
   std::uint64_t draw = 0;
   for (std::int64_t i = 0; i < a.sequences; ++i) {
     const double share = a.uneven ? uniform_draw(8, static_cast<std::uint64_t>(i)) : 1;
-    const auto fresh = static_cast<std::int64_t>(share * static_cast<double>(a.length - a.prompt));
+    const double fresh = std::ceil(share * static_cast<double>(a.length - a.prompt));
     auto& tokens = sample.tokens.emplace_back(
-        static_cast<std::size_t>(a.prompt + std::max<std::int64_t>(1, fresh)));
+        static_cast<std::size_t>(a.prompt + static_cast<std::int64_t>(fresh)));
     for (auto& id : tokens)
       id = static_cast<std::int32_t>(uniform_draw(7, draw++) * static_cast<double>(vocabulary));
     if (i % a.group != 0)
@@ -93,11 +93,8 @@ int run(int argc, char** argv) {
   };
   const UpdateOptions options{.adamw = {1e-6, 0.9, 0.95, 1e-8, 0.0},
                               .activation_checkpointing = a.recompute};
-  std::vector<double> seconds;
-  for (int i = -1; i < a.repetitions; ++i) {
-    const double value = seconds_of([&] { learner.update(batches, loss, options, [] {}); });
-    if (i >= 0) seconds.push_back(value);
-  }
+  const auto seconds =
+      repeated_seconds(a.repetitions, [&] { learner.update(batches, loss, options, [] {}); });
   std::int64_t computed = 0;
   for (const auto& batch : batches) computed += batch.tokens.numel();
   std::vector<double> rates;

@@ -42,11 +42,7 @@ int run(int argc, char** argv) {
     if (!whole) return token_logprobs(states, head, targets, vocabulary).logprobs;
     return at::log_softmax(at::linear(states, weight), 1).gather(1, targets.unsqueeze(1));
   };
-  std::vector<double> seconds;
-  for (int i = -1; i < repetitions; ++i) {
-    const double value = seconds_of([&] { logprobs().sum().backward(); });
-    if (i >= 0) seconds.push_back(value);
-  }
+  const auto seconds = repeated_seconds(repetitions, [&] { logprobs().sum().backward(); });
   const nlohmann::ordered_json line{{"bench", "loss"},
                                     {"whole", whole},
                                     {"tokens", tokens},
