@@ -27,6 +27,13 @@ class Communicator {
   // `values` has size() equal shards; afterwards shard rank() holds the sum over the members, the
   // other shards are unspecified. values.size() must be a multiple of size().
   virtual void reduce_scatter_sum(std::span<float> values) = 0;
+  // The same, to be done while the caller computes: `values` belong to the communicator until
+  // finish(), and no other collective may come before that. Several may be under way; members begin
+  // them in the same order. progress() does what can be done without waiting, for nothing moves
+  // between calls; finish() waits for all of them.
+  virtual void begin_reduce_scatter_sum(std::span<float> values) { reduce_scatter_sum(values); }
+  virtual void progress() {}
+  virtual void finish() {}
   // Every member contributes shard rank() of `values`; afterwards all shards are filled.
   virtual void all_gather(std::span<float> values) = 0;
   // Host scalars, whatever the device.

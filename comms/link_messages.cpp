@@ -65,6 +65,22 @@ WeightsBegin decode_weights_begin(std::string_view bytes) {
   return value;
 }
 
+std::string encode(const WeightsLoaded& value) {
+  ByteWriter out;
+  out.number(value.version);
+  out.number(value.seconds);
+  return out.take();
+}
+
+WeightsLoaded decode_weights_loaded(std::string_view bytes) {
+  ByteReader in(bytes, "loaded weights");
+  WeightsLoaded value;
+  value.version = in.number<std::int64_t>();
+  value.seconds = in.number<double>();
+  in.finish();
+  return value;
+}
+
 std::string encode(const Failure& value) {
   ByteWriter out;
   out.enumerator(value.code);

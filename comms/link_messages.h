@@ -18,7 +18,7 @@ enum class MessageKind : int {
   // worker to learner
   kHello = 1,  // Hello
   kAttached,   // one byte: 1 if the shared memory of Welcome could be opened
-  kLoaded,     // number (int64) of the version now in use
+  kLoaded,     // WeightsLoaded
   kDelivery,   // an encoded Trajectory
   kFarewell,   // last message: the worker ends
   kFailure,    // Failure; likewise
@@ -55,6 +55,12 @@ struct WeightsBegin {
   std::uint64_t checksum = 0;  // XXH3 of all bytes
 };
 
+// A worker has taken a version up.
+struct WeightsLoaded {
+  std::int64_t version = 0;
+  double seconds = 0;  // that it did nothing else for it
+};
+
 // Why a worker ends.
 struct Failure {
   ExitCode code = ExitCode::kFailure;
@@ -65,6 +71,7 @@ struct Failure {
 std::string encode(const Hello&);
 std::string encode(const Welcome&);
 std::string encode(const WeightsBegin&);
+std::string encode(const WeightsLoaded&);
 std::string encode(const Failure&);
 std::string encode(const std::vector<EndpointStatus>&);
 std::string encode(const TurnRequest&);
@@ -74,6 +81,7 @@ std::string encode_number(std::int64_t);
 Hello decode_hello(std::string_view bytes);
 Welcome decode_welcome(std::string_view bytes);
 WeightsBegin decode_weights_begin(std::string_view bytes);
+WeightsLoaded decode_weights_loaded(std::string_view bytes);
 Failure decode_failure(std::string_view bytes);
 std::vector<EndpointStatus> decode_endpoints(std::string_view bytes);
 TurnRequest decode_turn_request(std::string_view bytes);

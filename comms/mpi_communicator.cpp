@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <numeric>
 #include <optional>
@@ -82,13 +83,30 @@ class MpiCommunicator final : public Communicator {
   }
 
   void all_sum(std::span<float> values) override {
-    reduce_to_owners(values);
+    begin_sum(values);
+    finish();
     gather_from_owners(values);
   }
 
   void reduce_scatter_sum(std::span<float> values) override {
+    begin_reduce_scatter_sum(values);
+    finish();
+  }
+
+  void begin_reduce_scatter_sum(std::span<float> values) override {
     check_shards(values);
-    reduce_to_owners(values);
+    begin_sum(values);
+  }
+
+  void progress() override {
+    while (!sums_.empty() && arrived()) finish_block();
+  }
+
+  void finish() override {
+    while (!sums_.empty()) {
+      wait("sum");
+      finish_block();
+    }
   }
 
   void all_gather(std::span<float> values) override {
@@ -146,21 +164,38 @@ class MpiCommunicator final : public Communicator {
     return (longest + kBlockFloats - 1) / kBlockFloats;
   }
 
-  void reduce_to_owners(std::span<float> values) {
+  // Of `values` all members have a block on the way at a time.
+  struct BlockSum {
+    std::span<float> values;
+    std::size_t block = 0;
+  };
+
+  void begin_sum(std::span<float> values) {
     if (size_ == 1) return;
-    scratch_.resize(std::min(kBlockFloats, values.size() / size_ + 1) * size_);
-    for (std::size_t block = 0; block < block_count(values.size()); ++block) {
-      const std::span<float> mine = block_of(values, rank_, block);
-      for (int other = 0; other < size_; ++other) {
-        if (other == rank_) continue;
-        receive(other, scratch_.data() + other * mine.size(), mine.size_bytes());
-        const std::span<float> theirs = block_of(values, other, block);
-        send(other, theirs.data(), theirs.size_bytes());
-      }
-      std::ranges::copy(mine, scratch_.data() + rank_ * mine.size());
-      wait("sum");
-      sum_in_rank_order(mine);
+    const bool idle = sums_.empty();
+    for (std::size_t block = 0; block < block_count(values.size()); ++block)
+      sums_.push_back({values, block});
+    if (idle && !sums_.empty()) begin_block();
+  }
+
+  void begin_block() {
+    const auto& [values, block] = sums_.front();
+    const std::span<float> mine = block_of(values, rank_, block);
+    scratch_.resize(mine.size() * size_);
+    for (int other = 0; other < size_; ++other) {
+      if (other == rank_) continue;
+      receive(other, scratch_.data() + other * mine.size(), mine.size_bytes());
+      const std::span<float> theirs = block_of(values, other, block);
+      send(other, theirs.data(), theirs.size_bytes());
     }
+  }
+
+  void finish_block() {
+    const std::span<float> mine = block_of(sums_.front().values, rank_, sums_.front().block);
+    std::ranges::copy(mine, scratch_.data() + rank_ * mine.size());
+    sum_in_rank_order(mine);
+    sums_.pop_front();
+    if (!sums_.empty()) begin_block();
   }
 
   void sum_in_rank_order(std::span<float> out) const {
@@ -236,17 +271,25 @@ class MpiCommunicator final : public Communicator {
     return static_cast<int>(dead - watches_.begin());
   }
 
+  // Whether all that is on the way has come, and forgets it then.
+  bool arrived() {
+    int done = 0;
+    check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
+                          MPI_STATUSES_IGNORE),
+              "MPI_Testall");
+    if (done == 0) return false;
+    requests_.clear();
+    peers_.clear();
+    return true;
+  }
+
   void wait(const char* what) {
     SilenceClock silence(std::min(kLongestPause, timeout_ / 4), Clock::now());
     std::optional<int> dead;
     Clock::time_point last_words;
     Backoff backoff;
-    int done = 0;
-    for (int probes = 0; done == 0; ++probes) {
-      check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
-                            MPI_STATUSES_IGNORE),
-                "MPI_Testall");
-      if (done != 0 || probes < kProbesBeforeSleep) continue;
+    for (int probes = 0; !arrived(); ++probes) {
+      if (probes < kProbesBeforeSleep) continue;
       const auto now = Clock::now();
       silence.listen(now);
       if (!dead && (dead = dead_member())) last_words = now + kLastWordsPatience;
@@ -254,8 +297,6 @@ class MpiCommunicator final : public Communicator {
       if (silence.silent_for(timeout_, now)) throw_timeout(what);
       backoff.wait();
     }
-    requests_.clear();
-    peers_.clear();
   }
 
   [[noreturn]] static void throw_death(const char* what, int dead) {
@@ -292,7 +333,8 @@ class MpiCommunicator final : public Communicator {
   std::vector<ProcessWatch> watches_;  // of members on this host; the others' watch nothing
   std::vector<MPI_Request> requests_;
   std::vector<int> peers_;      // of the requests
-  std::vector<float> scratch_;  // a block from every member
+  std::deque<BlockSum> sums_;   // under way, the first of them on its way between the members
+  std::vector<float> scratch_;  // its block from every member
 };
 
 }  // namespace

@@ -270,8 +270,10 @@ std::int64_t RolloutClient::newest_version() const {
 
 std::int64_t RolloutClient::load_weights(const UseWeights& use) {
   if (newest_version() < 0) throw Error("no weights were published yet");
+  const auto begin = Clock::now();
   const std::int64_t version = impl_->shared ? impl_->shared->load(use) : impl_->messages.load(use);
-  impl_->send(MessageKind::kLoaded, encode_number(version));
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  impl_->send(MessageKind::kLoaded, encode(WeightsLoaded{version, seconds}));
   return version;
 }
 

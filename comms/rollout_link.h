@@ -26,6 +26,7 @@ struct WorkerStatus {
   bool alive = true;
   int in_flight = 0;                        // assignments it holds
   std::int64_t weights_version = -1;        // last version it confirmed
+  double weights_seconds = 0;               // that it stood still to take it up
   std::chrono::milliseconds silence{0};     // since its last message
   std::vector<EndpointStatus> endpoints{};  // as its last heartbeat told
 };

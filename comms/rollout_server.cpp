@@ -48,7 +48,7 @@ struct Worker {
   int process_id = 0;
   bool shares_memory = false;
   bool told_to_leave = false;
-  std::int64_t weights_version = -1;
+  WeightsLoaded weights{.version = -1};
   std::vector<EndpointStatus> endpoints{};
 
   bool waits() const { return std::ranges::any_of(endpoints, &EndpointStatus::waiting); }
@@ -188,7 +188,7 @@ struct RolloutServer::Impl {
       case MessageKind::kAttached:
         return on_attached(worker, message.bytes == "1");
       case MessageKind::kLoaded:
-        worker.weights_version = decode_number(message.bytes);
+        worker.weights = decode_weights_loaded(message.bytes);
         return;
       case MessageKind::kDelivery:
         return on_delivery(worker, message.bytes);
@@ -423,7 +423,8 @@ std::vector<WorkerStatus> RolloutServer::workers() const {
     statuses.push_back({.rank = worker.rank,
                         .alive = worker.alive(),
                         .in_flight = impl_->dispatcher.in_flight(worker.rank),
-                        .weights_version = worker.weights_version,
+                        .weights_version = worker.weights.version,
+                        .weights_seconds = worker.weights.seconds,
                         .silence = worker.clock.silence(now),
                         .endpoints = worker.endpoints});
   }

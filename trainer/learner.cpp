@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "comms/communicator.h"
@@ -13,6 +14,8 @@
 
 namespace rollcall {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 void check_agreement(const UpdateStats& stats, double limit) {
   const double gap = stats.mismatch.gap_mean();
@@ -74,15 +77,22 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
   const auto activations =
       options.activation_checkpointing ? Activations::kRecomputed : Activations::kKept;
   // Several learners are parts of the step; of a single one the first half of its batches is.
-  const std::size_t part = communicator_.size() > 1 ? batches.size() : batches.size() / 2;
+  const bool alone = communicator_.size() == 1;
   GradientNoise noise;
   for (std::size_t i = 0; i < batches.size(); ++i) {
+    if (i + 1 == batches.size()) masters.begin_sums();
     accumulate(batches[i], i, loss, pull, activations, stats);
     noise.rollouts += static_cast<double>(batches[i].sequences.size());
-    if (i + 1 == part) noise.add_part(noise.rollouts, masters.squared_own_norm());
+    if (alone && i + 1 == batches.size() / 2)
+      noise.add_part(noise.rollouts, masters.squared_own_norm());
     between();
   }
-  masters.sum_gradients();
+  const auto summing = Clock::now();
+  const double squared_own_norm = masters.sum_gradients();
+  if (!alone) {
+    noise.add_part(noise.rollouts, squared_own_norm);
+    stats.seconds_gradient_sum = std::chrono::duration<double>(Clock::now() - summing).count();
+  }
   reduce_stats(stats, noise);
   check_agreement(stats, options.max_logprob_gap);
   // The same number on every member, so they agree on clipping and skipping without a vote.

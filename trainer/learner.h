@@ -36,6 +36,8 @@ struct UpdateStats {
   double entropy_mean = 0;  // nats per action token
   Mismatch mismatch;        // current against behavior, over the action tokens, before the update
   std::optional<GradientNoise::Estimate> noise;  // none of one learner's single micro-batch
+  std::optional<double>
+      seconds_gradient_sum;  // waited for, after the last backward pass; none alone
 };
 
 // The policy of one data-parallel learner, in training. update(), state and restore are collective.

@@ -3,21 +3,21 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/from_blob.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <iterator>
+#include <memory>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "comms/communicator.h"
+#include "comms/error.h"
 
 namespace rollcall {
 namespace {
-
-std::int64_t shard_floats(std::int64_t parameters, int members) {
-  return (parameters + members - 1) / members;
-}
 
 constexpr std::int64_t kSummedAtOnce = 1 << 16;
 
@@ -47,82 +47,146 @@ double squared_norm(std::span<const float> values) {
   return std::accumulate(pieces.begin(), pieces.end(), 0.0);
 }
 
+std::size_t index_of(std::int64_t i) { return static_cast<std::size_t>(i); }
+
 }  // namespace
+
+// Tells of each gradient that a leaf gets.
+class ShardedMasters::Arrival : public torch::autograd::PostAccumulateGradHook {
+ public:
+  Arrival(ShardedMasters& owner, ShardLayout::Range of) : owner_(owner), of_(of) {}
+  void operator()(const at::Tensor&) override { owner_.add_arrival(of_); }
+
+ private:
+  ShardedMasters& owner_;
+  ShardLayout::Range of_;
+};
 
 ShardedMasters::ShardedMasters(FlatWeights masters, Communicator& communicator)
     : communicator_(communicator),
       masters_(std::move(masters)),
       parameters_(masters_.flat.numel()),
-      shard_(shard_floats(parameters_, communicator.size())),
-      gradients_(static_cast<std::size_t>(shard_ * communicator.size())),
-      decay_(static_cast<std::size_t>(shard_)),
-      optimizer_(shard_) {
+      layout_(parameters_, communicator.size()),
+      gradients_(index_of(layout_.floats())),
+      optimizer_(layout_.shard_floats()),
+      leaves_of_(index_of(layout_.buckets())) {
   const auto* base = masters_.flat.const_data_ptr<float>();
-  const std::int64_t shard_begin = communicator.rank() * shard_;
+  std::vector<std::uint8_t> decay(gradients_.size());
   for (const auto& [name, tensor] : masters_.tensors) {
-    const std::int64_t offset = tensor.const_data_ptr<float>() - base;
+    const ShardLayout::Range range{tensor.const_data_ptr<float>() - base, tensor.numel()};
     at::Tensor leaf = tensor.detach().set_requires_grad(true);
     // Backward adds into the flat gradient in place.
-    leaf.mutable_grad() = at::from_blob(gradients_.data() + offset, tensor.sizes(), at::kFloat);
+    leaf.mutable_grad() =
+        at::from_blob(gradients_.data() + range.begin, tensor.sizes(), at::kFloat);
+    if (communicator_.size() > 1) {
+      torch::autograd::impl::set_post_acc_grad_hooks(leaf, std::make_unique<Arrival>(*this, range));
+      const auto [first, count] = layout_.buckets_of(range);
+      for (std::int64_t b = first; b < first + count; ++b) ++leaves_of_[index_of(b)];
+    }
     leaves_.emplace(name, leaf);
     // Norm weights and biases are vectors; they are not decayed.
-    const std::int64_t begin = std::max(offset - shard_begin, std::int64_t{0});
-    const std::int64_t end = std::min(offset + tensor.numel() - shard_begin, shard_);
-    if (tensor.dim() >= 2 && begin < end)
-      std::fill(decay_.begin() + begin, decay_.begin() + end, std::uint8_t{1});
+    if (tensor.dim() >= 2) std::fill_n(decay.begin() + range.begin, range.size, std::uint8_t{1});
   }
+  decay_ = layout_.shard_of(std::span<const std::uint8_t>(decay), communicator.rank());
 }
 
-void ShardedMasters::clear_gradients() { std::fill(gradients_.begin(), gradients_.end(), 0.0f); }
+void ShardedMasters::clear_gradients() {
+  std::fill(gradients_.begin(), gradients_.end(), 0.0f);
+  awaited_.clear();
+  unsummed_ = communicator_.size() > 1 ? layout_.buckets() : 0;
+  squared_own_norm_ = 0;
+}
 
 double ShardedMasters::squared_own_norm() const { return squared_norm(gradients_); }
 
-void ShardedMasters::sum_gradients() { communicator_.reduce_scatter_sum(gradients_); }
+void ShardedMasters::begin_sums() {
+  if (communicator_.size() > 1) awaited_ = leaves_of_;
+}
+
+void ShardedMasters::add_arrival(ShardLayout::Range of) {
+  if (awaited_.empty()) return;
+  const auto [first, count] = layout_.buckets_of(of);
+  for (std::int64_t b = first; b < first + count; ++b)
+    if (--awaited_[index_of(b)] < 0)
+      throw Error("a parameter got two gradients in one backward pass: its sum had begun");
+  // In the same order on every member, whatever the order of arrival.
+  while (unsummed_ > 0 && awaited_[index_of(unsummed_ - 1)] == 0) sum_next_bucket();
+  communicator_.progress();
+}
+
+void ShardedMasters::sum_next_bucket() {
+  const std::span<float> values = bucket(gradients_, --unsummed_);
+  squared_own_norm_ += squared_norm(values);
+  communicator_.begin_reduce_scatter_sum(values);
+}
+
+double ShardedMasters::sum_gradients() {
+  while (unsummed_ > 0) sum_next_bucket();
+  communicator_.finish();
+  awaited_.clear();
+  return squared_own_norm_;
+}
 
 double ShardedMasters::squared_grad_norm() {
-  const std::span all(gradients_);
-  const auto begin = static_cast<std::size_t>(communicator_.rank() * shard_);
-  double squares[] = {squared_norm(all.subspan(begin, static_cast<std::size_t>(shard_)))};
+  double squares[] = {0};
+  for (std::int64_t b = 0; b < layout_.buckets(); ++b) {
+    const auto [begin, size] = layout_.piece(b, communicator_.rank());
+    squares[0] += squared_norm(std::span(gradients_).subspan(index_of(begin), index_of(size)));
+  }
   communicator_.all_sum_host(squares);
   return squares[0];
 }
 
 void ShardedMasters::step(double factor, const AdamWOptions& options) {
-  const std::int64_t begin = communicator_.rank() * shard_;
-  const std::span gradient(gradients_.data() + begin, static_cast<std::size_t>(shard_));
-  if (factor != 1.0)
-    for (float& g : gradient) g = static_cast<float>(g * factor);
-  float* masters = masters_.flat.data_ptr<float>();
+  const std::span masters(masters_.flat.data_ptr<float>(), index_of(parameters_));
+  const auto scale = [&](std::span<float> gradient) {
+    if (factor != 1.0)
+      for (float& g : gradient) g = static_cast<float>(g * factor);
+  };
   if (communicator_.size() == 1) {
-    optimizer_.step({masters, static_cast<std::size_t>(parameters_)}, gradient, decay_, options);
+    scale(gradients_);
+    optimizer_.step(masters, gradients_, decay_, options);
     return;
   }
-  std::vector<float> padded(gradients_.size());
-  std::copy_n(masters, parameters_, padded.begin());
-  optimizer_.step({padded.data() + begin, static_cast<std::size_t>(shard_)}, gradient, decay_,
-                  options);
-  communicator_.all_gather(padded);
-  std::copy_n(padded.begin(), parameters_, masters);
+  const int rank = communicator_.rank();
+  std::vector<float> gradient = layout_.shard_of(std::span<const float>(gradients_), rank);
+  scale(gradient);
+  // From here on the memory of the gradients is that of the masters, with the buckets' padding.
+  std::copy(masters.begin(), masters.end(), gradients_.begin());
+  std::vector<float> shard = layout_.shard_of(std::span<const float>(gradients_), rank);
+  optimizer_.step(shard, gradient, decay_, options);
+  layout_.put_shard(shard, rank, gradients_);
+  gather(gradients_);
+  std::copy_n(gradients_.begin(), parameters_, masters.begin());
+  clear_gradients();
+}
+
+std::span<float> ShardedMasters::bucket(std::vector<float>& all, std::int64_t index) const {
+  const auto [begin, size] = layout_.bucket(index);
+  return std::span(all).subspan(index_of(begin), index_of(size));
+}
+
+void ShardedMasters::gather(std::vector<float>& all) {
+  for (std::int64_t b = 0; b < layout_.buckets(); ++b) communicator_.all_gather(bucket(all, b));
 }
 
 ShardedMasters::State ShardedMasters::state() {
-  const auto gather = [&](std::span<const float> shard) {
+  const auto gathered = [&](std::span<const float> shard) {
     std::vector<float> all(gradients_.size());
-    std::copy(shard.begin(), shard.end(), all.begin() + communicator_.rank() * shard_);
-    if (communicator_.size() > 1) communicator_.all_gather(all);
-    all.resize(static_cast<std::size_t>(parameters_));
+    layout_.put_shard(shard, communicator_.rank(), all);
+    gather(all);
+    all.resize(index_of(parameters_));
     return all;
   };
-  return {optimizer_.steps(), gather(optimizer_.first_moment()),
-          gather(optimizer_.second_moment())};
+  return {optimizer_.steps(), gathered(optimizer_.first_moment()),
+          gathered(optimizer_.second_moment())};
 }
 
 void ShardedMasters::restore(std::span<const float> masters, const State& state) {
   std::copy(masters.begin(), masters.end(), masters_.flat.data_ptr<float>());
   const auto shard_of = [&](std::vector<float> all) {
     all.resize(gradients_.size());
-    const auto begin = all.begin() + communicator_.rank() * shard_;
-    return std::vector<float>(begin, begin + shard_);
+    return layout_.shard_of(std::span<const float>(all), communicator_.rank());
   };
   optimizer_.restore(state.steps, shard_of(state.first_moment), shard_of(state.second_moment));
 }

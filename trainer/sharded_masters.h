@@ -7,6 +7,7 @@
 
 #include "model/weights.h"
 #include "trainer/optimizer.h"
+#include "trainer/shard_layout.h"
 
 namespace rollcall {
 
@@ -18,15 +19,23 @@ class Communicator;
 class ShardedMasters {
  public:
   ShardedMasters(FlatWeights masters, Communicator&);  // trains their storage
+  ShardedMasters(const ShardedMasters&) = delete;
+  ShardedMasters& operator=(const ShardedMasters&) = delete;
 
   const FlatWeights& masters() const { return masters_; }
   const NamedTensors& leaves() const { return leaves_; }
 
   void clear_gradients();
-  double squared_own_norm() const;  // of this member's gradients, before they are summed
-  void sum_gradients();             // over the members, each keeps its shard's sums; collective
-  double squared_grad_norm();       // of the sums; collective
-  // One step by the sums times `factor`; collective.
+  double squared_own_norm() const;  // of this member's gradients so far; not while they are summed
+  // The next backward pass is this member's last before sum_gradients(): gradients are summed over
+  // the members as they come (Li et al. 2020, 2006.15704, section 3.2). Until then no other
+  // collective may be called.
+  void begin_sums();
+  // Sums what has not been yet, over the members, each of which keeps its shard's sums; collective.
+  // Returns the squared norm of what this member gave, or 0 of a member alone.
+  double sum_gradients();
+  double squared_grad_norm();  // of the sums; collective
+  // One step by the sums times `factor`; collective. Clears the gradients of several members.
   void step(double factor, const AdamWOptions&);
 
   // Moments of all shards, gathered.
@@ -38,13 +47,26 @@ class ShardedMasters {
   void restore(std::span<const float> masters, const State&);
 
  private:
+  class Arrival;
+
+  std::span<float> bucket(std::vector<float>& all, std::int64_t index) const;
+  void add_arrival(ShardLayout::Range of);
+  void sum_next_bucket();
+  void gather(std::vector<float>& all);
+
   Communicator& communicator_;
   FlatWeights masters_;
-  std::int64_t parameters_, shard_;  // shard_: floats per member, padded
+  std::int64_t parameters_;
+  ShardLayout layout_;
   NamedTensors leaves_;
-  std::vector<float> gradients_;     // padded to size() shards
+  std::vector<float> gradients_;     // of all buckets
   std::vector<std::uint8_t> decay_;  // of this member's shard
   AdamW optimizer_;
+
+  std::vector<int> leaves_of_;   // of each bucket, those that have a part in it
+  std::vector<int> awaited_;     // of them, without a gradient yet; empty: no backward pass is last
+  std::int64_t unsummed_ = 0;    // buckets; the last is summed first, as its gradients come first
+  double squared_own_norm_ = 0;  // of the buckets that are being summed
 };
 
 }  // namespace rollcall

@@ -220,6 +220,9 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
     list.emplace_back(n::kGradSignalSquared, of_policy(m.update.learner.noise->signal));
     list.emplace_back(n::kGradNoiseVariance, of_policy(m.update.learner.noise->noise));
   }
+  if (m.update.learner.seconds_gradient_sum)
+    list.emplace_back(n::kSecondsGradientSum, *m.update.learner.seconds_gradient_sum);
+  if (m.seconds_load_max) list.emplace_back(n::kSecondsLoadMax, *m.seconds_load_max);
   if (m.update.loss.reference_kl_mean)
     list.emplace_back(n::kReferenceKlPerToken, *m.update.loss.reference_kl_mean);
   // Further rounds follow where tasks were hard: their mean is of other tasks than the first's.

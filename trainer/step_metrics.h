@@ -30,9 +30,10 @@ struct StepMetrics {
   double expected_groups = 0;
   std::int64_t rounds = 1;
   std::int64_t first_round = 0;  // rollouts of the first one, which no outcome of the step chose
-  int workers = 0, workers_lost = 0;  // at the end of the step; during it
-  std::vector<double> penalties;      // taken off the rewards; see Updater::penalties()
-  std::optional<PolicyLag> lag;       // where rollouts overlap with updates
+  int workers = 0, workers_lost = 0;       // at the end of the step; during it
+  std::optional<double> seconds_load_max;  // that a worker took to load weights; none: nobody does
+  std::vector<double> penalties;           // taken off the rewards; see Updater::penalties()
+  std::optional<PolicyLag> lag;            // where rollouts overlap with updates
   StepUpdate update;
   std::vector<double> advantages;  // of the rollouts in the loss
 };

@@ -298,6 +298,10 @@ class TrainingLoop {
     const auto workers = server_.workers();
     record.workers = static_cast<int>(std::ranges::count(workers, true, &WorkerStatus::alive));
     const int lost = static_cast<int>(workers.size()) - record.workers;
+    for (const WorkerStatus& worker : workers)
+      if (worker.alive && worker.weights_version >= 0)
+        record.seconds_load_max =
+            std::max(record.seconds_load_max.value_or(0), worker.weights_seconds);
     record.workers_lost = lost - std::exchange(workers_lost_, lost);
   }
 

@@ -323,6 +323,8 @@ void Updater::update_policy(std::span<const PackedBatch> batches, const StepLogp
   }
   all.loss += share * one.loss;
   all.grad_norm_l2 += share * one.grad_norm_l2;
+  if (one.seconds_gradient_sum)
+    all.seconds_gradient_sum = all.seconds_gradient_sum.value_or(0) + *one.seconds_gradient_sum;
   all.skipped |= one.skipped;
   all.spiked |= one.spiked;
   all.action_tokens += one.action_tokens / epochs;

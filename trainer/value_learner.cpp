@@ -85,6 +85,7 @@ ValueStats ValueLearner::update(std::span<const PackedBatch> batches, const Valu
     return trunk_.hidden(batch, activations);
   };
   for (std::size_t i = 0; i < batches.size(); ++i) {
+    if (own_ != nullptr && i + 1 == batches.size()) own_->masters().begin_sums();
     share(i, hidden(batches[i])).backward();
     between();
   }
@@ -116,13 +117,11 @@ at::Tensor ValueLearner::pull(std::size_t batch, const at::Tensor& hidden, doubl
 }
 
 ValueStats ValueLearner::finish() {
+  for (ShardedMasters* masters : trained()) masters->sum_gradients();
   double sums[] = {loss_, clipped_};
   communicator_.all_sum_host(sums);
   double squares = 0;
-  for (ShardedMasters* masters : trained()) {
-    masters->sum_gradients();
-    squares += masters->squared_grad_norm();
-  }
+  for (ShardedMasters* masters : trained()) squares += masters->squared_grad_norm();
   const double norm = std::sqrt(squares);
   const ValueStats stats{sums[0], sums[1] / std::max(1.0, targets_.tokens), norm,
                          !std::isfinite(norm) || !std::isfinite(sums[0])};

@@ -44,7 +44,8 @@ void wire(Seeds seeds) {
   seeds.add(5, encode(Failure{ExitCode::kBadInput, "what", "to do"}));
   seeds.add(6, encode(TurnRequest{1, 5, {1, 2}, {3}, {16, {0}, 8}}));
   seeds.add(7, encode(TurnReply{1, {{4, 5}, {-1, -2}, {0, 1}, 7, StopReason::kContextFull}}));
-  seeds.add(8, encode_number(8));
+  seeds.add(8, encode(WeightsLoaded{3, 0.5}));
+  seeds.add(9, encode_number(8));
 }
 
 void checkpoint(Seeds seeds) {

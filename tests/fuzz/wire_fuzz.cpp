@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (encode(decode(record)) != record) __builtin_trap();
     });
   };
-  switch (data[0] % 9) {
+  switch (data[0] % 10) {
     case 0:
       comes_back(decode_trajectory);
       break;
@@ -38,6 +38,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     case 7:
       comes_back(decode_turn_reply);
+      break;
+    case 8:
+      comes_back(decode_weights_loaded);
       break;
     default:
       may_refuse([&] { decode_number(record); });

@@ -66,6 +66,29 @@ void check_shards(World& world, Communicator& learners) {
   require(world, refused, "uneven shards are refused");
 }
 
+// Sums that are under way together, of other sizes than their blocks.
+void check_overlapped_sums(World& world, Communicator& learners) {
+  const std::size_t members = learners.size();
+  std::vector<std::vector<float>> values;
+  for (const std::size_t shard : {1, 300'001, 0, 1 << 18, 5})
+    values.push_back(contribution(learners.rank(), shard * members));
+  for (std::vector<float>& of : values) {
+    learners.begin_reduce_scatter_sum(of);
+    learners.progress();
+  }
+  learners.finish();
+  learners.finish();  // of nothing
+  for (const std::vector<float>& of : values) {
+    const std::vector<float> expected = sum_in_rank_order(learners.size(), of.size());
+    const auto mine = static_cast<std::ptrdiff_t>(of.size() / members * learners.rank());
+    require(world,
+            std::equal(expected.begin() + mine,
+                       expected.begin() + mine + static_cast<std::ptrdiff_t>(of.size() / members),
+                       of.begin() + mine),
+            "sums under way together: " + std::to_string(of.size()));
+  }
+}
+
 void check_host_values(World& world, Communicator& learners) {
   std::vector<double> values{0.1 * (learners.rank() + 1), 1, 1e300};
   learners.all_sum_host(values);
@@ -92,6 +115,7 @@ void check_everything(World& world) {
     learners->barrier();
     check_all_sum(world, *learners);
     check_shards(world, *learners);
+    check_overlapped_sums(world, *learners);
     check_host_values(world, *learners);
     check_broadcast(world, *learners);
     learners->barrier();

@@ -99,15 +99,15 @@ TEST_F(ValueLearnerTest, StepsByTheGradientOfTheValueLoss) {
   const CriticState end = critic->state();
   const auto difference = [&](std::vector<float> OptimizedWeights::*values,
                               OptimizedWeights CriticState::*part, std::size_t at) {
-    constexpr float kStep = 2e-3F;
+    constexpr float kStepSize = 2e-3F;
     double losses[2];
     for (int sign : {0, 1}) {
       CriticState moved = start;
-      (moved.*part.*values)[at] += sign == 0 ? -kStep : kStep;
+      (moved.*part.*values)[at] += sign == 0 ? -kStepSize : kStepSize;
       critic->restore(moved);
       losses[sign] = loss(*critic);
     }
-    return (losses[1] - losses[0]) / (2 * kStep);
+    return (losses[1] - losses[0]) / (2 * kStepSize);
   };
   int compared = 0;
   for (const auto part : {&CriticState::trunk, &CriticState::head}) {

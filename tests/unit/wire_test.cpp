@@ -227,6 +227,7 @@ TEST(LinkMessages, AreRefusedWhereTheyAreCutShort) {
   cut_and_change(encode(welcome), decode_welcome);
   cut_and_change(encode(WeightsBegin{3, 4}), decode_weights_begin);
   cut_and_change(encode(Failure{ExitCode::kBadInput, "what", "to do"}), decode_failure);
+  cut_and_change(encode(WeightsLoaded{3, 0.5}), decode_weights_loaded);
   cut_and_change(encode_number(8), decode_number);
 }
 
