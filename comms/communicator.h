@@ -21,6 +21,7 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  virtual int size_here() const { return 1; }  // members on this host, this one among them
   virtual void barrier() = 0;
   // In place, over memory of this communicator's device (host memory for MPI, device for NCCL).
   virtual void all_sum(std::span<float> values) = 0;

@@ -100,6 +100,7 @@ class NcclCommunicator final : public Communicator {
 
   int rank() const override { return host_.rank(); }
   int size() const override { return host_.size(); }
+  int size_here() const override { return host_.size_here(); }
   void barrier() override { host_.barrier(); }
   void all_sum(std::span<float> values) override {
     plugin_.check(plugin_.functions().nccl_all_sum(link_.get(), values.data(), values.size()));

@@ -71,6 +71,7 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  int size_here() const override { return size_here_; }
 
   void barrier() override {
     std::byte nothing{};
@@ -259,6 +260,8 @@ class MpiCommunicator final : public Communicator {
     }
     wait("greeting");
     watches_.resize(size_);
+    size_here_ = static_cast<int>(std::ranges::count(
+        places, places[rank_].host, [](const Place& place) { return place.host; }));
     for (int other = 0; other < size_; ++other) {
       if (other == rank_ || places[other].host != places[rank_].host) continue;
       watches_[other] = ProcessWatch(static_cast<int>(places[other].process));
@@ -328,6 +331,7 @@ class MpiCommunicator final : public Communicator {
 
   const int rank_;
   const int size_;
+  int size_here_ = 1;
   const std::chrono::milliseconds timeout_;
   const MPI_Comm communicator_;
   std::vector<ProcessWatch> watches_;  // of members on this host; the others' watch nothing

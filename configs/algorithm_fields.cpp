@@ -150,6 +150,25 @@ Field<AlgorithmOptions> corrections_field() {
 
 }  // namespace
 
+Field<AlgorithmOptions> activation_checkpointing_field() {
+  return value_field(
+      "activation_checkpointing", &AlgorithmOptions::activation_checkpointing,
+      "`auto`, true or false",
+      "Keep only each layer's input and compute the layer again in the backward pass: less memory, "
+      "about a third more time, the same bits. `auto`: where keeping them would take more than "
+      "half "
+      "of the memory that is available.",
+      [](ReadContext& c, const YamlNode& n,
+         const std::string& p) -> std::optional<std::optional<bool>> {
+        if (n.kind == YamlNode::Kind::kScalar && n.text == "auto") return std::optional<bool>();
+        const auto value = c.read_flag(n, p);
+        return value ? std::optional(value) : std::nullopt;
+      },
+      [](const std::optional<bool>& value) { return !value   ? "auto"
+                                                    : *value ? "true"
+                                                             : "false"; });
+}
+
 std::vector<Field<AlgorithmOptions>> algorithm_fields() {
   using O = AlgorithmOptions;
   return {
@@ -215,9 +234,7 @@ std::vector<Field<AlgorithmOptions>> algorithm_fields() {
               "several. 0: all at once. Large batches learn from fewer rollouts so."),
       integer("microbatch_tokens", &O::microbatch_tokens, kFromOne,
               "Packed tokens per forward and backward pass. Changes memory, not the update."),
-      flag("activation_checkpointing", &O::activation_checkpointing,
-           "Keep only each layer's input and compute the layer again in the backward pass: less "
-           "memory, about a third more time, the same bits."),
+      activation_checkpointing_field(),
   };
 }
 

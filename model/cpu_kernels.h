@@ -133,7 +133,8 @@ struct CpuKernels {
 };
 
 // The kernels of the best instruction set this CPU has, or of the one that the environment's
-// ROLLCALL_KERNELS names; throws Error if the CPU lacks that.
+// ROLLCALL_KERNELS names; throws Error if the CPU lacks that. With AVX-512 the first call measures
+// whether AVX2 is faster here.
 const CpuKernels& cpu_kernels();
 // Those of "avx512", "avx2" or "generic"; null if this CPU lacks the instructions.
 const CpuKernels* cpu_kernels(const char* isa);

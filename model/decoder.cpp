@@ -24,6 +24,17 @@ double Decoder::attention_scale() const {
   return 1.0 / std::sqrt(static_cast<double>(spec_.head_dim));
 }
 
+// The floats that a layer's operators save: its input and the middle of it, both after their norms,
+// queries and keys before each of what changes them, values, attention's output, and of the gated
+// product both factors and itself.
+std::int64_t Decoder::kept_bytes(std::int64_t tokens) const {
+  const std::int64_t queries = spec_.heads * spec_.head_dim, keys = spec_.kv_heads * spec_.head_dim;
+  const std::int64_t stages = spec_.qk_norm ? 2 : 1;
+  const std::int64_t floats = 4 * spec_.hidden_size + stages * (queries + keys) + keys + queries +
+                              3 * spec_.intermediate_size;
+  return tokens * spec_.layers * floats * static_cast<std::int64_t>(sizeof(float));
+}
+
 void Decoder::bind(const NamedTensors& tensors) { bind(source_of(tensors)); }
 
 void Decoder::bind(const TensorSource& source, const std::map<std::string, LoraLeaves>& lora) {
@@ -85,9 +96,10 @@ at::Tensor Decoder::attention_block(const Layer& layer, std::int64_t index, cons
                                     const at::Tensor& cosine, const at::Tensor& sine,
                                     const Attend& attend) const {
   const std::int64_t rows = x.size(0), d = spec_.head_dim;
-  at::Tensor q = linear(x, layer.q).view({rows, spec_.heads, d});
-  at::Tensor k = linear(x, layer.k).view({rows, spec_.kv_heads, d});
-  const at::Tensor v = linear(x, layer.v).view({rows, spec_.kv_heads, d});
+  auto [q, k, v] = linears(x, layer.q, layer.k, layer.v);
+  q = q.view({rows, spec_.heads, d});
+  k = k.view({rows, spec_.kv_heads, d});
+  v = v.view({rows, spec_.kv_heads, d});
   if (layer.q_norm.defined()) {
     q = rms_norm(q, layer.q_norm, spec_.rms_norm_eps);
     k = rms_norm(k, layer.k_norm, spec_.rms_norm_eps);
@@ -105,7 +117,7 @@ at::Tensor Decoder::layer_forward(std::int64_t index, const at::Tensor& x, const
   const at::Tensor normed = rms_norm(x, layer.input_norm, spec_.rms_norm_eps);
   const at::Tensor y = x + attention_block(layer, index, normed, cosine, sine, attend);
   const at::Tensor mlp_in = rms_norm(y, layer.post_attention_norm, spec_.rms_norm_eps);
-  return y + linear(silu_mul(linear(mlp_in, layer.gate), linear(mlp_in, layer.up)), layer.down);
+  return y + linear(gated(mlp_in, layer.gate, layer.up), layer.down);
 }
 
 at::Tensor Decoder::hidden(const at::Tensor& tokens, const at::Tensor& positions,

@@ -49,6 +49,8 @@ class Decoder {
 
   const LinearWeight& head() const { return head_; }
   double attention_scale() const;
+  // What a forward pass of so many tokens with gradients keeps until its backward pass, about.
+  std::int64_t kept_bytes(std::int64_t tokens) const;
   at::ScalarType dtype() const { return dtype_; }
   const ModelSpec& spec() const { return spec_; }
 

@@ -8,6 +8,8 @@
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
 #include "comms/error.h"
 #include "model/cpu_kernels.h"
 #include "model/kernel_calls.h"
@@ -131,27 +133,51 @@ bool has_panels(const at::Tensor& values) {
 
 }  // namespace
 
-void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
-  const std::int64_t rows = x.size(0), in = x.size(1), out = w.out;
+namespace {
+
+// Columns of `y` from x, of these rows and panels.
+struct Tile {
+  std::int64_t first_row, last_row, first_panel, last_panel;
+};
+
+void compute(const Tile& tile, const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
+  const std::int64_t in = x.size(1);
   const float* bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr;
-  const float* from = x.const_data_ptr<float>();
-  float* to = y.data_ptr<float>();
-  const std::int64_t panels = panel_count(out);
-  const auto run = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t first_panel,
-                       std::int64_t last_panel) {
-    with_panels(w, [&](const auto* packed) {
-      kernel_of(cpu_kernels(), packed)(from + first_row * in, in, last_row - first_row, packed, in,
-                                       out, first_panel, last_panel, bias, to + first_row * out,
-                                       out);
-    });
-  };
+  with_panels(w, [&](const auto* packed) {
+    kernel_of(cpu_kernels(), packed)(x.const_data_ptr<float>() + tile.first_row * in, in,
+                                     tile.last_row - tile.first_row, packed, in, w.out,
+                                     tile.first_panel, tile.last_panel, bias,
+                                     y.data_ptr<float>() + tile.first_row * w.out, w.out);
+  });
+}
+
+// Calls body(tile) for tiles that make all rows and `panels`, each of `flops` for an input and row.
+template <class Body>
+void parallel_tiles(const at::Tensor& x, std::int64_t panels, std::int64_t flops,
+                    const Body& body) {
+  const std::int64_t rows = x.size(0), cost = flops * x.size(1);
   if (rows >= panels) {
-    parallel(rows, 2 * in * out,
-             [&](std::int64_t begin, std::int64_t end) { run(begin, end, 0, panels); });
+    parallel(rows, cost * panels, [&](std::int64_t begin, std::int64_t end) {
+      body(Tile{begin, end, 0, panels});
+    });
   } else {
-    parallel(panels, 2 * in * kPanelWidth * rows,
-             [&](std::int64_t begin, std::int64_t end) { run(0, rows, begin, end); });
+    parallel(panels, cost * rows, [&](std::int64_t begin, std::int64_t end) {
+      body(Tile{0, rows, begin, end});
+    });
   }
+}
+
+constexpr std::int64_t kPanelFlops = 2 * kPanelWidth;
+
+at::Tensor outputs_of(const at::Tensor& x, const LinearWeight& w) {
+  return at::empty({x.size(0), w.out}, x.options());
+}
+
+}  // namespace
+
+void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
+  parallel_tiles(x, panel_count(w.out), kPanelFlops,
+                 [&](const Tile& tile) { compute(tile, x, w, y); });
 }
 
 at::Tensor times_weight(const at::Tensor& dy, const LinearWeight& w) {
@@ -193,8 +219,49 @@ at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
   if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
   if (at::GradMode::is_enabled())
     return LinearFunction::apply(x, defined(w.weight), defined(w.bias), w.packed, w.out);
-  at::Tensor y = at::empty({x.size(0), w.out}, x.options());
+  at::Tensor y = outputs_of(x, w);
   linear_into(x, w, y);
+  return y;
+}
+
+std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight& a, const LinearWeight& b,
+                                  const LinearWeight& c) {
+  if (!has_kernel(x) || at::GradMode::is_enabled())
+    return {linear(x, a), linear(x, b), linear(x, c)};
+  const std::array<const LinearWeight*, 3> layers{&a, &b, &c};
+  std::array<at::Tensor, 3> y{outputs_of(x, a), outputs_of(x, b), outputs_of(x, c)};
+  std::int64_t panels = 0;
+  for (const LinearWeight* w : layers) panels += panel_count(w->out);
+  parallel_tiles(x, panels, kPanelFlops, [&](const Tile& tile) {
+    Tile part = tile;  // panels of one layer
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const std::int64_t count = panel_count(layers[i]->out);
+      Tile own = part;
+      own.first_panel = std::max<std::int64_t>(0, part.first_panel);
+      own.last_panel = std::min(count, part.last_panel);
+      if (own.first_panel < own.last_panel) compute(own, x, *layers[i], y[i]);
+      part.first_panel -= count;
+      part.last_panel -= count;
+    }
+  });
+  return y;
+}
+
+at::Tensor gated(const at::Tensor& x, const LinearWeight& gate, const LinearWeight& up) {
+  if (!has_kernel(x) || at::GradMode::is_enabled()) return silu_mul(linear(x, gate), linear(x, up));
+  at::Tensor g = outputs_of(x, gate), u = outputs_of(x, up), y = outputs_of(x, gate);
+  parallel_tiles(x, panel_count(gate.out), 2 * kPanelFlops, [&](const Tile& tile) {
+    compute(tile, x, gate, g);
+    compute(tile, x, up, u);
+    // Whole panels but at the end of a row: lanes do not depend on the tile.
+    const std::int64_t column = tile.first_panel * kPanelWidth;
+    const std::int64_t columns = std::min(gate.out, tile.last_panel * kPanelWidth) - column;
+    for (std::int64_t r = tile.first_row; r < tile.last_row; ++r) {
+      const std::int64_t at = r * gate.out + column;
+      cpu_kernels().silu_mul(g.const_data_ptr<float>() + at, u.const_data_ptr<float>() + at,
+                             columns, y.data_ptr<float>() + at);
+    }
+  });
   return y;
 }
 

@@ -74,8 +74,7 @@ UpdateStats Learner::update(std::span<const PackedBatch> batches, const Loss& lo
   ShardedMasters& masters = trunk_.masters();
   masters.clear_gradients();
   trunk_.bind();
-  const auto activations =
-      options.activation_checkpointing ? Activations::kRecomputed : Activations::kKept;
+  const auto activations = trunk_.activations(options.activation_checkpointing, batches);
   // Several learners are parts of the step; of a single one the first half of its batches is.
   const bool alone = communicator_.size() == 1;
   GradientNoise noise;

@@ -24,7 +24,7 @@ struct UpdateOptions {
   double max_grad_norm = 1.0;  // global L2; 0: no clipping
   double max_logprob_gap = 0;  // mean |current - behavior|, nats; 0: no alarm
   double skip_above = 0;       // norm before clipping, beyond which nothing is changed; 0: none
-  bool activation_checkpointing = false;
+  std::optional<bool> activation_checkpointing{};  // none: as memory says
 };
 
 struct UpdateStats {

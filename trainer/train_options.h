@@ -94,7 +94,8 @@ struct AlgorithmOptions {
   std::int64_t epochs = 1;                // times that the policy goes through a step's rollouts
   std::int64_t minibatch_prompts = 0;     // groups of an optimizer step; 0: all of the step
   std::int64_t microbatch_tokens = 8192;  // packed tokens per forward/backward
-  bool activation_checkpointing = false;  // compute layers again in the backward pass
+  // Layers are computed again in the backward pass; none: if memory says so.
+  std::optional<bool> activation_checkpointing{};
 };
 
 // Rollouts that others are compared with and nothing is learnt from (mask_loss in `rollout:`).

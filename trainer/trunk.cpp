@@ -1,15 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/trunk.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <utility>
+
+#include "comms/communicator.h"
+#include "comms/log.h"
+#include "comms/machine_memory.h"
 
 namespace rollcall {
 
 Trunk::Trunk(const ModelSpec& spec, TrainedPolicy weights, Communicator& communicator,
              at::ScalarType dtype)
-    : decoder_(spec, dtype),
+    : communicator_(communicator),
+      decoder_(spec, dtype),
       weights_(std::move(weights)),
       masters_(weights_.masters(), communicator) {}
+
+Activations Trunk::activations(std::optional<bool> recompute,
+                               std::span<const PackedBatch> batches) {
+  if (recompute) return *recompute ? Activations::kRecomputed : Activations::kKept;
+  std::int64_t bytes = 0;
+  for (const PackedBatch& batch : batches)
+    bytes = std::max(bytes, decoder_.kept_bytes(batch.tokens.numel()));
+  if (bytes <= kept_bytes_) return Activations::kKept;
+  const std::int64_t available = available_memory();
+  if (available < 0 || bytes <= available / 2 / communicator_.size_here()) {
+    kept_bytes_ = bytes;
+    return Activations::kKept;
+  }
+  if (!std::exchange(told_, true))
+    log_info(
+        fmt::format("activations of a micro-batch would take {:.1f} GB, {:.1f} GB are "
+                    "available: layers are computed again in the backward pass, as with "
+                    "algorithm.activation_checkpointing: true",
+                    1e-9 * static_cast<double>(bytes), 1e-9 * static_cast<double>(available)));
+  return Activations::kRecomputed;
+}
 
 at::Tensor Trunk::hidden(const PackedBatch& batch, Activations activations) const {
   return decoder_.packed_hidden(batch.tokens, batch.segments, activations)

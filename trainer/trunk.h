@@ -3,6 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <optional>
+#include <span>
+
 #include "model/decoder.h"
 #include "trainer/packing.h"
 #include "trainer/sharded_masters.h"
@@ -23,6 +27,11 @@ class Trunk {
   // between a forward pass and its backward pass.
   void bind() { weights_.bind(decoder_, masters_.leaves()); }
 
+  // Whether passes over `batches` keep their activations: `recompute` says so, or this machine's
+  // memory does: they are kept if that takes at most half of what is available, once for each
+  // learner here. The rest is for what comes beside them. Passes that went well go on as they were.
+  Activations activations(std::optional<bool> recompute, std::span<const PackedBatch> batches);
+
   // [N, hidden]: the states that predict the batch's action tokens.
   at::Tensor hidden(const PackedBatch&, Activations = Activations::kKept) const;
 
@@ -31,6 +40,9 @@ class Trunk {
   ShardedMasters& masters() { return masters_; }
 
  private:
+  const Communicator& communicator_;
+  std::int64_t kept_bytes_ = 0;  // at most, of passes so far
+  bool told_ = false;            // that memory does not suffice
   Decoder decoder_;
   TrainedPolicy weights_;
   ShardedMasters masters_;

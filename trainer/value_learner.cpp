@@ -78,8 +78,7 @@ ValueStats ValueLearner::update(std::span<const PackedBatch> batches, const Valu
                                 const std::function<void()>& between) {
   begin(targets, options);
   trunk_.bind();
-  const auto activations =
-      options.activation_checkpointing ? Activations::kRecomputed : Activations::kKept;
+  const auto activations = trunk_.activations(options.activation_checkpointing, batches);
   const auto hidden = [&](const PackedBatch& batch) {
     const at::AutoGradMode only_own(own_ != nullptr);
     return trunk_.hidden(batch, activations);

@@ -23,9 +23,9 @@ struct ValueTargets {
 
 struct ValueUpdateOptions {
   AdamWOptions adamw;
-  double max_grad_norm = 1.0;  // global L2; 0: no clipping
-  double value_clip = 0;       // 0: none
-  bool activation_checkpointing = false;
+  double max_grad_norm = 1.0;                      // global L2; 0: no clipping
+  double value_clip = 0;                           // 0: none
+  std::optional<bool> activation_checkpointing{};  // none: as memory says
 };
 
 struct ValueStats {

@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <thread>
 
 #include "comms/cuda_plugin.h"
 #include "comms/error.h"
 #include "comms/launcher.h"
+#include "comms/machine_memory.h"
 #include "comms/scratch_folder.h"
 #include "model/cpu_kernels.h"
 #include "rollcall/doctor/checks.h"
@@ -30,16 +30,6 @@ int ranks_of(const Patient& patient) {
 std::int64_t published_bytes(const Patient& patient) {
   const bool small = patient.config && patient.config->model.dtype == "bfloat16";
   return 2 * patient.parameters * (small ? 2 : 4);
-}
-
-// Of /proc/meminfo; -1: unknown.
-std::int64_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  for (std::string name; file >> name;) {
-    std::int64_t kib = 0;
-    if (name == "MemAvailable:" && file >> kib) return kib * 1024;
-  }
-  return -1;
 }
 
 bool has_anonymous_files() {

@@ -112,6 +112,7 @@ void check_everything(World& world) {
   if (world.rank() < members) {
     const auto learners = make_mpi_communicator(world, members);
     require(world, learners->size() == members && learners->rank() == world.rank(), "ranks");
+    require(world, learners->size_here() == members, "all ranks are on this host");
     learners->barrier();
     check_all_sum(world, *learners);
     check_shards(world, *learners);

@@ -7,11 +7,14 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "comms/error.h"
@@ -192,6 +195,54 @@ TEST(Decoder, KeepsNoTensorThatNeedsNoGradient) {
   const at::Tensor before = decoder.packed_hidden(tokens, {{0, 3, -1}});
   model.weights.flat.fill_(0);
   EXPECT_TRUE(decoder.packed_hidden(tokens, {{0, 3, -1}}).equal(before));
+}
+
+// Of all tensors that live.
+class CountedBytes : public c10::Allocator {
+ public:
+  CountedBytes() : base_(c10::GetCPUAllocator()) { c10::SetAllocator(at::kCPU, this, 1); }
+  ~CountedBytes() override { c10::SetAllocator(at::kCPU, base_, 1); }
+  CountedBytes(const CountedBytes&) = delete;
+  CountedBytes& operator=(const CountedBytes&) = delete;
+
+  c10::DataPtr allocate(std::size_t size) override {
+    bytes_ += static_cast<std::int64_t>(size);
+    auto* block = new Block{base_->allocate(size), size, this};
+    return {block->memory.get(), block, &release, at::kCPU};
+  }
+  void copy_data(void* to, const void* from, std::size_t size) const override {
+    std::memcpy(to, from, size);
+  }
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Block {
+    c10::DataPtr memory;
+    std::size_t size;
+    CountedBytes* counter;
+  };
+  static void release(void* context) {
+    const std::unique_ptr<Block> block(static_cast<Block*>(context));
+    block->counter->bytes_ -= static_cast<std::int64_t>(block->size);
+  }
+
+  c10::Allocator* base_;
+  std::int64_t bytes_ = 0;
+};
+
+TEST(Decoder, KnowsWhatAForwardPassKeeps) {
+  ModelSpec plain = tiny_spec();
+  plain.qk_norm = false;
+  plain.layers = 4;
+  for (const ModelSpec& spec : {tiny_spec(), plain}) {
+    const TinyModel model(5, spec);
+    const at::Tensor tokens = at::zeros({300}, at::kLong);
+    const CountedBytes counted;
+    const std::int64_t before = counted.bytes();
+    const at::Tensor hidden = model.decoder.packed_hidden(tokens, {{0, 300, -1}});
+    const auto kept = static_cast<double>(counted.bytes() - before);
+    EXPECT_NEAR(static_cast<double>(model.decoder.kept_bytes(300)) / kept, 1, 0.1);
+  }
 }
 
 TEST(Decoder, NamesAParameterThatIsNotThere) {

@@ -66,7 +66,9 @@ class First : public Communicator {
   }
   void all_gather(std::span<float>) override { ++gathered; }
   void broadcast(std::string&) override {}
-  void all_sum_host(std::span<double>) override { sums_before_others = std::min(sums, sums_before_others); }
+  void all_sum_host(std::span<double>) override {
+    sums_before_others = std::min(sums, sums_before_others);
+  }
 
   std::vector<float> given;  // the buckets in their order: the last is summed first
   int sums = 0, gathered = 0, sums_before_others = 1 << 20;
@@ -106,9 +108,8 @@ class GradientSumTest : public testing::TestWithParam<Kind> {
     UpdateOptions options{{.learning_rate = 1e-3, .beta1 = 0}, 0};
     options.activation_checkpointing = GetParam().recomputed;
     stats_ = learner.update(
-        batches,
-        [](std::size_t, const TokenLogprobs& current) { return -current.logprobs.sum(); }, options,
-        between);
+        batches, [](std::size_t, const TokenLogprobs& current) { return -current.logprobs.sum(); },
+        options, between);
     return learner.optimizer_state().first_moment;
   }
 

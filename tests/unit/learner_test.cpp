@@ -115,6 +115,19 @@ TEST_F(LearnerTest, RaisesTheAlarmAndChangesNothing) {
   EXPECT_TRUE(at::equal(learner.masters().flat, TinyModel(5).weights.flat));
 }
 
+// A batch of the shape alone: what it takes no machine has.
+TEST_F(LearnerTest, ComputesLayersAgainWhereMemoryOrAPersonSaysSo) {
+  TinyModel model(5);
+  Trunk trunk(model.spec, model.weights, *alone_, at::kFloat);
+  std::vector<PackedBatch> usual = pack_sequences(sequences_, 1000), huge(1);
+  huge[0].tokens = usual[0].tokens.slice(0, 0, 1).expand({std::int64_t{1} << 40});
+  EXPECT_EQ(trunk.activations(std::nullopt, usual), Activations::kKept);
+  EXPECT_EQ(trunk.activations(std::nullopt, huge), Activations::kRecomputed);
+  EXPECT_EQ(trunk.activations(std::nullopt, {}), Activations::kKept);
+  EXPECT_EQ(trunk.activations(true, usual), Activations::kRecomputed);
+  EXPECT_EQ(trunk.activations(false, huge), Activations::kKept);
+}
+
 // Not even by the momentum of earlier steps or by weight decay.
 TEST_F(LearnerTest, ChangesNothingOnAGradientOfZero) {
   TinyModel model(5);

@@ -94,6 +94,26 @@ TEST_F(LinearTest, GivesTheSameBitsFrozenAndTrained) {
   EXPECT_TRUE(at::equal(linear(x_, layer_), frozen));
 }
 
+// Few rows and many, split over threads by panels and by rows.
+TEST_F(LinearTest, ComputesLayersTogetherAsOneByOne) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    for (const std::int64_t rows : {1, 5, 90}) {
+      const std::int64_t in = 640;
+      const at::Tensor x = random_tensor({rows, in}, 12);
+      LinearWeight a, b, c;
+      pack(a, random_tensor({330, in}, 13), type);
+      pack(b, random_tensor({70, in}, 14), type);
+      pack(c, random_tensor({330, in}, 15), type);
+      b.bias = bias_;
+      const auto [one, two, three] = linears(x, a, b, c);
+      EXPECT_TRUE(at::equal(one, linear(x, a))) << rows;
+      EXPECT_TRUE(at::equal(two, linear(x, b))) << rows;
+      EXPECT_TRUE(at::equal(three, linear(x, c))) << rows;
+      EXPECT_TRUE(at::equal(gated(x, a, c), silu_mul(linear(x, a), linear(x, c)))) << rows;
+    }
+  }
+}
+
 TEST_F(LinearTest, ScoresTokensWithAFrozenHead) {
   const at::Tensor targets = at::tensor({1, 2, 3, 4, 5, 6, 7, 8, 9}, at::kLong);
   const auto run = [&](bool trained) {

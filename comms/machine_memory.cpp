@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comms/machine_memory.h"
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <string>
+
+namespace rollcall {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The number behind a word, of files that are lists of both.
+std::optional<std::int64_t> number_behind(const fs::path& path, const std::string& word) {
+  std::ifstream file(path);
+  for (std::string name; file >> name;) {
+    std::int64_t value = 0;
+    if (name == word && file >> value) return value;
+  }
+  return std::nullopt;
+}
+
+// Nothing for "max".
+std::optional<std::int64_t> number_in(const fs::path& path) {
+  std::ifstream file(path);
+  std::int64_t value = 0;
+  if (file >> value) return value;
+  return std::nullopt;
+}
+
+// How the two versions of control groups name the same (kernel: cgroup-v1/memory.rst,
+// cgroup-v2.rst).
+struct GroupFiles {
+  const char *folder, *limit, *usage, *file_cache;
+};
+constexpr GroupFiles kVersion1{"sys/fs/cgroup/memory", "memory.limit_in_bytes",
+                               "memory.usage_in_bytes", "total_inactive_file"};
+constexpr GroupFiles kVersion2{"sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"};
+
+// Files that were read and are not used any more count as usage, and give way.
+std::optional<std::int64_t> left_in(const fs::path& group, const GroupFiles& files) {
+  const auto limit = number_in(group / files.limit), usage = number_in(group / files.usage);
+  if (!limit || !usage) return std::nullopt;
+  return *limit - *usage + number_behind(group / "memory.stat", files.file_cache).value_or(0);
+}
+
+}  // namespace
+
+std::int64_t available_memory(const fs::path& root) {
+  const auto kib = number_behind(root / "proc/meminfo", "MemAvailable:");
+  if (!kib) return -1;
+  std::int64_t least = *kib * 1024;
+  std::ifstream groups(root / "proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {  // "4:memory:/job", of version 2 "0::/job"
+    const std::size_t controllers = line.find(':');
+    const std::size_t path = line.find(':', controllers + 1);
+    if (path == std::string::npos) continue;
+    const std::string named = line.substr(controllers + 1, path - controllers - 1);
+    if (!named.empty() && named != "memory") continue;
+    const GroupFiles& files = named.empty() ? kVersion2 : kVersion1;
+    const fs::path top = root / files.folder;
+    // In a container the path may be one of the host; its own group is the top one there.
+    for (fs::path of = fs::path(line.substr(path + 1)).relative_path();; of = of.parent_path()) {
+      least = std::min(least, left_in(of.empty() ? top : top / of, files).value_or(least));
+      if (of.empty()) break;
+    }
+  }
+  return std::max<std::int64_t>(0, least);
+}
+
+}  // namespace rollcall
