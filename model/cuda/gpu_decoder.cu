@@ -107,6 +107,11 @@ class Decoder final : public GpuDecoder {
       device_.wait();
       done += part;
     }
+    if (kWidensHead && p.kind == head_kind() && p.rows > 0)
+      launch("widen", widen<Number>, dim3(static_cast<unsigned>(p.rows)), kThreads, 0,
+             device_.stream(), reinterpret_cast<const Number*>(to),
+             static_cast<std::int32_t>(options_.hidden),
+             head_.as<float>() + p.first_row * options_.hidden);
   }
 
   std::int64_t open_cache() override {
@@ -145,14 +150,12 @@ class Decoder final : public GpuDecoder {
       run_recorded(size);
     else
       forward(size);
-    const auto count = static_cast<std::size_t>(batch.draws);
-    device_.download(drawn_.as(), ids_.as(), count * sizeof(std::int32_t));
-    device_.download(drawn_.as<char>() + options_.max_draws * sizeof(std::int32_t), logprobs_.as(),
-                     count * sizeof(float));
+    if (batch.draws > 0)
+      device_.download(fetched_.as(), ids_and_logprobs_.as(),
+                       static_cast<std::size_t>(options_.max_draws + batch.draws) * sizeof(float));
     device_.wait();
-    std::memcpy(ids, drawn_.as(), count * sizeof(std::int32_t));
-    std::memcpy(logprobs, drawn_.as<char>() + options_.max_draws * sizeof(std::int32_t),
-                count * sizeof(float));
+    std::copy_n(fetched_.as<std::int32_t>(), batch.draws, ids);
+    std::copy_n(fetched_.as<float>() + options_.max_draws, batch.draws, logprobs);
   }
 
  private:
@@ -213,6 +216,16 @@ class Decoder final : public GpuDecoder {
     return extent_of(kind).of_layer ? parameters_[static_cast<std::size_t>(layer)][kind]
                                     : shared_[kind];
   }
+  RollcallParameterKind head_kind() const {
+    return options_.tied != 0 ? kRollcallEmbedding : kRollcallHead;
+  }
+  // Log-probabilities are differences of large numbers: the product behind them is float32.
+  static constexpr bool kWidensHead = !std::is_same<Number, float>::value;
+  const float* head() {
+    if constexpr (kWidensHead) return head_.template as<float>();
+    return parameter<float>(head_kind());
+  }
+
   template <class Element>
   const Element* parameter(RollcallParameterKind kind, std::int64_t layer = 0) {
     return slot(kind, layer).template as<Element>();
@@ -240,18 +253,18 @@ class Decoder final : public GpuDecoder {
     // Behind the batch's rows come those of draws behind kept states, to which nothing is added.
     residual_ = floats(o.max_rows + o.max_draws, o.hidden);
     delta_ = floats(o.max_rows + o.max_draws, o.hidden);
-    normed_ = numbers(std::max(o.max_rows, o.max_draws), o.hidden);
+    normed_ = numbers(o.max_rows, o.hidden);
+    final_ = floats(o.max_draws, o.hidden);
+    if (kWidensHead) head_ = floats(o.vocabulary, o.hidden);
     qkv_ = floats(o.max_rows, qkv_rows());
     queries_ = floats(o.max_rows, attended);
     attended_ = numbers(o.max_rows, attended);
     gate_up_ = floats(o.max_rows, 2 * o.intermediate);
     gated_ = numbers(o.max_rows, o.intermediate);
     logits_ = floats(o.max_draws, o.vocabulary);
-    ids_ = floats(o.max_draws, 1);
-    logprobs_ = floats(o.max_draws, 1);
-    drawn_ = Memory(device_,
-                    static_cast<std::size_t>(o.max_draws) * (sizeof(std::int32_t) + sizeof(float)),
-                    true);
+    static_assert(sizeof(std::int32_t) == sizeof(float));
+    ids_and_logprobs_ = floats(2 * o.max_draws, 1);
+    fetched_ = Memory(device_, ids_and_logprobs_.bytes(), true);
     wanted_blocks_ = static_cast<std::int64_t>(kBlocksAProcessor) * device_.multiprocessors();
     share_rows_ = o.max_draws + wanted_blocks_ / o.kv_heads;
     shares_ = Memory(device_, static_cast<std::size_t>(share_rows_ * o.heads) * sizeof(Share));
@@ -440,11 +453,12 @@ class Decoder final : public GpuDecoder {
            device_.stream(), x, delta, from, to, static_cast<std::int32_t>(options_.hidden), out);
   }
 
+  template <class Out>
   void norm(std::int64_t blocks, const float* delta, const float* bias, const float* weight,
-            const std::int32_t* rows) {
-    launch("add_and_norm", add_and_norm<Number>, dim3(static_cast<unsigned>(blocks)), kNormThreads,
-           0, device_.stream(), residual_.as<float>(), delta, bias, weight, options_.rms_norm_eps,
-           static_cast<std::int32_t>(options_.hidden), rows, normed_.as<Number>());
+            const std::int32_t* rows, Out* to) {
+    launch("add_and_norm", add_and_norm<Out>, dim3(static_cast<unsigned>(blocks)), kNormThreads, 0,
+           device_.stream(), residual_.as<float>(), delta, bias, weight, options_.rms_norm_eps,
+           static_cast<std::int32_t>(options_.hidden), rows, to);
   }
 
   void multiply(std::int64_t rows, RollcallParameterKind kind, std::int64_t layer, const Memory& x,
@@ -514,12 +528,12 @@ class Decoder final : public GpuDecoder {
     for (std::int64_t layer = 0; layer < options_.layers; ++layer) {
       norm(size.rows, layer == 0 ? nullptr : delta_.as<float>(),
            layer == 0 ? nullptr : parameter<float>(kRollcallDownBias, layer - 1),
-           parameter<float>(kRollcallInputNorm, layer), nullptr);
+           parameter<float>(kRollcallInputNorm, layer), nullptr, normed_.as<Number>());
       multiply(size.rows, kRollcallQkv, layer, normed_, qkv_);
       attention(size, layer);
       multiply(size.rows, kRollcallOutput, layer, attended_, delta_);
       norm(size.rows, delta_.as<float>(), parameter<float>(kRollcallOutputBias, layer),
-           parameter<float>(kRollcallPostAttentionNorm, layer), nullptr);
+           parameter<float>(kRollcallPostAttentionNorm, layer), nullptr, normed_.as<Number>());
       multiply(size.rows, kRollcallGateUp, layer, normed_, gate_up_);
       launch("silu_mul", silu_mul<Number>, dim3(static_cast<unsigned>(size.rows)), kThreads, 0,
              device_.stream(), gate_up_.as<float>(), parameter<float>(kRollcallGateUpBias, layer),
@@ -538,13 +552,15 @@ class Decoder final : public GpuDecoder {
          nullptr, residual_.as<float>() + options_.max_rows * options_.hidden);
     if (size.draws == 0) return;
     norm(size.draws, delta_.as<float>(), parameter<float>(kRollcallDownBias, options_.layers - 1),
-         parameter<float>(kRollcallFinalNorm), on_gpu<std::int32_t>(layout_->draw_rows));
-    multiply(size.draws, options_.tied != 0 ? kRollcallEmbedding : kRollcallHead, 0, normed_,
-             logits_);
+         parameter<float>(kRollcallFinalNorm), on_gpu<std::int32_t>(layout_->draw_rows),
+         final_.as<float>());
+    device_.multiply(size.draws, options_.vocabulary, options_.hidden, final_.as(), head(),
+                     /*bfloat16=*/false, logits_.as<float>());
     launch("sample_rows", sample_rows, dim3(static_cast<unsigned>(size.draws)),
            kSampleWarps * kLanes, 0, device_.stream(), logits_.as<float>(), options_.vocabulary,
            on_gpu<std::int32_t>(layout_->valid_ids), on_gpu<float>(layout_->uniforms),
-           ids_.as<std::int32_t>(), logprobs_.as<float>());
+           ids_and_logprobs_.as<std::int32_t>(),
+           ids_and_logprobs_.as<float>() + options_.max_draws);
   }
 
   using Attend = void (*)(AttentionInputs<Number>, HeadShape);
@@ -558,8 +574,9 @@ class Decoder final : public GpuDecoder {
   Parameters shared_;
   std::vector<Parameters> parameters_;  // by layer
   Memory residual_, delta_, normed_, qkv_, queries_, attended_, gate_up_, gated_, logits_;
-  Memory ids_, logprobs_, drawn_;
-  Memory shares_, share_values_;  // of queries whose keys are split
+  Memory final_, head_;  // of draws, after the last norm; the output matrix as float32, if widened
+  Memory ids_and_logprobs_, fetched_;  // [2, max_draws] on the GPU, and on the host
+  Memory shares_, share_values_;       // of queries whose keys are split
   std::int64_t wanted_blocks_ = 0, share_rows_ = 0;
   Memory page_numbers_;  // [layers, pages, 2, kv_heads, kPagePositions, head_dim]
   std::int64_t pages_ = 0, layer_numbers_ = 0;
