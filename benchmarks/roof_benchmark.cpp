@@ -6,11 +6,15 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ctime>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "benchmarks/benchmark.h"
 
@@ -69,12 +73,60 @@ void disk() {
   close(file);
 }
 
+// Of `size` bytes, as often as the other end sends so many.
+void answer(int socket, std::size_t size, std::size_t reply) {
+  std::vector<char> bytes(std::max(size, reply));
+  while (::recv(socket, bytes.data(), size, MSG_WAITALL) == static_cast<ssize_t>(size))
+    if (::send(socket, bytes.data(), reply, MSG_NOSIGNAL) != static_cast<ssize_t>(reply)) break;
+}
+
+double thread_cpu_seconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// What a client that waits for each reply takes for a tool call over TCP: a send and a receive, of
+// http_benchmark's sizes with their heads, and nothing else.
+void loopback() {
+  constexpr std::size_t kRequest = 600, kReply = 105;
+  constexpr int kRequests = 5000;
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0),
+            client = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* where = reinterpret_cast<sockaddr*>(&address);
+  if (::bind(listener, where, size) != 0 || ::listen(listener, 1) != 0 ||
+      ::getsockname(listener, where, &size) != 0 || ::connect(client, where, size) != 0)
+    throw std::runtime_error("no connection to 127.0.0.1");
+  const int server = ::accept(listener, nullptr, nullptr);
+  std::thread other([server] { answer(server, kRequest, kReply); });
+  const std::vector<char> request(kRequest, 'x');
+  std::vector<char> reply(kReply);
+  std::vector<double> cpu;
+  for (int i = 0; i <= kRepetitions; ++i) {
+    const double before = thread_cpu_seconds();
+    for (int r = 0; r < kRequests; ++r)
+      if (::send(client, request.data(), kRequest, MSG_NOSIGNAL) < 0 ||
+          ::recv(client, reply.data(), kReply, MSG_WAITALL) < 0)
+        throw std::runtime_error("the connection to 127.0.0.1 broke");
+    if (i > 0) cpu.push_back(1e6 * (thread_cpu_seconds() - before) / kRequests);
+  }
+  for (const int socket : {client, listener}) ::close(socket);
+  other.join();
+  ::close(server);
+  print("loopback request, the client's CPU", "us", spread(cpu));
+}
+
 int run(int argc, char** argv) {
   at::set_num_threads(argc > 1 ? std::max(1, std::atoi(argv[1])) : 2);
   gemm("matrix product, float32", at::kFloat);
   gemm("matrix product, bfloat16", at::kBFloat16);
   memory();
   disk();
+  loopback();
   return 0;
 }
 

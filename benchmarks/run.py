@@ -4,7 +4,7 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, packed, loop, tools, workers, lag, http, weights, cost, long (default: all, an hour and a
+Parts: roofs, decode, prefix, turns, learner, learners, packed, loop, tools, workers, lag, http, weights, cost, long (default: all, an hour and a
 half). The peers are made by peers/setup.sh; without them our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl;
 a part that is run again replaces its lines. Ends with the tables of OUT/performance.md, medians with the extremes, and a ratio for each
 row: above 1 where Rollcall is better.
@@ -90,18 +90,28 @@ class Bench:
             print(f"  others used {foreign:.2f} cores meanwhile: repeat {part}", file=sys.stderr)
         self.save()
 
-    def measure(self, part, command, **more):
-        """Adds the lines of JSON that the command prints, and `more` to each."""
+    def lines_of(self, command):
+        """The lines of JSON that the command prints."""
         words = [str(word) for word in command]
         print(" ".join(words), file=sys.stderr, flush=True)
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.out,
+                              env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONDONTWRITEBYTECODE": "1"})
+        if done.returncode != 0:
+            raise SystemExit(f"it failed with exit code {done.returncode}:\n{done.stderr[-3000:]}")
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"bench"')]
+
+    def measure(self, part, command, **more):
+        """Adds them, and `more` to each."""
         with self.watch(part):
-            done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.out,
-                                  env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONDONTWRITEBYTECODE": "1"})
-            if done.returncode != 0:
-                raise SystemExit(f"it failed with exit code {done.returncode}:\n{done.stderr[-3000:]}")
-            for line in done.stdout.splitlines():
-                if line.startswith('{"bench"'):
-                    self.add(part, {**json.loads(line), **more})
+            for line in self.lines_of(command):
+                self.add(part, {**line, **more})
+
+    def measure_in_turn(self, part, commands, rounds):
+        """Adds the line of each command, of so many turns: of what is [median, lowest, highest] the middle median and the extremes."""
+        with self.watch(part):
+            turns = [[self.lines_of(command)[0] for command in commands] for _ in range(rounds)]
+            for lines in zip(*turns):
+                self.add(part, {key: merged([line[key] for line in lines]) for key in lines[0]})
 
     def roofs(self):
         self.measure("roofs", [self.ours("roof_benchmark"), THREADS])
@@ -127,16 +137,20 @@ class Bench:
         self.measure("turns", [self.ours("engine_benchmark"), self.model("3m"), 2, 4, 8, 16, "--what", "turns", "--prompt", 512])
 
     def learner(self):
-        # The peers' micro-batch is the largest that is not slower; on so many sequences of 512 tokens.
+        # The peers' micro-batch is the largest that is not slower, ours the smallest, in sequences and in tokens; of so many
+        # sequences of 512 tokens.
         for model in self.models:
-            micro, sequences = {"3m": (16, 16), "smollm2-135m": (4, 4)}[model]
-            for dtype, theirs, group, prompt in (("float32", ("float32",), 1, 128), ("bfloat16", ("bfloat16", "autocast"), 1, 128),
-                                                 ("float32", ("float32",), sequences // 2, 256)):
-                self.measure("learner", [self.ours("learner_benchmark"), self.model(model), "--dtype", dtype, "--group", group,
-                                         "--prompt", prompt, "--sequences", sequences])
+            micro, tokens, few, rounds = {"3m": (16, 8192, 16, 5), "smollm2-135m": (4, 1024, 4, 1)}[model]
+            for dtype, theirs, group, prompt, sequences in (("float32", ("float32",), 1, 128, few),
+                                                            ("bfloat16", ("bfloat16", "autocast"), 1, 128, few),
+                                                            ("float32", ("float32",), 8, 256, 16)):
+                work = ("--prompt", prompt, "--sequences", sequences)
+                commands = [[self.ours("learner_benchmark"), self.model(model), "--dtype", dtype, "--group", group, *work,
+                             "--max-tokens", tokens]]
                 for kind in theirs if self.has("torch") else ():
-                    self.measure("learner", [self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py",
-                                             self.model(model), kind, micro, "--prompt", prompt, "--sequences", sequences])
+                    commands.append([self.peers / "torch/bin/python", HERE / "peers/learner_transformers.py", self.model(model), kind,
+                                     micro, *work])
+                self.measure_in_turn("learner", commands, rounds)
 
     def packed(self):
         """Sequences of 33 to 512 tokens beside as many of 512, which padding would make of them; the head by chunks beside all logits."""
@@ -198,7 +212,7 @@ class Bench:
                               ("step_s", "seconds_step"), ("generate_s", "seconds_rollout"), ("update_s", "seconds_update"),
                               ("sampled_tokens", "tokens_sampled"), ("reward", "reward_mean"))},
                           **{key: spread([line[name] / line["seconds_step"] for line in lines]) for key, name in (
-                              ("journal_share", "seconds_journal"), ("publish_share", "seconds_publish"))},
+                              ("journal_share", "seconds_journal"), ("publish_share", "seconds_publish"), ("load_share", "seconds_load_max"))},
                           "peak_rss_mb": sum(peaks.values()), "ranks_mb": sorted(peaks.values(), reverse=True)})
 
     def tools(self):
@@ -226,6 +240,13 @@ class Bench:
                     of.append(line["tokens_sampled"] / line["seconds_rollout"])
             self.add("workers", {"bench": "workers", "one": spread(rates[1]), "two": spread(rates[2]),
                                  "gain": spread([two / one for one, two in zip(rates[1], rates[2])])})
+
+    def learners(self):
+        """Two learners, one core each: what the sum of their gradients takes, and what of it they wait for."""
+        for model in self.models:
+            sequences, tokens = {"3m": (8, 8192), "smollm2-135m": (2, 1024)}[model]
+            self.measure("learners", [self.ours("learner_benchmark"), self.model(model), "--learners", 2, "--threads", 1,
+                                      "--sequences", sequences, "--max-tokens", tokens, "--repetitions", 5])
 
     def lag(self):
         """Rollouts that go on during updates beside those that wait, where every call takes the same time and where some take long."""
@@ -304,6 +325,12 @@ def peak_memory(pids):
             lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
             peaks[pid] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
     return peaks
+
+
+def merged(values):
+    if not isinstance(values[0], list):
+        return max(values) if isinstance(values[0], (int, float)) else values[0]
+    return [statistics.median(v[0] for v in values), min(v[1] for v in values), max(v[2] for v in values)]
 
 
 def slope(values):
@@ -413,9 +440,9 @@ def loop_table(bench):
         theirs = bench.best_peer("loop", "rollouts_per_s", model=ours["model"], delay_ms=ours["delay_ms"])
         row += [number(theirs["rollouts_per_s"]), ratio(ours["rollouts_per_s"], theirs["rollouts_per_s"]),
                 f"{ours['peak_rss_mb'] / theirs['peak_rss_mb']:.2f}"] if theirs else [""] * 3
-        rows.append(row + [f"{100 * ours[key][0]:.2f} %" for key in ("journal_share", "publish_share")])
+        rows.append(row + [f"{100 * ours[key][0]:.2f} %" for key in ("journal_share", "publish_share", "load_share")])
     return table(["whole loop, rollouts/s", "tools", "`max_lag`", "Rollcall", "TRL", "ratio", "memory, ours : theirs", "journal, of a step",
-                  "weights, of a step"], rows)
+                  "weights, of a step", "a worker's loading, of a step"], rows)
 
 
 def loop_tables(bench):
@@ -439,11 +466,14 @@ def loop_tables(bench):
     text += table(["workers", "sampled tokens/s", "of one"],
                   [[name, number(row[key]), gain] for row in bench.find("workers")
                    for name, key, gain in (("1", "one", "1"), ("2", "two", number(row["gain"])))])
+    text += table(["two learners", "update, s", "sum of gradients by itself, s", "waited for in an update, s"],
+                  [[row["model"], number(row["update_s"]), number(row["sum_s"]), number(row["waited_s"])]
+                   for row in bench.find("learners")])
     return text + table(["tools of", "sampled tokens/s", "of those with 0 ms"],
                         [[f"{row['delay_ms']} ms", number(row["tokens_per_s"]), number(row["of_no_delay"])] for row in bench.find("tools")])
 
 
-PARTS = ("roofs", "decode", "prefix", "turns", "learner", "packed", "loop", "tools", "workers", "lag", "http", "weights", "cost", "long")
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "learners", "packed", "loop", "tools", "workers", "lag", "http", "weights", "cost", "long")
 
 
 def main():

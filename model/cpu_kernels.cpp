@@ -667,17 +667,38 @@ void attention_gradient(const AttentionGradientRow* rows, std::int64_t count, st
   }
 }
 
-float logsumexp(const float* logits, std::int64_t n) {
+// Calls each(i, e, count) with e = exp(logits[i..] - highest) of `count` lanes.
+template <class Each>
+inline float logsumexp_of(const float* logits, std::int64_t n, const Each& each) {
   const std::int64_t whole = n / kLanes * kLanes;
   Vec highest = splat(kMinusInfinity);
   for (std::int64_t i = 0; i < whole; i += kLanes) highest = max(highest, load(logits + i));
   float top = horizontal_max(highest);
   for (std::int64_t i = whole; i < n; ++i) top = logits[i] > top ? logits[i] : top;
   Vec total{};
-  for (std::int64_t i = 0; i < whole; i += kLanes) total += exp(load(logits + i) - top);
+  for (std::int64_t i = 0; i < whole; i += kLanes) {
+    const Vec e = exp(load(logits + i) - top);
+    each(i, e, kLanes);
+    total += e;
+  }
   const Vec tail = exp(load_partial(logits + whole, n - whole) - top);
+  each(whole, tail, n - whole);
   total += select(lanes_between(0, n - whole), tail, Vec{});
   return top + logf(horizontal_sum(total));
+}
+
+float logsumexp(const float* logits, std::int64_t n) {
+  return logsumexp_of(logits, n, [](std::int64_t, Vec, std::int64_t) {});
+}
+
+// exp() ends at e^-87, also for minus infinity: what cannot be drawn is to be 0.
+float exponentials(const float* logits, std::int64_t n, float* e) {
+  const Vec least = splat(2e-38f);
+  return logsumexp_of(logits, n, [&](std::int64_t i, Vec values, std::int64_t count) {
+    const Vec possible = select(values > least, values, Vec{});
+    if (count == kLanes) return store(e + i, possible);
+    store_partial(e + i, possible, count);
+  });
 }
 
 void softmax(const float* logits, std::int64_t n, float lse, float* p) {
@@ -705,6 +726,7 @@ const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {ROLLCALL_TEXT(ROLLCAL
                                                            attention,
                                                            attention_gradient,
                                                            logsumexp,
+                                                           exponentials,
                                                            softmax};
 
 }  // namespace rollcall

@@ -128,6 +128,9 @@ struct CpuKernels {
   // Log-sum-exp of logits[0, n).
   float (*logsumexp)(const float* logits, std::int64_t n);
 
+  // The same, and e[i] = exp(logits[i] - their maximum), 0 below e^-87.
+  float (*exponentials)(const float* logits, std::int64_t n, float* e);
+
   // p[i] = exp(logits[i] - lse).
   void (*softmax)(const float* logits, std::int64_t n, float lse, float* p);
 };

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/sampling.h"
 
+#include <algorithm>
+#include <iterator>
+#include <numeric>
 #include <vector>
 
 #include "model/cpu_kernels.h"
@@ -16,6 +19,19 @@ std::uint64_t mix(std::uint64_t z) {
 
 constexpr std::uint64_t kGamma = 0x9e3779b97f4a7c15ULL;
 
+constexpr std::size_t kSummedIds = 256;
+
+// In several sums side by side: each addition waits for the one before.
+double sum_of(std::span<const float> values) {
+  constexpr std::size_t kSums = 8;
+  double sums[kSums] = {};
+  std::size_t i = 0;
+  for (; i + kSums <= values.size(); i += kSums)
+    for (std::size_t s = 0; s < kSums; ++s) sums[s] += static_cast<double>(values[i + s]);
+  for (; i < values.size(); ++i) sums[0] += static_cast<double>(values[i]);
+  return std::accumulate(std::begin(sums), std::end(sums), 0.0);
+}
+
 }  // namespace
 
 double uniform_draw(std::uint64_t seed, std::uint64_t n) {
@@ -27,24 +43,39 @@ std::uint64_t derive_seed(std::uint64_t seed, std::span<const std::uint64_t> pat
   return seed;
 }
 
+// By the sums of blocks of ids first, then by the ids of one.
 SampledToken sample_token(std::span<const float> logits, double uniform) {
-  const auto n = static_cast<std::int64_t>(logits.size());
-  const float lse = cpu_kernels().logsumexp(logits.data(), n);
-  static thread_local std::vector<float> p;
-  p.resize(logits.size());
-  cpu_kernels().softmax(logits.data(), n, lse, p.data());
-  double total = 0;
-  for (const float x : p) total += static_cast<double>(x);
-  const double target = uniform * total;  // the p[i] sum to 1 only up to rounding
-  double below = 0;
-  std::int64_t id = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (p[static_cast<std::size_t>(i)] <= 0) continue;
-    id = i;
-    below += static_cast<double>(p[static_cast<std::size_t>(i)]);
+  static thread_local std::vector<float> e;
+  static thread_local std::vector<double> sums;
+  e.resize(logits.size());
+  const float lse =
+      cpu_kernels().exponentials(logits.data(), static_cast<std::int64_t>(logits.size()), e.data());
+  const auto block_of = [&](std::size_t block) {
+    const std::size_t begin = block * kSummedIds;
+    return std::span<const float>(e).subspan(begin, std::min(kSummedIds, e.size() - begin));
+  };
+  sums.clear();
+  for (std::size_t begin = 0; begin < e.size(); begin += kSummedIds)
+    sums.push_back(sum_of(block_of(sums.size())));
+  const double target = uniform * std::accumulate(sums.begin(), sums.end(), 0.0);
+  // Rounding may leave no sum above the target: it is then the last id that can be drawn.
+  double below = 0, with_block = 0;
+  std::size_t block = 0;
+  for (std::size_t b = 0; b < sums.size() && with_block <= target; ++b) {
+    if (sums[b] <= 0) continue;
+    block = b;
+    below = with_block;
+    with_block += sums[b];
+  }
+  std::size_t id = 0;
+  for (std::size_t i = 0; i < block_of(block).size(); ++i) {
+    const float value = block_of(block)[i];
+    if (value <= 0) continue;
+    id = block * kSummedIds + i;
+    below += static_cast<double>(value);
     if (below > target) break;
   }
-  return {static_cast<std::int32_t>(id), logits[static_cast<std::size_t>(id)] - lse};
+  return {static_cast<std::int32_t>(id), logits[id] - lse};
 }
 
 }  // namespace rollcall

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -178,7 +180,14 @@ TEST(LogsumexpKernel, MatchesADoubleReferenceForEveryLength) {
     for (auto& v : logits) v *= 30;
     double sum = 0;
     for (const float v : logits) sum += std::exp(static_cast<double>(v));
-    ASSERT_NEAR(cpu_kernels().logsumexp(logits.data(), n), std::log(sum), 1e-5);
+    const float lse = cpu_kernels().logsumexp(logits.data(), n);
+    ASSERT_NEAR(lse, std::log(sum), 1e-5);
+    std::vector<float> e(logits.size() + 1, -1);
+    ASSERT_EQ(cpu_kernels().exponentials(logits.data(), n, e.data()), lse) << "not the same bits";
+    const double top = *std::max_element(logits.begin(), logits.end());
+    for (std::size_t i = 0; i < logits.size(); ++i)
+      ASSERT_NEAR(e[i], std::exp(static_cast<double>(logits[i]) - top), 1e-6);
+    ASSERT_EQ(e.back(), -1) << "written behind the end";
   }
 }
 
@@ -287,7 +296,7 @@ std::vector<float> forward_values(const CpuKernels& kernels) {
   std::vector<BFloat16Pair> halves(packed.size() / 2);
   pack_weights(w.data(), out, in, packed.data());
   pack_weights(w.data(), out, in, halves.data());
-  std::vector<float> all(6 * rows * out + rows);
+  std::vector<float> all(7 * rows * out + rows);
   float* y = all.data();
   auto next = [&, at = std::int64_t{0}]() mutable { return y + rows * out * at++; };
   kernels.linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), w.data(), next(),
@@ -298,12 +307,13 @@ std::vector<float> forward_values(const CpuKernels& kernels) {
   kernels.silu_mul(y, x.data(), rows * out, next());
   const float lse = kernels.logsumexp(y, rows * out);
   kernels.softmax(y, rows * out, lse, next());
+  kernels.exponentials(y, rows * out, next());
   const AttentionShape shape{6, 2, 20, 0.3F};
   const Blocked prefix(shape, 21, 10), own(shape, 18, 20);
   std::vector<float> scratch(3 * 64);
   const AttentionRow task{x.data(),
                           next(),
-                          &all[6 * rows * out],
+                          &all[7 * rows * out],
                           {prefix.keys.data(), prefix.values.data(), 21, 5},
                           {own.keys.data(), own.values.data(), 18}};
   kernels.attention(&task, 1, shape, scratch.data());
@@ -341,6 +351,21 @@ TEST(SampleToken, FollowsTheDistribution) {
   const double expected[] = {10000, 5000, 2500, 2500};
   for (std::size_t i = 0; i < 4; ++i)
     EXPECT_NEAR(counts[i], expected[i], 5 * std::sqrt(expected[i]));
+}
+
+// More ids than are summed at a time, and a count that divides nothing.
+TEST(SampleToken, FindsItsPlaceAmongManyIds) {
+  const std::vector<float> equal(1001, 3);
+  for (std::uint64_t n = 0; n < 2000; ++n) {
+    const double uniform = uniform_draw(11, n);
+    EXPECT_EQ(sample_token(equal, uniform).id, static_cast<std::int32_t>(uniform * 1001));
+  }
+  std::vector<float> rare(1001, -std::numeric_limits<float>::infinity());
+  rare[300] = rare[301] = rare[900] = 0;
+  EXPECT_EQ(sample_token(rare, 0).id, 300);
+  EXPECT_EQ(sample_token(rare, 0.34).id, 301);
+  EXPECT_EQ(sample_token(rare, 0.67).id, 900);
+  EXPECT_EQ(sample_token(rare, 0x1.fffffffffffffp-1).id, 900);
 }
 
 TEST(SampleToken, ReturnsTheLogProbabilityOfWhatItDrew) {
