@@ -77,12 +77,7 @@ class Cost:
         self.models()
 
     def lines(self, program, *words):
-        """What the program printed, taken back out of the bench's rows."""
-        first = len(self.bench.rows)
-        self.bench.measure("cost", [self.bench.ours(program), *words])
-        lines = self.bench.rows[first:]
-        del self.bench.rows[first:]
-        return lines
+        return self.bench.lines_of([self.bench.ours(program), *words])
 
     def point(self, series, of, x, y, unit, expected):
         values = y if isinstance(y, list) else [y, y, y]
@@ -128,7 +123,7 @@ class Cost:
     def workers(self):
         with tempfile.TemporaryDirectory(dir=self.bench.out) as folder:
             file = pathlib.Path(folder) / "rows"
-            self.bench.measure("cost", [self.bench.ours("scale_benchmark"), "--json", file, 1, 4, 16, 64])
+            self.lines("scale_benchmark", "--json", file, 1, 4, 16, 64)
             for line in map(json.loads, file.read_text().splitlines()):
                 self.point("workers", "lead's CPU for a trajectory", line["workers"], 1e-6 * line["lead_us"], "s", "0")
 

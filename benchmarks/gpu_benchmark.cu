@@ -138,6 +138,7 @@ class Model {
     const float hidden = 1.0f / std::sqrt(static_cast<float>(s.hidden));
     const float inner = 1.0f / std::sqrt(static_cast<float>(s.intermediate));
     set(kRollcallEmbedding, 0, s.vocabulary, s.hidden, true, 3 * hidden, 0);
+    if (bfloat16_) set(kRollcallHead, 0, s.vocabulary, s.hidden, false, 3 * hidden, 0);
     set(kRollcallFinalNorm, 0, s.hidden, 1, false, 0.1f, 1);
     std::vector<float> cosine, sine;
     for (std::int64_t p = 0; p < max_context_; ++p)

@@ -114,6 +114,7 @@ class Bench:
                 self.add(part, {key: merged([line[key] for line in lines]) for key in lines[0]})
 
     def roofs(self):
+        self.add("roofs", machine())
         self.measure("roofs", [self.ours("roof_benchmark"), THREADS])
 
     def decode(self):
@@ -273,7 +274,8 @@ class Bench:
             self.measure("weights", [self.ours("weights_benchmark"), mib])
 
     def cost(self):
-        cost.Cost(self).run()
+        with self.watch("cost"):
+            cost.Cost(self).run()
 
     def long(self):
         """Memory and open files of every rank over 10,000 rollouts, by the second half: the first fills caches."""
@@ -305,6 +307,14 @@ class Bench:
 
     def best_peer(self, part, key, **wanted):
         return max((row for row in self.find(part, **wanted) if row["engine"] != "rollcall"), key=lambda row: row[key][0], default=None)
+
+
+def machine():
+    """What was measured, and on what."""
+    cpus = [line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    head = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return {"bench": "machine", "cpu": cpus[0] if cpus else "", "cores": os.cpu_count(), "threads": THREADS, "commit": head.stdout.strip(),
+            "when": time.strftime("%Y-%m-%d %H:%M")}
 
 
 def rank_pids():
@@ -375,7 +385,9 @@ def compared(bench, part, key, label, wanted):
 
 def tables(bench):
     text = []
-    roofs = bench.find("roofs")
+    for row in bench.find("roofs", bench="machine"):
+        text.append(f"{row['cpu']}, {row['cores']} cores, {row['threads']} threads, {row['when']}, commit {row['commit'] or 'unknown'}")
+    roofs = bench.find("roofs", bench="roof")
     text += table(["roof", "rate"], [[row["roof"], f"{number(row['rate'])} {row['unit']}"] for row in roofs])
     wanted = [{"model": model, "dtype": dtype, "batch": batch} for model in MODELS for dtype in ("float32", "bfloat16")
               for batch in BATCHES]
@@ -440,7 +452,7 @@ def loop_table(bench):
         theirs = bench.best_peer("loop", "rollouts_per_s", model=ours["model"], delay_ms=ours["delay_ms"])
         row += [number(theirs["rollouts_per_s"]), ratio(ours["rollouts_per_s"], theirs["rollouts_per_s"]),
                 f"{ours['peak_rss_mb'] / theirs['peak_rss_mb']:.2f}"] if theirs else [""] * 3
-        rows.append(row + [f"{100 * ours[key][0]:.2f} %" for key in ("journal_share", "publish_share", "load_share")])
+        rows.append(row + [f"{100 * ours[key][0]:.2f} %" if key in ours else "" for key in ("journal_share", "publish_share", "load_share")])
     return table(["whole loop, rollouts/s", "tools", "`max_lag`", "Rollcall", "TRL", "ratio", "memory, ours : theirs", "journal, of a step",
                   "weights, of a step", "a worker's loading, of a step"], rows)
 

@@ -14,7 +14,8 @@ namespace rollcall {
 class World;
 
 // Collectives among the learners, and only them: a worker is never part of one, so its death cannot
-// block a learner. Collective: all members, same order, same sizes. Blocking; throws Error.
+// block a learner. Collective: all members, same order, same sizes. Throws Error. Blocking, but for
+// what says otherwise.
 // Sums are deterministic for a given number of members.
 class Communicator {
  public:

@@ -42,7 +42,8 @@ constexpr GroupFiles kVersion2{"sys/fs/cgroup", "memory.max", "memory.current", 
 std::optional<std::int64_t> left_in(const fs::path& group, const GroupFiles& files) {
   const auto limit = number_in(group / files.limit), usage = number_in(group / files.usage);
   if (!limit || !usage) return std::nullopt;
-  return *limit - *usage + number_behind(group / "memory.stat", files.file_cache).value_or(0);
+  const std::int64_t gives_way = number_behind(group / "memory.stat", files.file_cache).value_or(0);
+  return *limit - std::max<std::int64_t>(0, *usage - gives_way);
 }
 
 }  // namespace

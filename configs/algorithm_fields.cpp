@@ -148,8 +148,6 @@ Field<AlgorithmOptions> corrections_field() {
   return field;
 }
 
-}  // namespace
-
 Field<AlgorithmOptions> activation_checkpointing_field() {
   return value_field(
       "activation_checkpointing", &AlgorithmOptions::activation_checkpointing,
@@ -168,6 +166,8 @@ Field<AlgorithmOptions> activation_checkpointing_field() {
                                                     : *value ? "true"
                                                              : "false"; });
 }
+
+}  // namespace
 
 std::vector<Field<AlgorithmOptions>> algorithm_fields() {
   using O = AlgorithmOptions;

@@ -47,6 +47,38 @@ void get_row(const BFloat16Pair* from, float* columns) {
   }
 }
 
+using Four = float __attribute__((vector_size(16)));
+using FourUnaligned = float __attribute__((vector_size(16), aligned(4)));
+
+// to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns; four by four where it
+// goes.
+void transpose(const float* from, std::int64_t from_row, std::int64_t rows, std::int64_t columns,
+               float* to, std::int64_t to_row) {
+  const auto row = [&](std::int64_t i, std::int64_t j) -> Four {
+    return *reinterpret_cast<const FourUnaligned*>(from + i * from_row + j);
+  };
+  const std::int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (std::int64_t i = 0; i < whole_rows; i += 4) {
+    for (std::int64_t j = 0; j < whole_columns; j += 4) {
+      const Four a = row(i, j), b = row(i + 1, j), c = row(i + 2, j), d = row(i + 3, j);
+      const Four low_ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+      const Four low_cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+      const Four high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+      const Four high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      const auto put = [&](std::int64_t k, Four values) {
+        *reinterpret_cast<FourUnaligned*>(to + (j + k) * to_row + i) = values;
+      };
+      put(0, __builtin_shufflevector(low_ab, low_cd, 0, 1, 4, 5));
+      put(1, __builtin_shufflevector(low_ab, low_cd, 2, 3, 6, 7));
+      put(2, __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5));
+      put(3, __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7));
+    }
+  }
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j)
+      to[j * to_row + i] = from[i * from_row + j];
+}
+
 // Inputs transposed at a time: with a panel's width a square that stays in the first-level cache.
 constexpr std::int64_t kSquare = 32;
 using Square = std::array<std::array<float, kPanelWidth>, kSquare>;  // [input][column]
@@ -56,8 +88,7 @@ void pack_panel(const float* w, std::int64_t columns, std::int64_t in, Weight* t
   Square square{};
   for (std::int64_t first = 0; first < in; first += kSquare) {
     const std::int64_t count = std::min(kSquare, in - first);
-    for (std::int64_t c = 0; c < columns; ++c)
-      for (std::int64_t k = 0; k < count; ++k) square[k][c] = w[c * in + first + k];
+    transpose(w + first, in, columns, count, square[0].data(), kPanelWidth);
     for (std::int64_t k = 0; k < count; ++k, to += kPanelRow<Weight>) put_row(square[k].data(), to);
   }
 }
@@ -71,8 +102,7 @@ void unpack_panel(const Weight* from, std::int64_t in, std::int64_t begin, std::
     const std::int64_t count = std::min(kSquare, in - first);
     for (std::int64_t k = 0; k < count; ++k, from += kPanelRow<Weight>)
       get_row(from, square[k].data());
-    for (std::int64_t c = begin; c < end; ++c)
-      for (std::int64_t k = 0; k < count; ++k) w[(c - begin) * in + first + k] = square[k][c];
+    transpose(square[0].data() + begin, kPanelWidth, count, end - begin, w + first, in);
   }
 }
 
@@ -107,17 +137,19 @@ double seconds_of(const CpuKernels& kernels) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// Wider vectors slow some processors' clock down, and some compute them in halves. As both give the
-// same bits, a measurement may decide: a few milliseconds, the best of several turns each.
+double best_seconds_of(const CpuKernels& kernels) {
+  constexpr int kTurns = 10;
+  double best = seconds_of(kernels);
+  for (int turn = 1; turn < kTurns; ++turn) best = std::min(best, seconds_of(kernels));
+  return best;
+}
+
+// Wider vectors slow some processors' clock down, for about a millisecond, and some compute them in
+// halves. As both give the same bits, a measurement of a few milliseconds may decide.
 const CpuKernels& faster(const CpuKernels& wide, const CpuKernels& narrow) {
-  constexpr int kTurns = 9;
   constexpr double kClearly = 0.95;
-  double of_wide = seconds_of(wide), of_narrow = seconds_of(narrow);
-  for (int turn = 0; turn < kTurns; ++turn) {
-    of_wide = std::min(of_wide, seconds_of(wide));
-    of_narrow = std::min(of_narrow, seconds_of(narrow));
-  }
-  return of_narrow < kClearly * of_wide ? narrow : wide;
+  const double of_narrow = best_seconds_of(narrow);  // first, at its own clock
+  return of_narrow < kClearly * best_seconds_of(wide) ? narrow : wide;
 }
 
 const CpuKernels& chosen_kernels() {

@@ -53,7 +53,8 @@ class GpuBackend final : public EngineBackend {
   void load(const TensorSource& source) override {
     const at::NoGradGuard no_grad;
     set_matrix(kRollcallEmbedding, 0, 0, source("model.embed_tokens.weight"));
-    if (!spec_.tied) set_matrix(kRollcallHead, 0, 0, source("lm_head.weight"));
+    if (!spec_.tied || options_.dtype != at::kFloat)
+      set_head(source(spec_.tied ? "model.embed_tokens.weight" : "lm_head.weight"));
     set_vector(kRollcallFinalNorm, 0, 0, source("model.norm.weight"));
     for (std::int64_t layer = 0; layer < spec_.layers; ++layer) load_layer(layer, source);
   }
@@ -127,6 +128,12 @@ class GpuBackend final : public EngineBackend {
     if (!values.defined()) throw Error("engine: a parameter of the policy is missing");
     const at::Tensor rounded = values.to(options_.dtype).contiguous();
     set(kind, layer, first_row, rounded.size(0), rounded.const_data_ptr());
+  }
+
+  void set_head(const at::Tensor& values) {
+    if (!values.defined()) throw Error("engine: a parameter of the policy is missing");
+    const at::Tensor widened = values.to(options_.dtype).to(at::kFloat).contiguous();
+    set(kRollcallHead, 0, 0, widened.size(0), widened.const_data_ptr());
   }
 
   // One that the model does not have is left out.

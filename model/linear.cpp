@@ -131,10 +131,6 @@ bool has_panels(const at::Tensor& values) {
   return values.is_cpu() && values.scalar_type() != at::kDouble;
 }
 
-}  // namespace
-
-namespace {
-
 // Columns of `y` from x, of these rows and panels.
 struct Tile {
   std::int64_t first_row, last_row, first_panel, last_panel;

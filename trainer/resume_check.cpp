@@ -166,7 +166,8 @@ RunChanges run_changes(const std::string& began, const std::string& now,
   Settings sampled_under = settings_of(last_config.value_or(""));
   if (sampled_under.empty()) sampled_under = began_as;
   for (const auto& [key, text] : differences(sampled_under, settings)) {
-    changes.other_updates |= key.starts_with("algorithm.");
+    changes.other_updates |=
+        key.starts_with("algorithm.") && key != "algorithm.activation_checkpointing";  // same bits
     if (is_fixed_in_step(key))
       changes.refused.push_back(text + " (the journal holds rollouts of a step that is open)");
   }

@@ -158,7 +158,6 @@ void ShardedMasters::step(double factor, const AdamWOptions& options) {
   layout_.put_shard(shard, rank, gradients_);
   gather(gradients_);
   std::copy_n(gradients_.begin(), parameters_, masters.begin());
-  clear_gradients();
 }
 
 std::span<float> ShardedMasters::bucket(std::vector<float>& all, std::int64_t index) const {

@@ -35,7 +35,7 @@ class ShardedMasters {
   // Returns the squared norm of what this member gave, or 0 of a member alone.
   double sum_gradients();
   double squared_grad_norm();  // of the sums; collective
-  // One step by the sums times `factor`; collective. Clears the gradients of several members.
+  // One step by the sums times `factor`, which leaves no gradients; collective.
   void step(double factor, const AdamWOptions&);
 
   // Moments of all shards, gathered.

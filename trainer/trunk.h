@@ -28,9 +28,10 @@ class Trunk {
   void bind() { weights_.bind(decoder_, masters_.leaves()); }
 
   // Whether passes over `batches` keep their activations: `recompute` says so, or this machine's
-  // memory does: they are kept if that takes at most half of what is available, once for each
-  // learner here. The rest is for what comes beside them. Passes that went well go on as they were.
-  Activations activations(std::optional<bool> recompute, std::span<const PackedBatch> batches);
+  // memory does: they are kept if that takes at most half of a learner's share of what is
+  // available. The rest is for what comes beside them.
+  Activations activations(std::optional<bool> recompute,
+                          std::span<const PackedBatch> batches) const;
 
   // [N, hidden]: the states that predict the batch's action tokens.
   at::Tensor hidden(const PackedBatch&, Activations = Activations::kKept) const;
@@ -41,8 +42,6 @@ class Trunk {
 
  private:
   const Communicator& communicator_;
-  std::int64_t kept_bytes_ = 0;  // at most, of passes so far
-  bool told_ = false;            // that memory does not suffice
   Decoder decoder_;
   TrainedPolicy weights_;
   ShardedMasters masters_;

@@ -19,8 +19,8 @@ inline constexpr int64_t kRollcallPagePositions = 32;
 struct RollcallDecoderOptions {
   int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary;
   float rms_norm_eps, attention_scale;
-  int bfloat16;            // type of matrices, caches and the inputs of products; else float32
-  int tied;                // the head is the embedding
+  int bfloat16;  // type of matrices but the head, caches and inputs of products; else float32
+  int tied;      // the head is the embedding
   const int64_t* windows;  // [layers], 0: none
   const uint8_t* rotates;  // [layers]
   int64_t max_context;     // positions of a sequence
@@ -32,7 +32,7 @@ struct RollcallDecoderOptions {
 // [rows, columns] of each in the parentheses; those of a layer carry its number.
 enum RollcallParameterKind {
   kRollcallEmbedding,   // (vocabulary, hidden)
-  kRollcallHead,        // (vocabulary, hidden), unless tied
+  kRollcallHead,        // (vocabulary, hidden), float32; none where tied and all is float32
   kRollcallFinalNorm,   // (hidden, 1)
   kRollcallCosine,      // (max_context, head_dim / 2)
   kRollcallSine,        // (max_context, head_dim / 2)

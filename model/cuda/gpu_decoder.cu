@@ -107,11 +107,6 @@ class Decoder final : public GpuDecoder {
       device_.wait();
       done += part;
     }
-    if (kWidensHead && p.kind == head_kind() && p.rows > 0)
-      launch("widen", widen<Number>, dim3(static_cast<unsigned>(p.rows)), kThreads, 0,
-             device_.stream(), reinterpret_cast<const Number*>(to),
-             static_cast<std::int32_t>(options_.hidden),
-             head_.as<float>() + p.first_row * options_.hidden);
   }
 
   std::int64_t open_cache() override {
@@ -178,8 +173,9 @@ class Decoder final : public GpuDecoder {
     constexpr std::size_t kMatrix = sizeof(Number), kVector = sizeof(float);
     switch (kind) {
       case kRollcallEmbedding:
-      case kRollcallHead:
-        return {o.vocabulary, o.hidden, kMatrix, false, kind == kRollcallHead && o.tied != 0};
+        return {o.vocabulary, o.hidden, kMatrix, false, false};
+      case kRollcallHead:  // log-probabilities are differences of large numbers
+        return {o.vocabulary, o.hidden, kVector, false, embeds_with_head()};
       case kRollcallFinalNorm:
         return {o.hidden, 1, kVector, false, false};
       case kRollcallCosine:
@@ -216,15 +212,7 @@ class Decoder final : public GpuDecoder {
     return extent_of(kind).of_layer ? parameters_[static_cast<std::size_t>(layer)][kind]
                                     : shared_[kind];
   }
-  RollcallParameterKind head_kind() const {
-    return options_.tied != 0 ? kRollcallEmbedding : kRollcallHead;
-  }
-  // Log-probabilities are differences of large numbers: the product behind them is float32.
-  static constexpr bool kWidensHead = !std::is_same<Number, float>::value;
-  const float* head() {
-    if constexpr (kWidensHead) return head_.template as<float>();
-    return parameter<float>(head_kind());
-  }
+  bool embeds_with_head() const { return options_.tied != 0 && std::is_same<Number, float>::value; }
 
   template <class Element>
   const Element* parameter(RollcallParameterKind kind, std::int64_t layer = 0) {
@@ -255,7 +243,6 @@ class Decoder final : public GpuDecoder {
     delta_ = floats(o.max_rows + o.max_draws, o.hidden);
     normed_ = numbers(o.max_rows, o.hidden);
     final_ = floats(o.max_draws, o.hidden);
-    if (kWidensHead) head_ = floats(o.vocabulary, o.hidden);
     qkv_ = floats(o.max_rows, qkv_rows());
     queries_ = floats(o.max_rows, attended);
     attended_ = numbers(o.max_rows, attended);
@@ -554,7 +541,8 @@ class Decoder final : public GpuDecoder {
     norm(size.draws, delta_.as<float>(), parameter<float>(kRollcallDownBias, options_.layers - 1),
          parameter<float>(kRollcallFinalNorm), on_gpu<std::int32_t>(layout_->draw_rows),
          final_.as<float>());
-    device_.multiply(size.draws, options_.vocabulary, options_.hidden, final_.as(), head(),
+    device_.multiply(size.draws, options_.vocabulary, options_.hidden, final_.as(),
+                     parameter<float>(embeds_with_head() ? kRollcallEmbedding : kRollcallHead),
                      /*bfloat16=*/false, logits_.as<float>());
     launch("sample_rows", sample_rows, dim3(static_cast<unsigned>(size.draws)),
            kSampleWarps * kLanes, 0, device_.stream(), logits_.as<float>(), options_.vocabulary,
@@ -574,7 +562,7 @@ class Decoder final : public GpuDecoder {
   Parameters shared_;
   std::vector<Parameters> parameters_;  // by layer
   Memory residual_, delta_, normed_, qkv_, queries_, attended_, gate_up_, gated_, logits_;
-  Memory final_, head_;  // of draws, after the last norm; the output matrix as float32, if widened
+  Memory final_;                       // of draws, after the last norm
   Memory ids_and_logprobs_, fetched_;  // [2, max_draws] on the GPU, and on the host
   Memory shares_, share_values_;       // of queries whose keys are split
   std::int64_t wanted_blocks_ = 0, share_rows_ = 0;

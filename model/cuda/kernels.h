@@ -39,14 +39,6 @@ __global__ void embed(const std::int32_t* tokens, const Number* table, std::int3
     x[row * width + i] = to_float(from[i]);
 }
 
-// The numbers of a matrix [rows, width] as floats. One block a row.
-template <class Number>
-__global__ void widen(const Number* from, std::int32_t width, float* to) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * width;
-  for (std::int32_t i = threadIdx.x; i < width; i += blockDim.x)
-    to[row + i] = to_float(from[row + i]);
-}
-
 // Row to[i] of `out` (row i, where `to` is null) = row from[i] of x, plus that of `delta` unless it
 // is null. One block an i.
 static __global__ void move_rows(const float* x, const float* delta, const std::int32_t* from,

@@ -288,6 +288,51 @@ TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
   }
 }
 
+// What a backward pass computes of the same, and rope.
+std::vector<float> gradient_values(const CpuKernels& kernels) {
+  const std::int64_t rows = 13, n = 70;
+  const auto count = static_cast<std::size_t>(rows * n);
+  const auto x = random_values(count, 1), y = random_values(count, 2), dy = random_values(count, 3);
+  const auto weight = random_values(static_cast<std::size_t>(n), 4);
+  std::vector<float> all;
+  const auto add = [&](const std::vector<float>& values) {
+    all.insert(all.end(), values.begin(), values.end());
+  };
+  std::vector<float> a(count), b(count), rstd(rows), dweight(n);
+  kernels.rms_norm(x.data(), weight.data(), rows, n, 1e-6F, a.data(), rstd.data());
+  kernels.rms_norm_gradient(x.data(), weight.data(), rstd.data(), dy.data(), rows, n, a.data(),
+                            dweight.data());
+  add(a), add(dweight);
+  kernels.silu_mul_gradient(x.data(), y.data(), dy.data(), rows * n, a.data(), b.data());
+  add(a), add(b);
+  std::vector<float> turned = x;  // heads of 14
+  kernels.rope(turned.data(), rows, 5, 14, y.data(), dy.data());
+  add(turned);
+  // Five rows of six heads of 20 against 21 positions that two groups of heads share.
+  const AttentionShape shape{6, 2, 20, 0.3F};
+  const std::int64_t positions = 21, queries = 5, cells = positions * 40;
+  const auto keys = random_values(cells, 5), values = random_values(cells, 6);
+  const auto q = random_values(queries * 120, 7), dout = random_values(queries * 120, 8);
+  const auto out = random_values(queries * 120, 9);
+  std::vector<float> blocked_keys(2 * shape.key_block_floats()), blocked_values(blocked_keys),
+      unused(2 * kKeyBlock * shape.value_row_floats());
+  for (std::int64_t j = 0; j < positions; ++j) {
+    store_key_value(shape, j, &keys[j * 40], &values[j * 40], blocked_keys.data(), unused.data());
+    store_key_value(shape, j, &values[j * 40], &keys[j * 40], blocked_values.data(), unused.data());
+  }
+  const std::vector<float> lse(6, 3.5F);
+  std::vector<float> dq(queries * 120), dkeys(cells), dvalues(cells), scratch(2 * 4 * 16 * 2);
+  std::vector<AttentionGradientRow> tasks;
+  for (std::int64_t r = 0; r < queries; ++r)
+    tasks.push_back({&q[r * 120], &dout[r * 120], lse.data(), &out[r * 120], &dq[r * 120],
+                     blocked_keys.data(), blocked_values.data(), keys.data(), dkeys.data(),
+                     dvalues.data(), positions - queries + r + 1, r});
+  for (std::int64_t kv = 0; kv < 2; ++kv)
+    kernels.attention_gradient(tasks.data(), queries, kv, shape, scratch.data());
+  add(dq), add(dkeys), add(dvalues);
+  return all;
+}
+
 // What a forward pass computes, one kernel after another.
 std::vector<float> forward_values(const CpuKernels& kernels) {
   const std::int64_t rows = 13, in = 150, out = 70;
@@ -326,6 +371,7 @@ TEST(Kernels, GiveTheSameBitsForEachInstructionSetWithFusedAdditions) {
   const CpuKernels *avx2 = cpu_kernels("avx2"), *avx512 = cpu_kernels("avx512");
   if (avx512 == nullptr) GTEST_SKIP() << "this CPU has one of them at most";
   EXPECT_EQ(forward_values(*avx2), forward_values(*avx512));
+  EXPECT_EQ(gradient_values(*avx2), gradient_values(*avx512));
   EXPECT_NE(forward_values(*cpu_kernels("generic")), forward_values(*avx512));
 }
 
