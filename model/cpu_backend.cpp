@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -10,11 +9,16 @@
 
 #include "model/decoder.h"
 #include "model/engine_backend.h"
+#include "model/kernel_calls.h"
 #include "model/kv_segment.h"
 #include "model/query_stretch.h"
 
 namespace rollcall {
 namespace {
+
+// Of a key or value: each goes into a line of its own, which main memory has.
+constexpr std::int64_t kStoreFlops = 100;
+constexpr std::int64_t kSampleFlops = 32;  // of a logit
 
 // Batch-invariant: a row's bits depend on its sequence alone.
 class CpuBackend final : public EngineBackend {
@@ -87,13 +91,22 @@ class CpuBackend final : public EngineBackend {
                     const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
     at::Tensor out = at::empty_like(q);
     const std::int64_t kv_row = shape_.kv_heads * shape_.head_dim;
+    const std::int64_t rows_of_one = q.size(0) / std::ssize(places);
+    parallel(std::ssize(places), kStoreFlops * kv_row * rows_of_one,
+             [&](std::int64_t begin, std::int64_t end) {
+               for (std::int64_t j = begin; j < end; ++j) {
+                 const Stretch& s = batch.stretches[static_cast<std::size_t>(j)];
+                 const Place& place = places[static_cast<std::size_t>(j)];
+                 for (std::int64_t i = 0; i < s.count; ++i)
+                   place.own->store(layer, place.first + i,
+                                    k.const_data_ptr<float>() + (s.row + i) * kv_row,
+                                    v.const_data_ptr<float>() + (s.row + i) * kv_row);
+               }
+             });
     std::vector<QueryStretch> stretches;
     for (std::size_t j = 0; j < places.size(); ++j) {
       const Stretch& s = batch.stretches[j];
       const auto& [own, prefix, first] = places[j];
-      for (std::int64_t i = 0; i < s.count; ++i)
-        own->store(layer, first + i, k.const_data_ptr<float>() + (s.row + i) * kv_row,
-                   v.const_data_ptr<float>() + (s.row + i) * kv_row);
       stretches.push_back(
           {s.row, s.count, first,
            prefix == nullptr ? KeyValueView{} : prefix->view(layer, prefix->length()),
@@ -118,7 +131,7 @@ class CpuBackend final : public EngineBackend {
     }
     const at::Tensor logits = linear(rows, decoder_.head());
     const std::int64_t vocabulary = logits.size(1);
-    at::parallel_for(0, n, 8, [&](std::int64_t begin, std::int64_t end) {
+    parallel(n, kSampleFlops * vocabulary, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const Draw& draw = batch.draws[static_cast<std::size_t>(i)];
         const std::int64_t ids = draw.sampled_ids > 0 ? draw.sampled_ids : vocabulary;
