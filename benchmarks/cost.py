@@ -104,17 +104,19 @@ class Cost:
         for group in (1, 4, 16):
             line = self.lines("learner_benchmark", self.small, "--group", group, "--prompt", 256, "--sequences", 16)[0]
             self.point("group size", "update of 16 sequences, half of each a prompt", group, line["update_s"], "s", "-1 to 0")
+            self.point("group size", "memory of the learner", group, line["peak_rss_mb"], "MB", "-1 to 0")
 
     def batches(self):
         for batch in (1, 4, 16, 64, 256):
             line = self.engine(self.small, batch, "--prompt", 128, "--new", 32)
             self.point("sequences at once", "a decoding step", batch, inverse(line["decode_tps"], batch), "s", "0 to 1")
+            self.point("sequences at once", "memory of the engine", batch, line["peak_rss_mb"], "MB", "0 to 1")
 
     def updates(self):
         for sequences in (8, 16, 32, 64):
             line = self.lines("learner_benchmark", self.small, "--sequences", sequences)[0]
             self.point("batch", "update", sequences, line["update_s"], "s", "1")
-            self.point("batch", "memory of the learner", sequences, line["peak_rss_mb"], "MB", "0")
+            self.point("batch", "memory of the learner", sequences, line["peak_rss_mb"], "MB", "0 to 1")
         for length in (512, 1024, 2048, 4096, 8192):
             line = self.lines("learner_benchmark", self.small, "--sequences", 4, "--length", length)[0]
             self.point("length of 4 sequences", "update", length, line["update_s"], "s", "1 to 2")

@@ -193,20 +193,22 @@ class Bench:
     def loop(self):
         for model in self.models:
             small, model = model == "3m", f"{model}-agent"
-            steps, warm, micro = (20, 4, 32) if small else (3, 1, 8)
+            # Micro-batches, theirs in sequences and ours in tokens, as the updates are measured with.
+            steps, warm, micro, tokens = (20, 4, 32, 8192) if small else (3, 1, 8, 1024)
             for delay in (0, 50) if small else (0,):
                 with self.server("--delay-ms", delay) as url:
                     for lag in (0, 2) if small else (0,):
                         with self.watch("loop"):
-                            self.rollcall_loop(url, model, delay, lag, steps, warm)
+                            self.rollcall_loop(url, model, delay, lag, steps, warm, tokens)
                     if self.has("torch"):
                         self.measure("loop", [self.peers / "torch/bin/python", HERE / "peers/loop_trl.py", self.model(model), url,
                                               "--steps", 7 if small else steps, "--warm", 2 if small else warm,
                                               "--micro", micro, "--out", self.out / "trl"], delay_ms=delay)
 
-    def rollcall_loop(self, url, model, delay, lag, steps, warm):
+    def rollcall_loop(self, url, model, delay, lag, steps, warm, tokens):
         peaks = {}
-        lines = self.train(url, model, steps, {"policy": {"max_lag": lag}}, lambda: peaks.update(peak_memory(rank_pids())))[warm:]
+        settings = {"policy": {"max_lag": lag}, "algorithm": {"learning_rate": 1e-5, "microbatch_tokens": tokens}}
+        lines = self.train(url, model, steps, settings, lambda: peaks.update(peak_memory(rank_pids())))[warm:]
         self.add("loop", {"bench": "loop", "engine": "rollcall", "model": model, "delay_ms": delay, "max_lag": lag,
                           "rollouts_per_s": spread([line["rollouts"] / line["seconds_step"] for line in lines]),
                           **{key: spread([line[name] for line in lines]) for key, name in (
@@ -271,7 +273,8 @@ class Bench:
 
     def weights(self):
         for mib in (11, 513):  # the two models
-            self.measure("weights", [self.ours("weights_benchmark"), mib])
+            for workers in (1, 2, 4):
+                self.measure("weights", [self.ours("weights_benchmark"), mib, workers])
 
     def cost(self):
         with self.watch("cost"):
@@ -459,9 +462,9 @@ def loop_table(bench):
 
 def loop_tables(bench):
     text = loop_table(bench)
-    text += table(["weights to 4 workers of a host", "shared memory, s", "MPI broadcast, s", "broadcast : shared"],
-                  [[f"{row['mib']} MiB", number(row["shared_s"]), number(row["broadcast_s"]), number(row["ratio"])]
-                   for row in bench.find("weights")])
+    text += table(["weights", "workers of a host", "shared memory, s", "GB/s to each", "MPI broadcast, s", "broadcast : shared"],
+                  [[f"{row['mib']} MiB", str(row["workers"]), number(row["shared_s"]), number(row["mib"] * 1.048576e-3 / row["shared_s"][0]),
+                    number(row["broadcast_s"]), number(row["ratio"])] for row in bench.find("weights")])
     text += table(["with", "grows", "at", "", "exponent", "expected"], cost.table_rows(bench.find("cost")))
     text += table(["10,000 rollouts", "memory, MB", "growth, MB per 1,000 rollouts", "open files, half-way and at the end"],
                   [["learner" if i == 0 else f"worker {i}", number(row["rss_mb"]), number(row["growth_mb_per_1000"]),

@@ -35,6 +35,7 @@ LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
 SIZES = (32, 128, 512)
 DYNAMIC = 32  # rollouts of a round, of which as many groups as it has must have a signal
 RESAMPLE = 64
+LAGS = (1, 2, 4)  # steps that rollouts may run ahead
 ADAPTIVE = {"batch.prompts": 8, "batch.adaptive.target_signal": 1, "batch.adaptive.min_rollouts": 64, "algorithm.learning_rate": 5e-4}
 # Rollouts between evaluations, about; and after which a run is given up.
 EVAL_EVERY = {"5%": 64, "0.5%": 512, "0.1%": 512, "mixture": 64}
@@ -47,7 +48,8 @@ def methods():
     fixed["dynamic"] = {"batch.prompts": DYNAMIC // GROUP, "batch.resample": RESAMPLE}
     tuned = {name: {rate: {**settings, "algorithm.learning_rate": rate} for rate in LEARNING_RATES}
              for name, settings in fixed.items()}
-    return {**tuned, "adaptive": {ADAPTIVE["algorithm.learning_rate"]: ADAPTIVE}}
+    lags = {f"fixed 128, lag {lag}": {5e-4: {**tuned["fixed 128"][5e-4], "policy.max_lag": lag}} for lag in LAGS}
+    return {**tuned, "adaptive": {ADAPTIVE["algorithm.learning_rate"]: ADAPTIVE}, **lags}
 
 
 def folder_of(name):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint is loaded into memory of about its own size."""
+"""A checkpoint is loaded into memory of about its own size, and a long run takes no more and more of it."""
 
 import json
 import math
 import os
 import random
+import statistics
 import struct
 import subprocess
+import time
 import unittest
 
+import processes
 from case import Case, environment
 from places import GOLDEN_MODELS, ROLLCALL
 
@@ -69,6 +72,40 @@ class Memory(Case):
             with self.subTest(dtype=dtype):
                 extra = self.peak_bytes(self.folder / "model", "--dtype", dtype) - before
                 self.assertLess(extra, (factor + 0.25) * size)
+
+
+def held(pid):
+    """Resident MB and open files; None of a process that has ended."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            pages = int(file.read().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(os.listdir(f"/proc/{pid}/fd"))
+    except (OSError, IndexError):
+        return None
+
+
+class LongRun(Case):
+    def test_memory_and_open_files_stay_as_they_are(self):
+        """The last quarter beside the second: the first one fills caches. 1,600 rollouts; what is lost with each would show."""
+        run = self.make_run("long", run={"steps": 25}, batch={"prompts": 8, "group_size": 8}, cluster={"workers": 2})
+        process = run.start()
+        seen = {}
+        while process.poll() is None:
+            for rank, pid in processes.ranks(run.file).items():
+                if (now := held(pid)) is not None:
+                    seen.setdefault(rank, []).append(now)
+            time.sleep(0.1)
+        code, errors = run.finish(process)
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(sum(line["rollouts"] for line in run.metrics()), 1600)
+        self.assertEqual(sorted(seen), [0, 1, 2])
+        for rank, points in seen.items():
+            quarter = len(points) // 4
+            self.assertGreater(quarter, 5, "too few samples")
+            for what, most in (("MB", 16), ("open files", 8)):
+                values = [point[what != "MB"] for point in points]
+                before, after = (statistics.median(part) for part in (values[quarter:2 * quarter], values[3 * quarter:]))
+                self.assertLess(after - before, most, f"rank {rank}: from {before} to {after} {what}")
 
 
 if __name__ == "__main__":
