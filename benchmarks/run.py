@@ -193,22 +193,20 @@ class Bench:
     def loop(self):
         for model in self.models:
             small, model = model == "3m", f"{model}-agent"
-            # Micro-batches, theirs in sequences and ours in tokens, as the updates are measured with.
-            steps, warm, micro, tokens = (20, 4, 32, 8192) if small else (3, 1, 8, 1024)
+            steps, warm, micro = (20, 4, 32) if small else (3, 1, 8)
             for delay in (0, 50) if small else (0,):
                 with self.server("--delay-ms", delay) as url:
                     for lag in (0, 2) if small else (0,):
                         with self.watch("loop"):
-                            self.rollcall_loop(url, model, delay, lag, steps, warm, tokens)
+                            self.rollcall_loop(url, model, delay, lag, steps, warm)
                     if self.has("torch"):
                         self.measure("loop", [self.peers / "torch/bin/python", HERE / "peers/loop_trl.py", self.model(model), url,
                                               "--steps", 7 if small else steps, "--warm", 2 if small else warm,
                                               "--micro", micro, "--out", self.out / "trl"], delay_ms=delay)
 
-    def rollcall_loop(self, url, model, delay, lag, steps, warm, tokens):
+    def rollcall_loop(self, url, model, delay, lag, steps, warm):
         peaks = {}
-        settings = {"policy": {"max_lag": lag}, "algorithm": {"learning_rate": 1e-5, "microbatch_tokens": tokens}}
-        lines = self.train(url, model, steps, settings, lambda: peaks.update(peak_memory(rank_pids())))[warm:]
+        lines = self.train(url, model, steps, {"policy": {"max_lag": lag}}, lambda: peaks.update(peak_memory(rank_pids())))[warm:]
         self.add("loop", {"bench": "loop", "engine": "rollcall", "model": model, "delay_ms": delay, "max_lag": lag,
                           "rollouts_per_s": spread([line["rollouts"] / line["seconds_step"] for line in lines]),
                           **{key: spread([line[name] for line in lines]) for key, name in (
