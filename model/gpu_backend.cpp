@@ -52,9 +52,10 @@ class GpuBackend final : public EngineBackend {
 
   void load(const TensorSource& source) override {
     const at::NoGradGuard no_grad;
-    set_matrix(kRollcallEmbedding, 0, 0, source("model.embed_tokens.weight"));
+    set_matrix(kRollcallEmbedding, 0, 0, source("model.embed_tokens.weight"), options_.dtype);
     if (!spec_.tied || options_.dtype != at::kFloat)
-      set_head(source(spec_.tied ? "model.embed_tokens.weight" : "lm_head.weight"));
+      set_matrix(kRollcallHead, 0, 0,
+                 source(spec_.tied ? "model.embed_tokens.weight" : "lm_head.weight"), at::kFloat);
     set_vector(kRollcallFinalNorm, 0, 0, source("model.norm.weight"));
     for (std::int64_t layer = 0; layer < spec_.layers; ++layer) load_layer(layer, source);
   }
@@ -123,17 +124,12 @@ class GpuBackend final : public EngineBackend {
     if (plugin_.decoder_set(decoder_.get(), &parameter) != 0) refuse("take up weights");
   }
 
+  // Rounded to the policy's type, and sent as `type`.
   void set_matrix(RollcallParameterKind kind, std::int64_t layer, std::int64_t first_row,
-                  const at::Tensor& values) {
+                  const at::Tensor& values, at::ScalarType type) {
     if (!values.defined()) throw Error("engine: a parameter of the policy is missing");
-    const at::Tensor rounded = values.to(options_.dtype).contiguous();
+    const at::Tensor rounded = values.to(options_.dtype).to(type).contiguous();
     set(kind, layer, first_row, rounded.size(0), rounded.const_data_ptr());
-  }
-
-  void set_head(const at::Tensor& values) {
-    if (!values.defined()) throw Error("engine: a parameter of the policy is missing");
-    const at::Tensor widened = values.to(options_.dtype).to(at::kFloat).contiguous();
-    set(kRollcallHead, 0, 0, widened.size(0), widened.const_data_ptr());
   }
 
   // One that the model does not have is left out.
@@ -151,7 +147,7 @@ class GpuBackend final : public EngineBackend {
     };
     const auto linear = [&](RollcallParameterKind weight, RollcallParameterKind bias,
                             std::int64_t first_row, const std::string& name) {
-      set_matrix(weight, layer, first_row, source(prefix + name + ".weight"));
+      set_matrix(weight, layer, first_row, source(prefix + name + ".weight"), options_.dtype);
       set_vector(bias, layer, first_row, source(prefix + name + ".bias"));
     };
     vector(kRollcallInputNorm, "input_layernorm.weight");

@@ -2,11 +2,11 @@
 #include "model/sampling.h"
 
 #include <algorithm>
-#include <iterator>
 #include <numeric>
 #include <vector>
 
 #include "model/cpu_kernels.h"
+#include "model/side_sums.h"
 
 namespace rollcall {
 namespace {
@@ -21,15 +21,8 @@ constexpr std::uint64_t kGamma = 0x9e3779b97f4a7c15ULL;
 
 constexpr std::size_t kSummedIds = 256;
 
-// In several sums side by side: each addition waits for the one before.
 double sum_of(std::span<const float> values) {
-  constexpr std::size_t kSums = 8;
-  double sums[kSums] = {};
-  std::size_t i = 0;
-  for (; i + kSums <= values.size(); i += kSums)
-    for (std::size_t s = 0; s < kSums; ++s) sums[s] += static_cast<double>(values[i + s]);
-  for (; i < values.size(); ++i) sums[0] += static_cast<double>(values[i]);
-  return std::accumulate(std::begin(sums), std::end(sums), 0.0);
+  return summed_side_by_side(values, [](float value) { return static_cast<double>(value); });
 }
 
 }  // namespace
@@ -67,12 +60,12 @@ SampledToken sample_token(std::span<const float> logits, double uniform) {
     below = with_block;
     with_block += sums[b];
   }
+  const std::span<const float> values = block_of(block);
   std::size_t id = 0;
-  for (std::size_t i = 0; i < block_of(block).size(); ++i) {
-    const float value = block_of(block)[i];
-    if (value <= 0) continue;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (values[i] <= 0) continue;
     id = block * kSummedIds + i;
-    below += static_cast<double>(value);
+    below += static_cast<double>(values[i]);
     if (below > target) break;
   }
   return {static_cast<std::int32_t>(id), logits[id] - lse};

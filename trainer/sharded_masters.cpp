@@ -7,7 +7,6 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
-#include <iterator>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -15,22 +14,16 @@
 
 #include "comms/communicator.h"
 #include "comms/error.h"
+#include "model/side_sums.h"
 
 namespace rollcall {
 namespace {
 
 constexpr std::int64_t kSummedAtOnce = 1 << 16;
 
-// In several sums side by side: each addition waits for the one before.
 double piece_of_squared_norm(std::span<const float> values) {
-  constexpr std::size_t kSums = 8;
-  double sums[kSums] = {};
-  std::size_t i = 0;
-  for (; i + kSums <= values.size(); i += kSums)
-    for (std::size_t s = 0; s < kSums; ++s)
-      sums[s] += static_cast<double>(values[i + s]) * values[i + s];
-  for (; i < values.size(); ++i) sums[0] += static_cast<double>(values[i]) * values[i];
-  return std::accumulate(std::begin(sums), std::end(sums), 0.0);
+  return summed_side_by_side(values,
+                             [](float value) { return static_cast<double>(value) * value; });
 }
 
 // The same bits for any number of threads.
