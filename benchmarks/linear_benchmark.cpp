@@ -58,36 +58,41 @@ std::vector<float> random_values(std::int64_t count, std::uint64_t seed) {
   return values;
 }
 
-template <class Weight>
-using Kernel = void (*)(const float*, std::int64_t, std::int64_t, const Weight*, std::int64_t,
-                        std::int64_t, std::int64_t, std::int64_t, const float*, float*,
-                        std::int64_t);
-
 // A network's panels. Every layer has memory of its own, as in a model: what does not fit into the
 // caches comes from memory each time.
-template <class Weight>
+template <class Element>
 class Panels {
  public:
   explicit Panels(const Network& network) : shapes_(network.shapes()) {
     for (const auto& [out, in] : shapes_) {
       const auto values = random_values(out * in, 1);
-      auto& panels = panels_.emplace_back(panel_count(out) * in * kPanelRow<Weight>);
+      auto& panels =
+          panels_.emplace_back(panel_count(out) * kPanelWidth * panel_steps<Element>(in));
       pack_weights(values.data(), out, in, panels.data());
     }
   }
 
-  double seconds(Kernel<Weight> kernel, std::int64_t rows, const float* x, float* y) const {
-    const auto begin = std::chrono::steady_clock::now();
-    for (std::size_t i = 0; i < shapes_.size(); ++i) {
-      const auto& [out, in] = shapes_[i];
-      kernel(x, in, rows, panels_[i].data(), in, out, 0, panel_count(out), nullptr, y, out);
-    }
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  double seconds(void (*kernel)(const LinearCall<Element>&), std::int64_t rows, const Element* x,
+                 float* y) const {
+    return seconds_of([&] {
+      for (std::size_t i = 0; i < shapes_.size(); ++i) {
+        const auto& [out, in] = shapes_[i];
+        kernel({.x = x,
+                .ldx = panel_steps<Element>(in),
+                .rows = rows,
+                .packed = panels_[i].data(),
+                .in = in,
+                .out = out,
+                .last_panel = panel_count(out),
+                .y = y,
+                .ldy = out});
+      }
+    });
   }
 
  private:
   std::vector<Shape> shapes_;
-  std::vector<std::vector<Weight>> panels_;
+  std::vector<std::vector<Element>> panels_;
 };
 
 // The same layers by the product of libtorch, which gives a row other bits in another batch.
@@ -143,10 +148,12 @@ void measure(const Network& network, const CpuKernels& kernels, int repetitions)
     for (const auto& [out, in] : network.shapes()) widest = std::max({widest, out, in});
     auto x = random_values(rows * widest, 2);
     std::vector<float> y(x.size());
+    std::vector<BFloat16Pair> pairs(x.size() / 2);
+    kernels.round_inputs(x.data(), std::ssize(x), pairs.data());
     std::vector<double> wide, half, theirs;
     for (int i = -1; i < repetitions; ++i) {
       const double a = floats.seconds(kernels.linear, rows, x.data(), y.data());
-      const double b = halves.seconds(kernels.linear_bfloat16, rows, x.data(), y.data());
+      const double b = halves.seconds(kernels.linear_bfloat16, rows, pairs.data(), y.data());
       const double c = torch.seconds(rows, x.data(), y.data());
       if (i < 0) continue;  // warms up
       wide.push_back(a);

@@ -145,7 +145,9 @@ std::vector<Field<ModelOptions>> model_fields() {
           "dtype", &O::dtype, {"float32", "bfloat16"},
           "Type of the policy's weights. `bfloat16`: sampler, learner and export use the float32 "
           "masters rounded to nearest even, and gradients go straight through to the masters. "
-          "Sums, logits and moments are float32 in both, and on CPUs activations and caches too."),
+          "Products then take bfloat16 operands, twice as fast where the CPU or GPU multiplies "
+          "them; "
+          "sums, logits, gradients and moments are float32 in both, and on CPUs caches too."),
       choice("train", &O::train, {"full", "lora"},
              "`full`: every weight. `lora`: a low-rank adapter on frozen weights; needs less "
              "memory, and about ten times the learning rate."),

@@ -13,7 +13,7 @@
 
 namespace rollcall {
 
-extern const CpuKernels kKernels_generic, kKernels_avx2, kKernels_avx512;
+extern const CpuKernels kKernels_generic, kKernels_avx2, kKernels_avx512, kKernels_avx512bf16;
 
 namespace {
 
@@ -24,26 +24,28 @@ bool has_avx512() {
 
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
 // To nearest, ties to even. NaN and infinity are kept out of weights before.
 std::uint32_t bfloat16_bits(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// One row of a panel, 32 columns.
-void put_row(const float* columns, float* to) { std::copy_n(columns, kPanelWidth, to); }
+// One step of a panel: the rows of its inputs, one or two, 32 columns each.
+void put_step(const float* first, const float*, float* to) { std::copy_n(first, kPanelWidth, to); }
 
-void put_row(const float* columns, BFloat16Pair* to) {
-  for (std::int64_t c = 0; c < kPanelWidth / 2; ++c)
-    to[c] = bfloat16_bits(columns[c]) | bfloat16_bits(columns[c + kPanelWidth / 2]) << 16;
+void put_step(const float* first, const float* second, BFloat16Pair* to) {
+  for (std::int64_t c = 0; c < kPanelWidth; ++c)
+    to[c] = bfloat16_bits(first[c]) | bfloat16_bits(second[c]) << 16;
 }
 
-void get_row(const float* from, float* columns) { std::copy_n(from, kPanelWidth, columns); }
+void get_step(const float* from, float* first, float*) { std::copy_n(from, kPanelWidth, first); }
 
-void get_row(const BFloat16Pair* from, float* columns) {
-  for (std::int64_t c = 0; c < kPanelWidth / 2; ++c) {
-    columns[c] = std::bit_cast<float>(from[c] << 16);
-    columns[c + kPanelWidth / 2] = std::bit_cast<float>(from[c] & 0xffff0000);
+void get_step(const BFloat16Pair* from, float* first, float* second) {
+  for (std::int64_t c = 0; c < kPanelWidth; ++c) {
+    first[c] = std::bit_cast<float>(from[c] << 16);
+    second[c] = std::bit_cast<float>(from[c] & 0xffff0000);
   }
 }
 
@@ -83,91 +85,134 @@ void transpose(const float* from, std::int64_t from_row, std::int64_t rows, std:
 constexpr std::int64_t kSquare = 32;
 using Square = std::array<std::array<float, kPanelWidth>, kSquare>;  // [input][column]
 
-template <class Weight>
-void pack_panel(const float* w, std::int64_t columns, std::int64_t in, Weight* to) {
+// The row of a step's second input; of float32, which has one, its first.
+template <class Element>
+constexpr std::int64_t kSecond = kInputsAStep<Element> - 1;
+
+template <class Element>
+void pack_panel(const float* w, std::int64_t columns, std::int64_t in, Element* to) {
+  constexpr std::int64_t kStep = kInputsAStep<Element>;
   Square square{};
   for (std::int64_t first = 0; first < in; first += kSquare) {
     const std::int64_t count = std::min(kSquare, in - first);
     transpose(w + first, in, columns, count, square[0].data(), kPanelWidth);
-    for (std::int64_t k = 0; k < count; ++k, to += kPanelRow<Weight>) put_row(square[k].data(), to);
+    if (count % kStep != 0) square[count].fill(0);
+    for (std::int64_t k = 0; k < count; k += kStep, to += kPanelWidth)
+      put_step(square[k].data(), square[k + kSecond<Element>].data(), to);
   }
 }
 
-// Columns [begin, end) of a panel.
-template <class Weight>
-void unpack_panel(const Weight* from, std::int64_t in, std::int64_t begin, std::int64_t end,
-                  float* w) {
+// Outputs [begin, end) of a panel, inputs [first_in, last_in), which begin a step: w [out, ldw].
+template <class Element>
+void unpack_panel(const Element* panel, std::int64_t first_in, std::int64_t last_in,
+                  std::int64_t begin, std::int64_t end, float* w, std::int64_t ldw) {
+  constexpr std::int64_t kStep = kInputsAStep<Element>;
   Square square;
-  for (std::int64_t first = 0; first < in; first += kSquare) {
-    const std::int64_t count = std::min(kSquare, in - first);
-    for (std::int64_t k = 0; k < count; ++k, from += kPanelRow<Weight>)
-      get_row(from, square[k].data());
-    transpose(square[0].data() + begin, kPanelWidth, count, end - begin, w + first, in);
+  const Element* from = panel + first_in / kStep * kPanelWidth;
+  for (std::int64_t first = first_in; first < last_in; first += kSquare) {
+    const std::int64_t count = std::min(kSquare, last_in - first);
+    for (std::int64_t k = 0; k < count; k += kStep, from += kPanelWidth)
+      get_step(from, square[k].data(), square[k + kSecond<Element>].data());
+    transpose(square[0].data() + begin, kPanelWidth, count, end - begin, w + first - first_in, ldw);
   }
 }
 
-template <class Weight>
-void pack_panels(const float* w, std::int64_t out, std::int64_t in, Weight* packed) {
-  for (std::int64_t p = 0; p < panel_count(out); ++p)
-    pack_panel(w + p * kPanelWidth * in, std::min(kPanelWidth, out - p * kPanelWidth), in,
-               packed + p * kPanelRow<Weight> * in);
+template <class Element>
+void pack_panels(const float* w, std::int64_t out, std::int64_t in, Element* packed) {
+  for (std::int64_t first = 0; first < out; first += kPanelWidth)
+    pack_panel(w + first * in, std::min(kPanelWidth, out - first), in,
+               packed + first * panel_steps<Element>(in));
 }
 
-template <class Weight>
-void unpack_panels(const Weight* packed, std::int64_t in, std::int64_t first, std::int64_t last,
+template <class Element>
+void unpack_panels(const Element* packed, std::int64_t in, std::int64_t first, std::int64_t last,
                    float* w) {
   for (std::int64_t row = first; row < last;) {
     const std::int64_t panel = row / kPanelWidth, begin = row % kPanelWidth;
     const std::int64_t end = std::min(kPanelWidth, last - panel * kPanelWidth);
-    unpack_panel(packed + panel * kPanelRow<Weight> * in, in, begin, end, w + (row - first) * in);
+    unpack_panel(packed + panel * kPanelWidth * panel_steps<Element>(in), 0, in, begin, end,
+                 w + (row - first) * in, in);
     row += end - begin;
+  }
+}
+
+template <class Element>
+void transpose_to(const Element* packed, std::int64_t in, std::int64_t first, std::int64_t last,
+                  std::int64_t panel, Element* to) {
+  constexpr std::int64_t kStep = kInputsAStep<Element>;
+  const std::int64_t begin = panel * kPanelWidth, end = std::min(in, begin + kPanelWidth);
+  Square rows{};  // [output][input]
+  for (std::int64_t out = first; out < last; out += kPanelWidth) {
+    const std::int64_t count = std::min(kPanelWidth, last - out);
+    unpack_panel(packed + out * panel_steps<Element>(in), begin, end, 0, count, rows[0].data(),
+                 kPanelWidth);
+    if (count % kStep != 0) rows[count].fill(0);
+    for (std::int64_t k = 0; k < count; k += kStep, to += kPanelWidth)
+      put_step(rows[k].data(), rows[k + kSecond<Element>].data(), to);
   }
 }
 
 constexpr char kKernelsVariable[] = "ROLLCALL_KERNELS";
 
 // Seconds of a linear layer that stays in the second cache level.
-double seconds_of(const CpuKernels& kernels) {
-  constexpr std::int64_t kRows = 24, kIn = 384, kOut = 384;
-  static const std::vector<float> x(kRows * kIn, 1), panels(kIn * kOut, 1);
+template <class Element>
+double seconds_of(void (*linear)(const LinearCall<Element>&)) {
+  constexpr std::int64_t kRows = 24, kIn = 384, kOut = 384, kSteps = panel_steps<Element>(kIn);
+  static const std::vector<Element> x(kRows * kSteps), panels(kSteps * kOut);
   std::vector<float> y(kRows * kOut);
   const auto begin = std::chrono::steady_clock::now();
-  kernels.linear(x.data(), kIn, kRows, panels.data(), kIn, kOut, 0, panel_count(kOut), nullptr,
-                 y.data(), kOut);
+  linear({.x = x.data(),
+          .ldx = kSteps,
+          .rows = kRows,
+          .packed = panels.data(),
+          .in = kIn,
+          .out = kOut,
+          .last_panel = panel_count(kOut),
+          .y = y.data(),
+          .ldy = kOut});
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-double best_seconds_of(const CpuKernels& kernels) {
+template <class Element>
+double best_seconds_of(void (*linear)(const LinearCall<Element>&)) {
   constexpr int kTurns = 10;
-  double best = seconds_of(kernels);
-  for (int turn = 1; turn < kTurns; ++turn) best = std::min(best, seconds_of(kernels));
+  double best = seconds_of(linear);
+  for (int turn = 1; turn < kTurns; ++turn) best = std::min(best, seconds_of(linear));
   return best;
 }
 
 // Wider vectors slow some processors' clock down, for about a millisecond, and some compute them in
 // halves. As both give the same bits, a measurement of a few milliseconds may decide.
-const CpuKernels& faster(const CpuKernels& wide, const CpuKernels& narrow) {
-  constexpr double kClearly = 0.95;
-  const double of_narrow = best_seconds_of(narrow);  // first, at its own clock
-  return of_narrow < kClearly * best_seconds_of(wide) ? narrow : wide;
+bool clearly_faster(double narrow, double wide) { return narrow < 0.95 * wide; }
+
+CpuKernels fastest_kernels() {
+  if (!has_avx2()) return kKernels_generic;
+  if (!has_avx512()) return kKernels_avx2;
+  const CpuKernels& narrow = kKernels_avx2;  // first, at its own clock
+  const CpuKernels& wide = has_avx512_bf16() ? kKernels_avx512bf16 : kKernels_avx512;
+  const double narrow_float = best_seconds_of(narrow.linear);
+  const double narrow_bfloat16 = best_seconds_of(narrow.linear_bfloat16);
+  CpuKernels chosen = wide;
+  if (clearly_faster(narrow_float, best_seconds_of(wide.linear))) chosen = narrow;
+  const bool narrow_pairs = clearly_faster(narrow_bfloat16, best_seconds_of(wide.linear_bfloat16));
+  chosen.linear_bfloat16 = (narrow_pairs ? narrow : wide).linear_bfloat16;
+  chosen.outer_bfloat16 = (narrow_pairs ? narrow : wide).outer_bfloat16;
+  return chosen;
 }
 
-const CpuKernels& chosen_kernels() {
+CpuKernels chosen_kernels() {
   const char* asked = std::getenv(kKernelsVariable);
-  if (asked == nullptr || *asked == '\0') {
-    if (has_avx512()) return faster(kKernels_avx512, kKernels_avx2);
-    return has_avx2() ? kKernels_avx2 : kKernels_generic;
-  }
+  if (asked == nullptr || *asked == '\0') return fastest_kernels();
   if (const CpuKernels* kernels = cpu_kernels(asked)) return *kernels;
   throw input_error(
       std::string(kKernelsVariable) + " asks for '" + asked + "', and this CPU has no such kernels",
-      "unset it, or set it to avx512, avx2 or generic, as the CPU allows");
+      "unset it, or set it to avx512bf16, avx512, avx2 or generic, as the CPU allows");
 }
 
 }  // namespace
 
 const CpuKernels& cpu_kernels() {
-  static const CpuKernels& kernels = chosen_kernels();
+  static const CpuKernels kernels = chosen_kernels();
   return kernels;
 }
 
@@ -181,6 +226,7 @@ void fix_order_of_sums() {
 
 const CpuKernels* cpu_kernels(const char* isa) {
   const std::string_view name = isa;
+  if (name == kKernels_avx512bf16.isa) return has_avx512_bf16() ? &kKernels_avx512bf16 : nullptr;
   if (name == kKernels_avx512.isa) return has_avx512() ? &kKernels_avx512 : nullptr;
   if (name == kKernels_avx2.isa) return has_avx2() ? &kKernels_avx2 : nullptr;
   return name == kKernels_generic.isa ? &kKernels_generic : nullptr;
@@ -202,6 +248,16 @@ void unpack_weights(const float* packed, std::int64_t in, std::int64_t first, st
 void unpack_weights(const BFloat16Pair* packed, std::int64_t in, std::int64_t first,
                     std::int64_t last, float* w) {
   unpack_panels(packed, in, first, last, w);
+}
+
+void transpose_panel(const float* packed, std::int64_t in, std::int64_t first, std::int64_t last,
+                     std::int64_t panel, float* transposed) {
+  transpose_to(packed, in, first, last, panel, transposed);
+}
+
+void transpose_panel(const BFloat16Pair* packed, std::int64_t in, std::int64_t first,
+                     std::int64_t last, std::int64_t panel, BFloat16Pair* transposed) {
+  transpose_to(packed, in, first, last, panel, transposed);
 }
 
 void store_key_value(const AttentionShape& shape, std::int64_t position, const float* key,

@@ -7,165 +7,11 @@
 #include <math.h>
 
 #include "model/cpu_attention.h"
+#include "model/cpu_linear.h"
 #include "model/cpu_vector.h"
 
 namespace rollcall {
 namespace {
-
-// The weights of one input for the columns of a panel.
-struct PanelRow {
-  Vec left, right;
-};
-
-inline PanelRow panel_row(const float* panel, std::int64_t k) {
-  return {load(panel + k * kPanelWidth), load(panel + k * kPanelWidth + kLanes)};
-}
-
-inline PanelRow panel_row(const BFloat16Pair* panel, std::int64_t k) {
-  PanelRow row;
-  for (int i = 0; i < kParts; ++i) {
-    const PairRegister pairs =
-        *reinterpret_cast<const PairRegisterUnaligned*>(panel + k * kLanes + i * kPartLanes);
-    row.left.part[i] = __builtin_bit_cast(Register, pairs << 16);
-    row.right.part[i] = __builtin_bit_cast(Register, pairs & 0xffff0000U);
-  }
-  return row;
-}
-
-// How far ahead weights are asked for: the few hundred instructions that a processor looks ahead by
-// itself take less time than an access to main memory.
-constexpr std::int64_t kPrefetchedInputs = 48;
-
-template <class Weight>
-inline void prefetch_row(const Weight* panel, std::int64_t k) {
-  const Weight* row = panel + k * kPanelRow<Weight>;
-  constexpr std::int64_t kLine = 64 / sizeof(Weight);
-  for (std::int64_t i = 0; i < kPanelRow<Weight>; i += kLine) __builtin_prefetch(row + i);
-}
-
-// What a block of rows asks for besides, into the second cache level: its share of the next panel,
-// so that main memory delivers it while the blocks of this panel compute, not during the first of
-// them alone.
-struct NextPanel {
-  const char* share;
-  std::int64_t bytes_an_input;
-  void prefetch(std::int64_t k) const { __builtin_prefetch(share + k * bytes_an_input, 0, 2); }
-};
-
-// The rounding error of a sum grows with the additions that a term goes through: this many terms
-// are summed by themselves before they join the total.
-constexpr std::int64_t kSummedInputs = 64;
-
-template <int kRows>
-struct Sums {
-  Vec columns[kRows][2] = {};
-};
-
-// Rows that share a load of weights: as many as registers allow for their sums. A bfloat16 row of a
-// panel takes registers of its own, a float32 one can be an operand in memory.
-template <class Weight>
-constexpr int kLinearRows = kRegisterBytes == 64   ? 12
-                            : kRegisterBytes == 32 ? 3
-                                                   : 1;
-template <>
-constexpr int kLinearRows<BFloat16Pair> = kRegisterBytes == 64   ? 12
-                                          : kRegisterBytes == 32 ? 2
-                                                                 : 1;
-
-// Adds x[r, k] * w[k] for the inputs [begin, end).
-template <int kRows, class Weight>
-inline void add_inputs(const float* x, std::int64_t ldx, const Weight* panel, const NextPanel& next,
-                       std::int64_t begin, std::int64_t end, Sums<kRows>& total) {
-  Sums<kRows> sum;
-  for (std::int64_t k = begin; k < end; ++k) {
-    prefetch_row(panel, k + kPrefetchedInputs);
-    next.prefetch(k);
-    const PanelRow w = panel_row(panel, k);
-    for (int r = 0; r < kRows; ++r) {
-      const float a = x[r * ldx + k];
-      sum.columns[r][0] += a * w.left;
-      sum.columns[r][1] += a * w.right;
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    total.columns[r][0] += sum.columns[r][0];
-    total.columns[r][1] += sum.columns[r][1];
-  }
-}
-
-// Not inlined: blocks of different sizes in one function would spill each other's registers.
-template <int kRows, class Weight>
-__attribute__((noinline)) void linear_block(const float* x, std::int64_t ldx, const Weight* panel,
-                                            NextPanel next, std::int64_t in, const float* bias,
-                                            float* y, std::int64_t ldy, std::int64_t columns) {
-  Sums<kRows> total;
-  for (std::int64_t k = 0; k < in; k += kSummedInputs)
-    add_inputs(x, ldx, panel, next, k, in - k < kSummedInputs ? in : k + kSummedInputs, total);
-  for (int r = 0; r < kRows; ++r) {
-    for (int half = 0; half < 2; ++half) {
-      const std::int64_t left = columns - half * kLanes;
-      const std::int64_t count = left < 0 ? 0 : left > kLanes ? kLanes : left;
-      float* to = y + r * ldy + half * kLanes;
-      Vec v = total.columns[r][half];
-      if (bias != nullptr && count > 0) v += load_partial(bias + half * kLanes, count);
-      if (count == kLanes) {
-        store(to, v);
-      } else {
-        store_partial(to, v, count);
-      }
-    }
-  }
-}
-
-// Calls linear_block for `rows`, of 1 to kMost.
-template <int kMost, class Weight>
-inline void linear_rows(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* panel,
-                        const NextPanel& next, std::int64_t in, const float* bias, float* y,
-                        std::int64_t ldy, std::int64_t columns) {
-  if constexpr (kMost > 1) {
-    if (rows < kMost)
-      return linear_rows<kMost - 1>(x, ldx, rows, panel, next, in, bias, y, ldy, columns);
-  }
-  linear_block<kMost>(x, ldx, panel, next, in, bias, y, ldy, columns);
-}
-
-// The next of the parts that divide `left` evenly, none above `most`: a part costs a pass over the
-// weights, however small it is.
-inline std::int64_t even_part(std::int64_t left, std::int64_t most) {
-  const std::int64_t parts = (left + most - 1) / most;
-  return (left + parts - 1) / parts;
-}
-
-template <class Weight>
-void linear(const float* x, std::int64_t ldx, std::int64_t rows, const Weight* packed,
-            std::int64_t in, std::int64_t out, std::int64_t first_panel, std::int64_t last_panel,
-            const float* bias, float* y, std::int64_t ldy) {
-  constexpr int kMost = kLinearRows<Weight>;
-  constexpr std::int64_t kRowChunk = 192;  // of x, so that it stays in the second cache level
-  static_assert(kRowChunk % kMost == 0);
-  for (std::int64_t first = 0, end = 0; first < rows; first = end) {
-    end = first + even_part((rows - first + kMost - 1) / kMost, kRowChunk / kMost) * kMost;
-    if (end > rows) end = rows;
-    const std::int64_t blocks = (end - first + kMost - 1) / kMost;
-    constexpr std::int64_t kRowBytes = kPanelRow<Weight> * sizeof(Weight);
-    for (std::int64_t p = first_panel; p < last_panel; ++p) {
-      const std::int64_t column = p * kPanelWidth;
-      const std::int64_t columns = out - column < kPanelWidth ? out - column : kPanelWidth;
-      const Weight* panel = packed + p * kPanelRow<Weight> * in;
-      // A block alone runs through the panels as fast as they come.
-      const std::int64_t bytes_an_input =
-          blocks > 1 && p + 1 < last_panel ? (kRowBytes + blocks - 1) / blocks : 0;
-      NextPanel next{reinterpret_cast<const char*>(panel + kPanelRow<Weight> * in), bytes_an_input};
-      for (std::int64_t r = first, count = 0; r < end; r += count) {
-        count = even_part(end - r, kMost);
-        linear_rows<kMost>(x + r * ldx, ldx, count, panel, next, in,
-                           bias == nullptr ? nullptr : bias + column, y + r * ldy + column, ldy,
-                           columns);
-        next.share += in * bytes_an_input;
-      }
-    }
-  }
-}
 
 void rms_norm(const float* x, const float* weight, std::int64_t rows, std::int64_t n, float eps,
               float* y, float* rstd) {
@@ -306,6 +152,11 @@ extern const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA);
 const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {ROLLCALL_TEXT(ROLLCALL_ISA),
                                                            linear<float>,
                                                            linear<BFloat16Pair>,
+                                                           outer<float>,
+                                                           outer<BFloat16Pair>,
+                                                           pack_columns<float>,
+                                                           pack_columns<BFloat16Pair>,
+                                                           round_inputs,
                                                            rms_norm,
                                                            rms_norm_gradient,
                                                            rope,

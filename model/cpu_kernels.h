@@ -59,15 +59,46 @@ inline constexpr int kMostTeamRows = 4;
 
 inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
 
-// Two weights of one input in a bfloat16 panel: of column c (below 16) in the low half, of column
-// c + 16 in the high half, so that a vector of pairs widens by a shift and a mask.
+// Two consecutive bfloat16 inputs of a row or of an output's weights, the first in the low half:
+// what VDPBF16PS multiplies at once. Behind an odd number of inputs comes a zero.
 using BFloat16Pair = std::uint32_t;
 
-// Elements of a panel that belong to one input.
-template <class Weight>
-inline constexpr std::int64_t kPanelRow = kPanelWidth;
+// Products read their operands by steps: one float32 input, or two in bfloat16.
+template <class Element>
+inline constexpr std::int64_t kInputsAStep = 1;
 template <>
-inline constexpr std::int64_t kPanelRow<BFloat16Pair> = kPanelWidth / 2;
+inline constexpr std::int64_t kInputsAStep<BFloat16Pair> = 2;
+template <class Element>
+constexpr std::int64_t panel_steps(std::int64_t in) {
+  return (in + kInputsAStep<Element> - 1) / kInputsAStep<Element>;
+}
+
+// y[r, o] = bias[o] + sum over k of x[r, k] * w[o, k], in blocks of 64 inputs that are summed by
+// themselves and added up in order of k, for the output columns of panels [first_panel,
+// last_panel).
+template <class Element>
+struct LinearCall {
+  const Element* x = nullptr;  // a row has the steps of its `in` inputs and begins every `ldx`
+  std::int64_t ldx = 0, rows = 0;
+  const Element* packed = nullptr;  // as pack_weights() makes it
+  std::int64_t in = 0, out = 0;
+  std::int64_t first_panel = 0, last_panel = 0;
+  const float* bias = nullptr;  // null: none
+  float* y = nullptr;
+  std::int64_t ldy = 0;
+  bool add = false;  // to what y holds
+};
+
+// y[r, c] += sum over t of a[t, r] * b[t, c], summed like a linear layer's: of a batch of rows t
+// the gradient of a weight, where `a` holds gradients of outputs and `b` inputs, by pack_columns().
+template <class Element>
+struct OuterCall {
+  const Element* a = nullptr;  // one panel, kPanelWidth elements may be read behind it
+  const Element* b = nullptr;  // all panels of `columns`
+  std::int64_t terms = 0, rows = 0, columns = 0;  // rows: at most kPanelWidth
+  float* y = nullptr;
+  std::int64_t ldy = 0;
+};
 
 // float32 kernels of one instruction set. Every output row depends on its own input row alone, with
 // a fixed order of additions: results do not change with the number of rows, their place, or how
@@ -77,18 +108,23 @@ inline constexpr std::int64_t kPanelRow<BFloat16Pair> = kPanelWidth / 2;
 struct CpuKernels {
   const char* isa;
 
-  // y[r, o] = bias[o] + sum over k of x[r, k] * w[o, k], in blocks of 64 inputs that are summed by
-  // themselves and added up in order of k, for the output columns of panels
-  // [first_panel, last_panel). `packed` as pack_weights() makes it; bias may be null.
-  void (*linear)(const float* x, std::int64_t ldx, std::int64_t rows, const float* packed,
-                 std::int64_t in, std::int64_t out, std::int64_t first_panel,
-                 std::int64_t last_panel, const float* bias, float* y, std::int64_t ldy);
+  void (*linear)(const LinearCall<float>&);
+  // bfloat16 inputs and weights; their products and sums are float32, in each step the second
+  // input's first. Sums below 2^-126 may be zero.
+  void (*linear_bfloat16)(const LinearCall<BFloat16Pair>&);
+  void (*outer)(const OuterCall<float>&);
+  void (*outer_bfloat16)(const OuterCall<BFloat16Pair>&);
 
-  // The same bits as `linear` on the widened weights.
-  void (*linear_bfloat16)(const float* x, std::int64_t ldx, std::int64_t rows,
-                          const BFloat16Pair* packed, std::int64_t in, std::int64_t out,
-                          std::int64_t first_panel, std::int64_t last_panel, const float* bias,
-                          float* y, std::int64_t ldy);
+  // x [terms, columns], row after row of `ldx` floats, as panels
+  // [panel_count(columns)][panel_steps(terms)][32], padding zero: those of the transpose. bfloat16
+  // is rounded to nearest even.
+  void (*pack_columns)(const float* x, std::int64_t ldx, std::int64_t terms, std::int64_t columns,
+                       float* packed);
+  void (*pack_columns_bfloat16)(const float* x, std::int64_t ldx, std::int64_t terms,
+                                std::int64_t columns, BFloat16Pair* packed);
+
+  // x [n] to nearest even, as panel_steps(n) pairs.
+  void (*round_inputs)(const float* x, std::int64_t n, BFloat16Pair* pairs);
 
   // y = x / sqrt(mean(x^2) + eps) * weight per row of n; rstd [rows] may be null.
   void (*rms_norm)(const float* x, const float* weight, std::int64_t rows, std::int64_t n,
@@ -135,11 +171,11 @@ struct CpuKernels {
   void (*softmax)(const float* logits, std::int64_t n, float lse, float* p);
 };
 
-// The kernels of the best instruction set this CPU has, or of the one that the environment's
-// ROLLCALL_KERNELS names; throws Error if the CPU lacks that. With AVX-512 the first call measures
-// whether AVX2 is faster here.
+// The kernels of the instruction sets that are fastest on this CPU, which the first call measures,
+// for float32 and for bfloat16; or of the one that the environment's ROLLCALL_KERNELS names; throws
+// Error if the CPU lacks that.
 const CpuKernels& cpu_kernels();
-// Those of "avx512", "avx2" or "generic"; null if this CPU lacks the instructions.
+// Those of "avx512bf16", "avx512", "avx2" or "generic"; null if this CPU lacks the instructions.
 const CpuKernels* cpu_kernels(const char* isa);
 
 // Makes the bits of libtorch's matrix products the same for any number of threads; to be called
@@ -148,8 +184,8 @@ void fix_order_of_sums();
 
 inline std::int64_t panel_count(std::int64_t out) { return (out + kPanelWidth - 1) / kPanelWidth; }
 
-// w [out, in] row-major -> packed [panel_count(out)][in][32], padding zero; for bfloat16
-// [panel_count(out)][in][16] pairs, rounded to nearest even.
+// w [out, in] row-major -> packed [panel_count(out)][panel_steps(in)][32], padding zero; bfloat16
+// is rounded to nearest even.
 void pack_weights(const float* w, std::int64_t out, std::int64_t in, float* packed);
 void pack_weights(const float* w, std::int64_t out, std::int64_t in, BFloat16Pair* packed);
 
@@ -158,6 +194,13 @@ void unpack_weights(const float* packed, std::int64_t in, std::int64_t first, st
                     float* w);
 void unpack_weights(const BFloat16Pair* packed, std::int64_t in, std::int64_t first,
                     std::int64_t last, float* w);
+
+// Of the weight in `packed`, with outputs [first, last), which begin and end panels or are its
+// last, the panels of the transpose for inputs [32 * panel, ...): [panel_steps(last - first)][32].
+void transpose_panel(const float* packed, std::int64_t in, std::int64_t first, std::int64_t last,
+                     std::int64_t panel, float* transposed);
+void transpose_panel(const BFloat16Pair* packed, std::int64_t in, std::int64_t first,
+                     std::int64_t last, std::int64_t panel, BFloat16Pair* transposed);
 
 // Writes one position's key [kv_heads, head_dim] and value into the blocked layout.
 void store_key_value(const AttentionShape&, std::int64_t position, const float* key,

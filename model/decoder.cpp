@@ -24,15 +24,19 @@ double Decoder::attention_scale() const {
   return 1.0 / std::sqrt(static_cast<double>(spec_.head_dim));
 }
 
-// The floats that a layer's operators save: its input and the middle of it, both after their norms,
-// queries and keys before each of what changes them, values, attention's output, and of the gated
-// product both factors and itself.
+// What a layer's operators save: its input and the middle of it, queries and keys before each of
+// what changes them, values, attention's output, both factors of the gated product; and the inputs
+// of its linear layers, of which attention's output is there already unless it is rounded.
 std::int64_t Decoder::kept_bytes(std::int64_t tokens) const {
   const std::int64_t queries = spec_.heads * spec_.head_dim, keys = spec_.kv_heads * spec_.head_dim;
   const std::int64_t stages = spec_.qk_norm ? 2 : 1;
-  const std::int64_t floats = 4 * spec_.hidden_size + stages * (queries + keys) + keys + queries +
-                              3 * spec_.intermediate_size;
-  return tokens * spec_.layers * floats * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t floats = 2 * spec_.hidden_size + stages * (queries + keys) + keys + queries +
+                              2 * spec_.intermediate_size;
+  const std::int64_t inputs =
+      2 * spec_.hidden_size + spec_.intermediate_size + (dtype_ == at::kFloat ? 0 : queries);
+  const auto input_bytes = static_cast<std::int64_t>(c10::elementSize(dtype_));
+  return tokens * spec_.layers *
+         (floats * static_cast<std::int64_t>(sizeof(float)) + inputs * input_bytes);
 }
 
 void Decoder::bind(const NamedTensors& tensors) { bind(source_of(tensors)); }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "model/ops.h"
 
@@ -30,11 +31,21 @@ void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
                    body);
 }
 
-// y = x @ W^T + bias, from the panels; x [T, in], y [T, out] contiguous.
-void linear_into(const at::Tensor& x, const LinearWeight&, at::Tensor& y);
+// x [T, in] as the panels of the weight are multiplied with: x itself, or rounded to bfloat16
+// [T, in, made even].
+at::Tensor linear_inputs(const at::Tensor& x, const LinearWeight&);
 
-// dy @ W, from the panels: [T, out] -> [T, in].
-at::Tensor times_weight(const at::Tensor& dy, const LinearWeight&);
+// y = x @ W^T + bias, from the panels and linear_inputs() of them; y [T, out] contiguous.
+void linear_into(const at::Tensor& inputs, const LinearWeight&, at::Tensor& y);
+
+// dx = dy @ W from the panels, [T, out] -> [T, in], added to dx if that is defined. With bfloat16
+// panels dy is rounded, too.
+void add_times_weight(const at::Tensor& dy, const LinearWeight&, at::Tensor& dx);
+
+// Adds dy^T @ x to every dw [out, in] that is defined: `inputs` as linear_inputs() made them of x,
+// dy [T, out] contiguous, rounded like the inputs.
+void add_outer(const at::Tensor& inputs, const std::vector<at::Tensor>& dy,
+               std::vector<at::Tensor>& dw);
 
 // linear() of a weight with an adapter, with gradients for x and the adapter alone.
 at::Tensor lora_linear(const at::Tensor& x, const LinearWeight&);

@@ -5,10 +5,11 @@
 #include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <array>
+#include <vector>
 
 #include "comms/error.h"
 #include "model/cpu_kernels.h"
@@ -21,8 +22,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kUnpackedFloats = 1 << 22;  // of a weight, at a time
-
 // Calls body(panels) with the panels as what they are: float or BFloat16Pair.
 template <class Body>
 void with_panels(const LinearWeight& w, const Body& body) {
@@ -34,55 +33,226 @@ void with_panels(const LinearWeight& w, const Body& body) {
   }
 }
 
-auto kernel_of(const CpuKernels& kernels, const float*) { return kernels.linear; }
-auto kernel_of(const CpuKernels& kernels, const BFloat16Pair*) { return kernels.linear_bfloat16; }
+// The kernels of an element's type.
+template <class Element>
+struct Kernels;
+template <>
+struct Kernels<float> {
+  static constexpr auto kLinear = &CpuKernels::linear;
+  static constexpr auto kOuter = &CpuKernels::outer;
+  static constexpr auto kPackColumns = &CpuKernels::pack_columns;
+};
+template <>
+struct Kernels<BFloat16Pair> {
+  static constexpr auto kLinear = &CpuKernels::linear_bfloat16;
+  static constexpr auto kOuter = &CpuKernels::outer_bfloat16;
+  static constexpr auto kPackColumns = &CpuKernels::pack_columns_bfloat16;
+};
 
-// Outputs [first, last) of the weight: [last - first, in]; `first` begins a panel.
-at::Tensor unpacked_rows(const LinearWeight& w, std::int64_t first, std::int64_t last) {
-  const std::int64_t in = w.packed.size(1);
-  at::Tensor rows = at::empty({last - first, in}, at::kFloat);
-  parallel(panel_count(last - first), kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t from = first + begin * kPanelWidth;
-    with_panels(w, [&](const auto* panels) {
-      unpack_weights(panels, in, from, std::min(last, first + end * kPanelWidth),
-                     rows.data_ptr<float>() + (from - first) * in);
-    });
-  });
-  return rows;
+template <class Element>
+const Element* elements(const at::Tensor& values) {
+  return static_cast<const Element*>(values.const_data_ptr());
+}
+
+// Memory of `count` elements, as a tensor: its allocator keeps what was freed.
+template <class Element>
+at::Tensor scratch(std::int64_t count) {
+  return at::empty({count}, sizeof(Element) == sizeof(float) ? at::kFloat : at::kInt);
 }
 
 bool needs_gradient(const std::optional<at::Tensor>& weight) {
   return weight.has_value() && weight->requires_grad();
 }
 
-struct LinearFunction : torch::autograd::Function<LinearFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
-                            const std::optional<at::Tensor>& weight,
-                            const std::optional<at::Tensor>& bias, const at::Tensor& packed,
-                            std::int64_t out) {
-    const bool trained = needs_gradient(weight);
-    context->save_for_backward({trained ? x : at::Tensor(), packed});
-    context->saved_data["trained"] = trained;
-    context->saved_data["bias"] = bias.has_value();
-    context->saved_data["out"] = out;
-    at::Tensor y = at::empty({x.size(0), out}, x.options());
-    linear_into(x, {{}, bias.value_or(at::Tensor()), packed, out}, y);
+// Columns of `y` of these rows and panels.
+struct Tile {
+  std::int64_t first_row, last_row, first_panel, last_panel;
+};
+
+// `inputs` as linear_inputs() makes them.
+void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y) {
+  with_panels(w, [&](auto* packed) {
+    using Element = std::remove_pointer_t<decltype(packed)>;
+    const std::int64_t steps = panel_steps<Element>(w.in);
+    (cpu_kernels().*Kernels<Element>::kLinear)(
+        {.x = elements<Element>(inputs) + tile.first_row * steps,
+         .ldx = steps,
+         .rows = tile.last_row - tile.first_row,
+         .packed = packed,
+         .in = w.in,
+         .out = w.out,
+         .first_panel = tile.first_panel,
+         .last_panel = tile.last_panel,
+         .bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr,
+         .y = y.data_ptr<float>() + tile.first_row * w.out,
+         .ldy = w.out});
+  });
+}
+
+// Calls body(tile) for tiles that make all rows and `panels`, each of `flops` for a row.
+template <class Body>
+void parallel_tiles(std::int64_t rows, std::int64_t panels, std::int64_t flops, const Body& body) {
+  if (rows >= panels) {
+    parallel(rows, flops * panels, [&](std::int64_t begin, std::int64_t end) {
+      body(Tile{begin, end, 0, panels});
+    });
+  } else {
+    parallel(panels, flops * rows, [&](std::int64_t begin, std::int64_t end) {
+      body(Tile{0, rows, begin, end});
+    });
+  }
+}
+
+constexpr std::int64_t panel_flops(std::int64_t in) { return 2 * kPanelWidth * in; }
+
+// Outputs of a weight whose panels are transposed at a time: the panels of a product must stay in
+// the second cache level with a block of its rows. Whole blocks of sums.
+constexpr std::int64_t kTransposedOutputs = 1024;
+
+// dx = dy @ W, or added to it; dy as linear_inputs() makes it.
+template <class Element>
+void times_panels(const Element* dy, std::int64_t rows, const Element* packed, std::int64_t in,
+                  std::int64_t out, bool add, float* dx) {
+  const std::int64_t panels = panel_count(in);
+  const auto steps_of = [](std::int64_t outputs) { return panel_steps<Element>(outputs); };
+  const at::Tensor memory =
+      scratch<Element>(panels * kPanelWidth * steps_of(std::min(out, kTransposedOutputs)));
+  auto* const transposed = static_cast<Element*>(memory.data_ptr());
+  for (std::int64_t first = 0; first < out; first += kTransposedOutputs) {
+    const std::int64_t last = std::min(out, first + kTransposedOutputs);
+    const std::int64_t panel_size = kPanelWidth * steps_of(last - first);
+    parallel(panels, 4 * panel_size, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t p = begin; p < end; ++p)
+        transpose_panel(packed, in, first, last, p, transposed + p * panel_size);
+    });
+    parallel_tiles(rows, panels, panel_flops(last - first), [&](const Tile& tile) {
+      (cpu_kernels().*
+       Kernels<Element>::kLinear)({.x = dy + tile.first_row * steps_of(out) + steps_of(first),
+                                   .ldx = steps_of(out),
+                                   .rows = tile.last_row - tile.first_row,
+                                   .packed = transposed,
+                                   .in = last - first,
+                                   .out = in,
+                                   .first_panel = tile.first_panel,
+                                   .last_panel = tile.last_panel,
+                                   .y = dx + tile.first_row * in,
+                                   .ldy = in,
+                                   .add = add || first > 0});
+    });
+  }
+}
+
+// Rows of a batch whose products are summed at a time: a panel of them stays in the first cache
+// level, the panels of all inputs in the second. Whole blocks of sums.
+constexpr std::int64_t kSummedRows = 512;
+
+// Adds dy^T @ x to each dw [out, in] that is defined; x [rows, in] float32.
+template <class Element>
+void add_outer_of(const at::Tensor& x, const std::vector<at::Tensor>& dy,
+                  std::vector<at::Tensor>& dw) {
+  const CpuKernels& kernels = cpu_kernels();
+  const auto pack_columns = kernels.*Kernels<Element>::kPackColumns;
+  const std::int64_t rows = x.size(0), in = x.size(1), steps = panel_steps<Element>(rows);
+  const at::Tensor memory = scratch<Element>(panel_count(in) * kPanelWidth * steps);
+  auto* const inputs = static_cast<Element*>(memory.data_ptr());
+  parallel(panel_count(in), 2 * kPanelWidth * rows, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t first = begin * kPanelWidth;
+    pack_columns(x.const_data_ptr<float>() + first, in, rows,
+                 std::min(in, end * kPanelWidth) - first, inputs + first * steps);
+  });
+  for (std::size_t i = 0; i < dw.size(); ++i) {
+    if (!dw[i].defined()) continue;
+    const std::int64_t out = dw[i].size(0);
+    parallel(panel_count(out), panel_flops(in) * rows, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<Element> gradients(static_cast<std::size_t>(kPanelWidth * (steps + 1)));
+      for (std::int64_t first = begin * kPanelWidth; first < std::min(out, end * kPanelWidth);
+           first += kPanelWidth) {
+        const std::int64_t count = std::min(kPanelWidth, out - first);
+        pack_columns(dy[i].const_data_ptr<float>() + first, out, rows, count, gradients.data());
+        (kernels.*Kernels<Element>::kOuter)({.a = gradients.data(),
+                                             .b = inputs,
+                                             .terms = rows,
+                                             .rows = count,
+                                             .columns = in,
+                                             .y = dw[i].data_ptr<float>() + first * in,
+                                             .ldy = in});
+      }
+    });
+  }
+}
+
+at::Tensor outputs_of(const at::Tensor& x, const LinearWeight& w) {
+  return at::empty({x.size(0), w.out}, x.options().dtype(at::kFloat));
+}
+
+// Up to three layers of one input, which is kept once for all of them.
+struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
+  using Optional = std::optional<at::Tensor>;
+
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const Optional& w0,
+                               const Optional& b0, const Optional& w1, const Optional& b1,
+                               const Optional& w2, const Optional& b2,
+                               const std::vector<LinearWeight>& layers) {
+    const std::array<bool, 3> trained{needs_gradient(w0), needs_gradient(w1), needs_gradient(w2)};
+    const at::Tensor inputs = linear_inputs(x, layers[0]);
+    variable_list saved{trained[0] || trained[1] || trained[2] ? inputs : at::Tensor()}, y;
+    std::vector<std::int64_t> outs;
+    for (const LinearWeight& layer : layers) {
+      saved.push_back(layer.packed);
+      outs.push_back(layer.out);
+      y.push_back(outputs_of(x, layer));
+      linear_into(inputs, layer, y.back());
+    }
+    context->save_for_backward(saved);
+    context->saved_data["in"] = x.size(1);
+    context->saved_data["outs"] = outs;
+    context->saved_data["trained"] = std::vector<bool>(trained.begin(), trained.end());
+    context->saved_data["bias"] = std::vector<bool>{b0.has_value(), b1.has_value(), b2.has_value()};
     return y;
   }
+
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const LinearWeight w{{}, {}, saved[1], context->saved_data["out"].toInt()};
-    const at::Tensor dy = grads[0].contiguous();
-    at::Tensor dx, dw, db;
-    if (context->needs_input_grad(0)) dx = times_weight(dy, w);
-    if (context->saved_data["trained"].toBool()) dw = at::mm(dy.t(), saved[0]);
-    if (context->saved_data["bias"].toBool()) db = dy.sum(0);
-    return {dx, dw, db, at::Tensor(), at::Tensor()};
+    const auto outs = context->saved_data["outs"].toIntVector();
+    const auto trained = context->saved_data["trained"].toBoolList();
+    const auto bias = context->saved_data["bias"].toBoolList();
+    const std::int64_t in = context->saved_data["in"].toInt();
+    variable_list of_arguments(8), dw(outs.size());
+    for (std::size_t i = 0; i < outs.size(); ++i) {
+      if (!grads[i].defined()) continue;
+      grads[i] = grads[i].contiguous();
+      const LinearWeight w{{}, {}, saved[1 + i], in, outs[i]};
+      if (context->needs_input_grad(0)) add_times_weight(grads[i], w, of_arguments[0]);
+      if (trained[i]) dw[i] = at::zeros({outs[i], in}, grads[i].options());
+      if (bias[i]) of_arguments[2 + 2 * i] = grads[i].sum(0);
+    }
+    add_outer(saved[0], grads, dw);
+    for (std::size_t i = 0; i < dw.size(); ++i) of_arguments[1 + 2 * i] = dw[i];
+    return of_arguments;
   }
 };
 
+// Whether one function may give the gradients of all of them.
+bool go_together(const at::Tensor& x, const std::vector<LinearWeight>& layers) {
+  return has_kernel(x) && std::ranges::none_of(layers, [](const LinearWeight& w) {
+           return w.lora.a.defined() && at::GradMode::is_enabled();
+         });
+}
+
+std::vector<at::Tensor> linears_with_gradients(const at::Tensor& x,
+                                               std::vector<LinearWeight> layers) {
+  const auto weight = [&](std::size_t i) {
+    return i < layers.size() ? defined(layers[i].weight) : std::nullopt;
+  };
+  const auto bias = [&](std::size_t i) {
+    return i < layers.size() ? defined(layers[i].bias) : std::nullopt;
+  };
+  return LinearsFunction::apply(x, weight(0), bias(0), weight(1), bias(1), weight(2), bias(2),
+                                layers);
+}
+
 at::Tensor embedding_rows(const at::Tensor& ids, const LinearWeight& w) {
-  const std::int64_t in = w.packed.size(1);
+  const std::int64_t in = w.in;
   at::Tensor rows = at::empty({ids.numel(), in}, at::kFloat);
   const auto* id = ids.const_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < ids.numel(); ++i) {
@@ -104,7 +274,7 @@ struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
                             const at::Tensor& ids, const at::Tensor& packed) {
     context->save_for_backward({ids});
     context->saved_data["out"] = weight.size(0);
-    return embedding_rows(ids, {{}, {}, packed, weight.size(0)});
+    return embedding_rows(ids, {{}, {}, packed, weight.size(1), weight.size(0)});
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     return {at::embedding_dense_backward(grads[0].contiguous(), context->get_saved_variables()[0],
@@ -131,80 +301,71 @@ bool has_panels(const at::Tensor& values) {
   return values.is_cpu() && values.scalar_type() != at::kDouble;
 }
 
-// Columns of `y` from x, of these rows and panels.
-struct Tile {
-  std::int64_t first_row, last_row, first_panel, last_panel;
-};
+}  // namespace
 
-void compute(const Tile& tile, const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
-  const std::int64_t in = x.size(1);
-  const float* bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr;
-  with_panels(w, [&](const auto* packed) {
-    kernel_of(cpu_kernels(), packed)(x.const_data_ptr<float>() + tile.first_row * in, in,
-                                     tile.last_row - tile.first_row, packed, in, w.out,
-                                     tile.first_panel, tile.last_panel, bias,
-                                     y.data_ptr<float>() + tile.first_row * w.out, w.out);
+at::Tensor linear_inputs(const at::Tensor& x, const LinearWeight& w) {
+  if (w.packed.scalar_type() != at::kBFloat16) return x;
+  const std::int64_t rows = x.size(0), in = x.size(1), steps = panel_steps<BFloat16Pair>(in);
+  at::Tensor pairs = at::empty({rows, 2 * steps}, at::kBFloat16);
+  auto* const to = static_cast<BFloat16Pair*>(pairs.data_ptr());
+  parallel(rows, 2 * in, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r)
+      cpu_kernels().round_inputs(x.const_data_ptr<float>() + r * in, in, to + r * steps);
+  });
+  return pairs;
+}
+
+void linear_into(const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y) {
+  parallel_tiles(inputs.size(0), panel_count(w.out), panel_flops(w.in),
+                 [&](const Tile& tile) { compute(tile, inputs, w, y); });
+}
+
+void add_times_weight(const at::Tensor& dy, const LinearWeight& w, at::Tensor& dx) {
+  const bool add = dx.defined();
+  if (!add) dx = at::empty({dy.size(0), w.in}, dy.options());
+  const at::Tensor inputs = linear_inputs(dy, w);
+  with_panels(w, [&](auto* packed) {
+    using Element = std::remove_pointer_t<decltype(packed)>;
+    times_panels<Element>(elements<Element>(inputs), dy.size(0), packed, w.in, w.out, add,
+                          dx.data_ptr<float>());
   });
 }
 
-// Calls body(tile) for tiles that make all rows and `panels`, each of `flops` for an input and row.
-template <class Body>
-void parallel_tiles(const at::Tensor& x, std::int64_t panels, std::int64_t flops,
-                    const Body& body) {
-  const std::int64_t rows = x.size(0), cost = flops * x.size(1);
-  if (rows >= panels) {
-    parallel(rows, cost * panels, [&](std::int64_t begin, std::int64_t end) {
-      body(Tile{begin, end, 0, panels});
-    });
-  } else {
-    parallel(panels, cost * rows, [&](std::int64_t begin, std::int64_t end) {
-      body(Tile{0, rows, begin, end});
-    });
+void add_outer(const at::Tensor& inputs, const std::vector<at::Tensor>& dy,
+               std::vector<at::Tensor>& dw) {
+  const auto any = std::ranges::find_if(dw, &at::Tensor::defined);
+  if (any == dw.end()) return;
+  const std::int64_t rows = inputs.size(0), in = any->size(1);
+  const bool pairs = inputs.scalar_type() == at::kBFloat16;
+  for (std::int64_t first = 0; first < rows; first += kSummedRows) {
+    const std::int64_t last = std::min(rows, first + kSummedRows);
+    std::vector<at::Tensor> part;
+    for (const at::Tensor& of_layer : dy)
+      part.push_back(of_layer.defined() ? of_layer.slice(0, first, last) : of_layer);
+    const at::Tensor x = inputs.slice(0, first, last).slice(1, 0, in).to(at::kFloat).contiguous();
+    pairs ? add_outer_of<BFloat16Pair>(x, part, dw) : add_outer_of<float>(x, part, dw);
   }
-}
-
-constexpr std::int64_t kPanelFlops = 2 * kPanelWidth;
-
-at::Tensor outputs_of(const at::Tensor& x, const LinearWeight& w) {
-  return at::empty({x.size(0), w.out}, x.options());
-}
-
-}  // namespace
-
-void linear_into(const at::Tensor& x, const LinearWeight& w, at::Tensor& y) {
-  parallel_tiles(x, panel_count(w.out), kPanelFlops,
-                 [&](const Tile& tile) { compute(tile, x, w, y); });
-}
-
-at::Tensor times_weight(const at::Tensor& dy, const LinearWeight& w) {
-  const std::int64_t panel_floats = std::max<std::int64_t>(1, w.packed.size(1)) * kPanelWidth;
-  const std::int64_t step = std::max<std::int64_t>(1, kUnpackedFloats / panel_floats) * kPanelWidth;
-  at::Tensor dx;
-  for (std::int64_t first = 0; first < w.out; first += step) {
-    const std::int64_t last = std::min(w.out, first + step);
-    const at::Tensor part = dy.slice(1, first, last), rows = unpacked_rows(w, first, last);
-    dx.defined() ? dx.addmm_(part, rows) : dx = at::mm(part, rows);
-  }
-  return dx;
 }
 
 void pack(LinearWeight& w, const at::Tensor& values, at::ScalarType dtype) {
   w.out = values.size(0);
+  w.in = values.size(1);
   w.weight = values.requires_grad() || !has_panels(values) ? values : at::Tensor();
   if (!has_panels(values)) return;
   const at::Tensor all = values.detach();
-  const std::int64_t in = all.size(1);
+  const std::int64_t inputs =
+      dtype == at::kBFloat16 ? 2 * panel_steps<BFloat16Pair>(w.in) : panel_steps<float>(w.in);
   if (!w.packed.defined() || w.packed.scalar_type() != dtype)
-    w.packed = at::empty({panel_count(w.out), in, kPanelWidth}, dtype);
+    w.packed = at::empty({panel_count(w.out), inputs, kPanelWidth}, dtype);
   // Panel by panel: the whole weight as float32 would be the largest thing in memory.
-  parallel(panel_count(w.out), 4 * kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
+  parallel(panel_count(w.out), 4 * kPanelWidth * w.in, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t first = p * kPanelWidth, last = std::min(w.out, first + kPanelWidth);
       const at::Tensor rows = all.slice(0, first, last).to(at::kFloat).contiguous();
       with_panels(w, [&](auto* panels) {
-        using Weight = std::remove_pointer_t<decltype(panels)>;
-        pack_weights(rows.const_data_ptr<float>(), last - first, in,
-                     panels + p * kPanelRow<Weight> * in);
+        using Element = std::remove_pointer_t<decltype(panels)>;
+        pack_weights(rows.const_data_ptr<float>(), last - first, w.in,
+                     panels + first * panel_steps<Element>(w.in));
       });
     }
   });
@@ -213,29 +374,32 @@ void pack(LinearWeight& w, const at::Tensor& values, at::ScalarType dtype) {
 at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
   if (w.lora.a.defined() && at::GradMode::is_enabled()) return lora_linear(x, w);
   if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
-  if (at::GradMode::is_enabled())
-    return LinearFunction::apply(x, defined(w.weight), defined(w.bias), w.packed, w.out);
+  if (at::GradMode::is_enabled()) return linears_with_gradients(x, {w})[0];
   at::Tensor y = outputs_of(x, w);
-  linear_into(x, w, y);
+  linear_into(linear_inputs(x, w), w, y);
   return y;
 }
 
 std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight& a, const LinearWeight& b,
                                   const LinearWeight& c) {
-  if (!has_kernel(x) || at::GradMode::is_enabled())
-    return {linear(x, a), linear(x, b), linear(x, c)};
+  if (!go_together(x, {a, b, c})) return {linear(x, a), linear(x, b), linear(x, c)};
+  if (at::GradMode::is_enabled()) {
+    auto y = linears_with_gradients(x, {a, b, c});
+    return {y[0], y[1], y[2]};
+  }
   const std::array<const LinearWeight*, 3> layers{&a, &b, &c};
   std::array<at::Tensor, 3> y{outputs_of(x, a), outputs_of(x, b), outputs_of(x, c)};
+  const at::Tensor inputs = linear_inputs(x, a);
   std::int64_t panels = 0;
   for (const LinearWeight* w : layers) panels += panel_count(w->out);
-  parallel_tiles(x, panels, kPanelFlops, [&](const Tile& tile) {
+  parallel_tiles(x.size(0), panels, panel_flops(a.in), [&](const Tile& tile) {
     Tile part = tile;  // panels of one layer
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const std::int64_t count = panel_count(layers[i]->out);
       Tile own = part;
       own.first_panel = std::max<std::int64_t>(0, part.first_panel);
       own.last_panel = std::min(count, part.last_panel);
-      if (own.first_panel < own.last_panel) compute(own, x, *layers[i], y[i]);
+      if (own.first_panel < own.last_panel) compute(own, inputs, *layers[i], y[i]);
       part.first_panel -= count;
       part.last_panel -= count;
     }
@@ -244,11 +408,16 @@ std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight& a, co
 }
 
 at::Tensor gated(const at::Tensor& x, const LinearWeight& gate, const LinearWeight& up) {
-  if (!has_kernel(x) || at::GradMode::is_enabled()) return silu_mul(linear(x, gate), linear(x, up));
+  if (!go_together(x, {gate, up})) return silu_mul(linear(x, gate), linear(x, up));
+  if (at::GradMode::is_enabled()) {
+    const auto both = linears_with_gradients(x, {gate, up});
+    return silu_mul(both[0], both[1]);
+  }
   at::Tensor g = outputs_of(x, gate), u = outputs_of(x, up), y = outputs_of(x, gate);
-  parallel_tiles(x, panel_count(gate.out), 2 * kPanelFlops, [&](const Tile& tile) {
-    compute(tile, x, gate, g);
-    compute(tile, x, up, u);
+  const at::Tensor inputs = linear_inputs(x, gate);
+  parallel_tiles(x.size(0), panel_count(gate.out), 2 * panel_flops(gate.in), [&](const Tile& tile) {
+    compute(tile, inputs, gate, g);
+    compute(tile, inputs, up, u);
     // Whole panels but at the end of a row: lanes do not depend on the tile.
     const std::int64_t column = tile.first_panel * kPanelWidth;
     const std::int64_t columns = std::min(gate.out, tile.last_panel * kPanelWidth) - column;

@@ -19,6 +19,7 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
                             const at::Tensor& b, double scaling, const LinearWeight& merged) {
     context->save_for_backward({x, a, b, merged.weight, merged.packed});
     context->saved_data["scaling"] = scaling;
+    context->saved_data["in"] = merged.in;
     context->saved_data["out"] = merged.out;
     return linear(x, merged);  // gradients are off in here
   }
@@ -28,11 +29,16 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &a = saved[1], &b = saved[2];
     const double scaling = context->saved_data["scaling"].toDouble();
-    const LinearWeight merged{saved[3], {}, saved[4], context->saved_data["out"].toInt()};
+    const LinearWeight merged{saved[3],
+                              {},
+                              saved[4],
+                              context->saved_data["in"].toInt(),
+                              context->saved_data["out"].toInt()};
     const at::Tensor dy = grads[0].contiguous();
     at::Tensor dx;
     if (context->needs_input_grad(0))
-      dx = merged.packed.defined() ? times_weight(dy, merged) : at::mm(dy, merged.weight);
+      merged.packed.defined() ? add_times_weight(dy, merged, dx)
+                              : void(dx = at::mm(dy, merged.weight));
     const at::Tensor da = at::mm(at::mm(dy, b).t(), x).mul_(scaling);
     const at::Tensor db = at::mm(dy.t(), at::mm(x, a.t())).mul_(scaling);
     return {dx, da, db, at::Tensor(), at::Tensor()};

@@ -132,7 +132,7 @@ constexpr std::int64_t kLogitRows = 512;  // rows of logits alive at once
 at::Tensor chunk_logits(const at::Tensor& hidden, const LinearWeight& head, std::int64_t begin,
                         std::int64_t end) {
   at::Tensor logits = at::empty({end - begin, head.out}, hidden.options());
-  linear_into(hidden.slice(0, begin, end), head, logits);
+  linear_into(linear_inputs(hidden.slice(0, begin, end), head), head, logits);
   return logits;
 }
 
@@ -163,7 +163,8 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
     const auto* target = targets.const_data_ptr<std::int64_t>();
     for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
       const std::int64_t end = std::min(n, begin + kLogitRows);
-      const at::Tensor logits = chunk_logits(hidden, {{}, {}, packed, vocabulary}, begin, end);
+      const at::Tensor logits =
+          chunk_logits(hidden, {{}, {}, packed, hidden.size(1), vocabulary}, begin, end);
       parallel(end - begin, 32 * vocabulary, [&](std::int64_t first, std::int64_t last) {
         std::vector<float> p(static_cast<std::size_t>(valid_ids));
         for (std::int64_t r = first; r < last; ++r) {
@@ -190,12 +191,14 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor& hidden = saved[0];
-    const LinearWeight head{{}, {}, saved[1], context->saved_data["vocabulary"].toInt()};
+    const LinearWeight head{
+        {}, {}, saved[1], hidden.size(1), context->saved_data["vocabulary"].toInt()};
     const bool trained = context->saved_data["trained"].toBool() && context->needs_input_grad(1);
     const at::Tensor grad = grads[0].contiguous();
     const std::int64_t n = hidden.size(0);
-    at::Tensor dhidden = at::empty_like(hidden), dweight;
-    if (trained) dweight = at::zeros({head.out, hidden.size(1)}, hidden.options());
+    at::Tensor dhidden = at::empty_like(hidden);
+    std::vector<at::Tensor> dweight(1);
+    if (trained) dweight[0] = at::zeros({head.out, head.in}, hidden.options());
     for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
       const std::int64_t end = std::min(n, begin + kLogitRows);
       at::Tensor logits = chunk_logits(hidden, head, begin, end);
@@ -203,10 +206,12 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
                       saved[3].const_data_ptr<float>() + begin,
                       grad.const_data_ptr<float>() + begin,
                       context->saved_data["valid_ids"].toInt());
-      dhidden.slice(0, begin, end).copy_(times_weight(logits, head));
-      if (trained) dweight.addmm_(logits.t(), hidden.slice(0, begin, end));
+      at::Tensor dx;
+      add_times_weight(logits, head, dx);
+      dhidden.slice(0, begin, end).copy_(dx);
+      add_outer(linear_inputs(hidden.slice(0, begin, end), head), {logits}, dweight);
     }
-    return {dhidden, dweight, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {dhidden, dweight[0], at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 

@@ -27,8 +27,10 @@ struct LoraLeaves {
 struct LinearWeight {
   at::Tensor weight;  // [out, in]; undefined where there are panels: frozen
   at::Tensor bias;    // [out], or undefined
-  at::Tensor packed;  // [panels, in, 32] float32, or bfloat16 in the kernels' order; else undefined
-  std::int64_t out = 0;  // outputs; what the last panel has beyond them is padding
+  // [panels, in, 32] float32, or bfloat16 in the kernels' order, `in` then even; else undefined.
+  at::Tensor packed;
+  std::int64_t in = 0;
+  std::int64_t out = 0;  // what the last panel has beyond them is padding
   LoraLeaves lora = {};
 };
 // Packs CPU `values` [out, in] of any float type but float64 as panels of `dtype` (float32 or

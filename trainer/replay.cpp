@@ -39,7 +39,7 @@ std::string word(const json& about, const char* key) {
 
 // Kernels that give the same bits: which of them a process takes is a matter of speed.
 bool same_bits(const std::string& a, const std::string& b) {
-  const auto fuses = [](const std::string& isa) { return isa == "avx512" || isa == "avx2"; };
+  const auto fuses = [](const std::string& isa) { return isa.starts_with("avx"); };
   return a == b || (fuses(a) && fuses(b));
 }
 

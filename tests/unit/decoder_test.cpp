@@ -134,19 +134,28 @@ INSTANTIATE_TEST_SUITE_P(Families, GoldenModel,
 
 // The weights are exact in bfloat16 and the arithmetic is float32, so the policy is the float32
 // one; a run that rounds its activations too is as far away as it is from float32.
-TEST(Bfloat16Decoder, GivesTheReferenceLogitsOfABfloat16Checkpoint) {
+// The reference computed a bfloat16 checkpoint in float32, and in bfloat16: our bfloat16 policy is
+// to be nearer to the first than the second is, whose sums and norms are rounded as well.
+TEST(Bfloat16Decoder, IsNearerToTheReferenceThanItsOwnBfloat16) {
   const fs::path dir = kModels / "llama-tied-bf16";
   const SafetensorsFile file(fs::path(dir.string() + ".golden.safetensors"));
   const ModelSpec spec = read_model_spec(dir);
-  StoredWeights stored(dir, spec, at::kBFloat16);
-  Decoder decoder(spec, at::kBFloat16);
-  decoder.bind(stored.source());
   const at::NoGradGuard no_grad;
   const at::Tensor ids = tensor_of(file, "input_ids.0").view({-1});
-  const at::Tensor got = linear(decoder.packed_hidden(ids, {{0, ids.numel(), -1}}), decoder.head());
-  EXPECT_TRUE(at::allclose(got, tensor_of(file, "logits.0").view_as(got), 1e-4, 1e-4));
-  const at::Tensor distance = (got - tensor_of(file, "logits_bf16_run.0").view_as(got)).abs();
-  EXPECT_LT(distance.max().item<double>(), 0.4406);  // bf16_run_max_difference of the reference
+  const auto logits = [&](at::ScalarType dtype) {
+    StoredWeights stored(dir, spec, dtype);
+    Decoder decoder(spec, dtype);
+    decoder.bind(stored.source());
+    return linear(decoder.packed_hidden(ids, {{0, ids.numel(), -1}}), decoder.head());
+  };
+  const at::Tensor wide = logits(at::kFloat), half = logits(at::kBFloat16);
+  const at::Tensor reference = tensor_of(file, "logits.0").view_as(wide);
+  const auto distance = [&](const at::Tensor& other) {
+    return (other.view_as(reference) - reference).square().mean().sqrt().item<double>();
+  };
+  EXPECT_TRUE(at::allclose(wide, reference, 1e-4, 1e-4));
+  EXPECT_LT(distance(half), 0.75 * distance(tensor_of(file, "logits_bf16_run.0")));
+  EXPECT_GT(distance(half), distance(wide));
 }
 
 struct Pass {
@@ -168,7 +177,13 @@ Pass forward_and_backward(const ModelSpec& spec, const NamedTensors& weights,
   return pass;
 }
 
-TEST(Bfloat16Decoder, EqualsAFloat32DecoderOfTheRoundedWeightsInEveryBit) {
+// The inputs of products are rounded to eight bits, forward and backward, and gradients go straight
+// through to the leaves.
+TEST(Bfloat16Decoder, ComesCloseToAFloat32DecoderOfTheRoundedWeights) {
+  const auto close = [](const at::Tensor& got, const at::Tensor& expected) {
+    const auto size = [](const at::Tensor& t) { return t.norm().item<double>(); };
+    return size(got - expected) < 0.03 * size(expected);
+  };
   for (const char* name : {"qwen3-tied", "qwen3-untied-sharded", "llama-bias-v5"}) {
     const ModelSpec spec = read_model_spec(kModels / name);
     FlatWeights weights = make_flat_weights(spec);
@@ -177,12 +192,11 @@ TEST(Bfloat16Decoder, EqualsAFloat32DecoderOfTheRoundedWeightsInEveryBit) {
     for (const auto& [key, t] : weights.tensors) rounded[key] = t.to(at::kBFloat16).to(at::kFloat);
     const Pass half = forward_and_backward(spec, weights.tensors, at::kBFloat16);
     const Pass wide = forward_and_backward(spec, rounded, at::kFloat);
-    EXPECT_TRUE(half.logits.equal(wide.logits)) << name;
-    EXPECT_TRUE(half.logprobs.equal(wide.logprobs)) << name;
-    for (const auto& [key, leaf] : half.leaves)  // straight through the rounding
-      EXPECT_TRUE(leaf.grad().equal(wide.leaves.at(key).grad())) << name << " " << key;
-    const Pass exact = forward_and_backward(spec, weights.tensors, at::kFloat);
-    EXPECT_FALSE(half.logits.equal(exact.logits)) << name;
+    EXPECT_TRUE(close(half.logits, wide.logits)) << name;
+    EXPECT_TRUE(close(half.logprobs, wide.logprobs)) << name;
+    for (const auto& [key, leaf] : half.leaves)
+      EXPECT_TRUE(close(leaf.grad(), wide.leaves.at(key).grad())) << name << " " << key;
+    EXPECT_FALSE(half.logits.equal(wide.logits)) << name;
   }
 }
 
@@ -235,13 +249,15 @@ TEST(Decoder, KnowsWhatAForwardPassKeeps) {
   plain.qk_norm = false;
   plain.layers = 4;
   for (const ModelSpec& spec : {tiny_spec(), plain}) {
-    const TinyModel model(5, spec);
-    const at::Tensor tokens = at::zeros({300}, at::kLong);
-    const CountedBytes counted;
-    const std::int64_t before = counted.bytes();
-    const at::Tensor hidden = model.decoder.packed_hidden(tokens, {{0, 300, -1}});
-    const auto kept = static_cast<double>(counted.bytes() - before);
-    EXPECT_NEAR(static_cast<double>(model.decoder.kept_bytes(300)) / kept, 1, 0.1);
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      const TinyModel model(5, spec, dtype);
+      const at::Tensor tokens = at::zeros({300}, at::kLong);
+      const CountedBytes counted;
+      const std::int64_t before = counted.bytes();
+      const at::Tensor hidden = model.decoder.packed_hidden(tokens, {{0, 300, -1}});
+      const auto kept = static_cast<double>(counted.bytes() - before);
+      EXPECT_NEAR(static_cast<double>(model.decoder.kept_bytes(300)) / kept, 1, 0.1);
+    }
   }
 }
 

@@ -2,9 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <random>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "model/cpu_kernels.h"
@@ -20,15 +23,76 @@ std::vector<float> random_values(std::size_t n, std::uint64_t seed) {
   return values;
 }
 
+constexpr const char* kInstructionSets[] = {"generic", "avx2", "avx512", "avx512bf16"};
+
+// A weight [out, in] in panels, and inputs as its kernels take them.
+template <class Element>
+struct Layer {
+  using Type = Element;
+  Layer(const std::vector<float>& w, std::int64_t outputs, std::int64_t inputs)
+      : out(outputs),
+        in(inputs),
+        panels(static_cast<std::size_t>(panel_count(out) * kPanelWidth * steps())) {
+    pack_weights(w.data(), out, in, panels.data());
+  }
+  std::int64_t steps() const { return panel_steps<Element>(in); }
+
+  std::vector<Element> inputs(const CpuKernels& kernels, const std::vector<float>& x) const {
+    if constexpr (std::is_same_v<Element, float>) {
+      return x;
+    } else {
+      const std::int64_t rows = std::ssize(x) / in;
+      std::vector<Element> pairs(static_cast<std::size_t>(rows * steps()));
+      for (std::int64_t r = 0; r < rows; ++r)
+        kernels.round_inputs(&x[r * in], in, &pairs[r * steps()]);
+      return pairs;
+    }
+  }
+
+  // y [rows, out] from x [rows, in].
+  void apply(const CpuKernels& kernels, const std::vector<float>& x, const float* bias, float* y,
+             bool add = false) const {
+    const std::vector<Element> rounded = inputs(kernels, x);
+    const LinearCall<Element> call{.x = rounded.data(),
+                                   .ldx = steps(),
+                                   .rows = std::ssize(x) / in,
+                                   .packed = panels.data(),
+                                   .in = in,
+                                   .out = out,
+                                   .last_panel = panel_count(out),
+                                   .bias = bias,
+                                   .y = y,
+                                   .ldy = out,
+                                   .add = add};
+    if constexpr (std::is_same_v<Element, float>) {
+      kernels.linear(call);
+    } else {
+      kernels.linear_bfloat16(call);
+    }
+  }
+
+  std::int64_t out, in;
+  std::vector<Element> panels;
+};
+
+std::vector<float> first_rows(const std::vector<float>& x, std::int64_t rows, std::int64_t n) {
+  return {x.begin(), x.begin() + rows * n};
+}
+
+std::vector<float> rounded_to_bfloat16(std::vector<float> values) {
+  for (float& v : values) {
+    const auto bits = std::bit_cast<std::uint32_t>(v);
+    v = std::bit_cast<float>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+  }
+  return values;
+}
+
 TEST(LinearKernel, MatchesADoubleReferenceForOddSizes) {
   const std::int64_t rows = 29, in = 37, out = 51;
   const auto x = random_values(rows * in, 1), w = random_values(out * in, 2),
              bias = random_values(out, 3);
-  std::vector<float> packed(static_cast<std::size_t>(panel_count(out) * in * kPanelWidth)),
-      y(rows * out);
-  pack_weights(w.data(), out, in, packed.data());
-  cpu_kernels().linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), bias.data(),
-                       y.data(), out);
+  std::vector<float> y(rows * out);
+  Layer<float>(w, out, in).apply(cpu_kernels(), x, bias.data(), y.data());
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t o = 0; o < out; ++o) {
       double sum = bias[o];
@@ -45,16 +109,14 @@ TEST(LinearKernel, KeepsSmallTermsBesideALargeOne) {
   const std::int64_t in = 4096;
   std::vector<float> x(in, 1.0F), w(in, 0x1p-25F);
   w[0] = 1;
-  std::vector<float> packed(in * kPanelWidth);
-  std::vector<BFloat16Pair> halves(in * kPanelWidth / 2);
-  pack_weights(w.data(), 1, in, packed.data());
-  pack_weights(w.data(), 1, in, halves.data());
-  for (const char* isa : {"generic", "avx2", "avx512"}) {
+  const Layer<float> wide(w, 1, in);
+  const Layer<BFloat16Pair> half(w, 1, in);
+  for (const char* isa : kInstructionSets) {
     const CpuKernels* kernels = cpu_kernels(isa);
     if (kernels == nullptr) continue;
     float y[2];
-    kernels->linear(x.data(), in, 1, packed.data(), in, 1, 0, 1, nullptr, &y[0], 1);
-    kernels->linear_bfloat16(x.data(), in, 1, halves.data(), in, 1, 0, 1, nullptr, &y[1], 1);
+    wide.apply(*kernels, x, nullptr, &y[0]);
+    half.apply(*kernels, x, nullptr, &y[1]);
     for (const float sum : y) EXPECT_NEAR(sum, 1 + 4095 * 0x1p-25, 64 * 0x1p-25) << isa;
   }
 }
@@ -62,41 +124,162 @@ TEST(LinearKernel, KeepsSmallTermsBesideALargeOne) {
 TEST(LinearKernel, GivesARowTheSameBitsInAnyBatch) {
   const std::int64_t rows = 200, in = 150, out = 130;
   const auto x = random_values(rows * in, 4), w = random_values(out * in, 5);
-  std::vector<float> packed(static_cast<std::size_t>(panel_count(out) * in * kPanelWidth));
-  pack_weights(w.data(), out, in, packed.data());
-  std::vector<float> all(rows * out), one(out);
-  cpu_kernels().linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), nullptr,
-                       all.data(), out);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    cpu_kernels().linear(x.data() + r * in, in, 1, packed.data(), in, out, 0, panel_count(out),
-                         nullptr, one.data(), out);
-    for (std::int64_t o = 0; o < out; ++o)
-      ASSERT_EQ(all[r * out + o], one[o]) << "row " << r << " column " << o;
-  }
+  const auto same = [&](const auto& layer) {
+    std::vector<float> all(rows * out), one(out);
+    layer.apply(cpu_kernels(), x, nullptr, all.data());
+    for (std::int64_t r = 0; r < rows; ++r) {
+      layer.apply(cpu_kernels(), {x.begin() + r * in, x.begin() + (r + 1) * in}, nullptr,
+                  one.data());
+      for (std::int64_t o = 0; o < out; ++o)
+        ASSERT_EQ(all[r * out + o], one[o]) << "row " << r << " column " << o;
+    }
+  };
+  same(Layer<float>(w, out, in));
+  same(Layer<BFloat16Pair>(w, out, in));
 }
 
-// Every instruction set that this CPU has, every size of a block of rows, a last panel that is not
-// full.
-TEST(LinearKernel, GivesBfloat16PanelsTheBitsOfTheRoundedWeights) {
-  const std::int64_t rows = 29, in = 67, out = 83, panels = panel_count(out);
+// Every size of a block of rows, a last panel that is not full, an odd number of inputs.
+TEST(LinearKernel, MultipliesInBfloat16WhatIsRoundedToIt) {
+  const std::int64_t rows = 29, in = 67, out = 83;
   const auto x = random_values(rows * in, 6), w = random_values(out * in, 7),
              bias = random_values(out, 8);
-  std::vector<BFloat16Pair> halves(static_cast<std::size_t>(panels * in * kPanelWidth / 2));
-  pack_weights(w.data(), out, in, halves.data());
-  std::vector<float> rounded(w.size()), floats(2 * halves.size());
-  unpack_weights(halves.data(), in, 0, out, rounded.data());
-  pack_weights(rounded.data(), out, in, floats.data());
-  for (const char* isa : {"generic", "avx2", "avx512"}) {
+  const Layer<BFloat16Pair> half(w, out, in);
+  const Layer<float> wide(rounded_to_bfloat16(w), out, in);
+  for (const char* isa : kInstructionSets) {
     const CpuKernels* kernels = cpu_kernels(isa);
     if (kernels == nullptr) continue;
     for (std::int64_t n = 1; n <= rows; ++n) {
       std::vector<float> expected(static_cast<std::size_t>(n * out)), got(expected.size());
-      kernels->linear(x.data(), in, n, floats.data(), in, out, 0, panels, bias.data(),
-                      expected.data(), out);
-      kernels->linear_bfloat16(x.data(), in, n, halves.data(), in, out, 0, panels, bias.data(),
-                               got.data(), out);
-      ASSERT_EQ(got, expected) << isa << ", " << n << " rows";
+      wide.apply(*kernels, rounded_to_bfloat16(first_rows(x, n, in)), bias.data(), expected.data());
+      half.apply(*kernels, first_rows(x, n, in), bias.data(), got.data());
+      for (std::size_t i = 0; i < got.size(); ++i)
+        ASSERT_NEAR(got[i], expected[i], 1e-5) << isa << ", " << n << " rows";
     }
+  }
+}
+
+// The products of a step are added one after the other, the second input's first: a processor that
+// multiplies pairs at once and one that does not give the same bits.
+TEST(LinearKernel, AddsTheSecondProductOfAStepFirst) {
+  const Layer<BFloat16Pair> layer({0, 1, -1, 0x1p-24F}, 1, 4);
+  for (const char* isa : kInstructionSets) {
+    const CpuKernels* kernels = cpu_kernels(isa);
+    if (kernels == nullptr) continue;
+    float y = 1;
+    layer.apply(*kernels, {1, 1, 1, 1}, nullptr, &y);
+    EXPECT_EQ(y, 0) << isa;  // 1 + 2^-24 rounds to 1
+  }
+}
+
+TEST(LinearKernel, AddsToWhatIsThere) {
+  const std::int64_t rows = 14, in = 66, out = 35;
+  const auto x = random_values(rows * in, 9), w = random_values(out * in, 10);
+  const auto before = random_values(rows * out, 11);
+  const auto adds = [&](const auto& layer) {
+    std::vector<float> alone(rows * out), added = before;
+    layer.apply(cpu_kernels(), x, nullptr, alone.data());
+    layer.apply(cpu_kernels(), x, nullptr, added.data(), /*add=*/true);
+    for (std::size_t i = 0; i < added.size(); ++i) ASSERT_EQ(added[i], before[i] + alone[i]);
+  };
+  adds(Layer<float>(w, out, in));
+  adds(Layer<BFloat16Pair>(w, out, in));
+}
+
+TEST(LinearKernel, TransposesPanelsForTheGradientOfItsInput) {
+  const std::int64_t in = 45, out = 131;
+  const auto w = random_values(out * in, 12);
+  const auto transposes = [&](const auto& layer, const std::vector<float>& values) {
+    using Element = typename std::decay_t<decltype(layer)>::Type;
+    for (const auto& [first, last] : {std::pair<std::int64_t, std::int64_t>{0, 64}, {64, out}}) {
+      std::vector<float> expected;  // [in, last - first]
+      for (std::int64_t i = 0; i < in; ++i)
+        for (std::int64_t o = first; o < last; ++o) expected.push_back(values[o * in + i]);
+      const Layer<Element> wanted(expected, in, last - first);
+      std::vector<Element> got(wanted.panels.size());
+      for (std::int64_t p = 0; p < panel_count(in); ++p)
+        transpose_panel(layer.panels.data(), in, first, last, p,
+                        &got[p * kPanelWidth * wanted.steps()]);
+      EXPECT_EQ(got, wanted.panels);
+    }
+  };
+  transposes(Layer<float>(w, out, in), w);
+  transposes(Layer<BFloat16Pair>(w, out, in), w);
+}
+
+// a^T @ b of a [terms, rows] and b [terms, columns], added to ones.
+template <class Element>
+std::vector<float> outer_product(const CpuKernels& kernels, const std::vector<float>& a,
+                                 const std::vector<float>& b, std::int64_t terms) {
+  const std::int64_t rows = std::ssize(a) / terms, columns = std::ssize(b) / terms;
+  const std::int64_t steps = panel_steps<Element>(terms);
+  std::vector<Element> packed_a(static_cast<std::size_t>(kPanelWidth * (steps + 1))),
+      packed_b(static_cast<std::size_t>(panel_count(columns) * kPanelWidth * steps));
+  std::vector<float> y(static_cast<std::size_t>(rows * columns), 1);
+  const OuterCall<Element> call{packed_a.data(), packed_b.data(), terms,  rows,
+                                columns,         y.data(),        columns};
+  if constexpr (std::is_same_v<Element, float>) {
+    kernels.pack_columns(a.data(), rows, terms, rows, packed_a.data());
+    kernels.pack_columns(b.data(), columns, terms, columns, packed_b.data());
+    kernels.outer(call);
+  } else {
+    kernels.pack_columns_bfloat16(a.data(), rows, terms, rows, packed_a.data());
+    kernels.pack_columns_bfloat16(b.data(), columns, terms, columns, packed_b.data());
+    kernels.outer_bfloat16(call);
+  }
+  return y;
+}
+
+// Every size of a block, an odd number of terms, panels that are not full.
+TEST(OuterKernel, SumsProductsOfColumns) {
+  const std::int64_t terms = 131, columns = 70;
+  const auto b = rounded_to_bfloat16(random_values(terms * columns, 14));
+  for (const char* isa : kInstructionSets) {
+    const CpuKernels* kernels = cpu_kernels(isa);
+    if (kernels == nullptr) continue;
+    for (std::int64_t rows = 1; rows <= kPanelWidth; ++rows) {
+      const auto a = rounded_to_bfloat16(random_values(terms * rows, 13));
+      const auto wide = outer_product<float>(*kernels, a, b, terms);
+      const auto half = outer_product<BFloat16Pair>(*kernels, a, b, terms);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t c = 0; c < columns; ++c) {
+          double sum = 1;
+          for (std::int64_t t = 0; t < terms; ++t)
+            sum += static_cast<double>(a[t * rows + r]) * b[t * columns + c];
+          ASSERT_NEAR(wide[r * columns + c], sum, 2e-5) << isa << ", " << rows << " rows";
+          ASSERT_NEAR(half[r * columns + c], sum, 2e-5) << isa << ", " << rows << " rows";
+        }
+      }
+    }
+  }
+}
+
+TEST(RoundedInputs, AreTheNearestAndKeepWhatIsNoNumber) {
+  const std::vector<float> x{1.00390625F,
+                             1.01171875F,
+                             1.00390637F,
+                             -0.0F,
+                             -3.14159F,
+                             std::numeric_limits<float>::infinity(),
+                             -std::numeric_limits<float>::max(),
+                             std::nanf(""),
+                             std::bit_cast<float>(0x7fffffffU)};
+  for (const char* isa : kInstructionSets) {
+    const CpuKernels* kernels = cpu_kernels(isa);
+    if (kernels == nullptr) continue;
+    BFloat16Pair pairs[5];
+    kernels->round_inputs(x.data(), std::ssize(x), pairs);
+    std::vector<float> got;
+    for (const BFloat16Pair pair : pairs) {
+      got.push_back(std::bit_cast<float>(pair << 16));
+      got.push_back(std::bit_cast<float>(pair & 0xffff0000));
+    }
+    const float infinity = std::numeric_limits<float>::infinity();
+    EXPECT_EQ(
+        std::vector(got.begin(), got.begin() + 7),
+        (std::vector<float>{1, 1.015625F, 1.0078125F, -0.0F, -3.140625F, infinity, -infinity}))
+        << isa;
+    EXPECT_TRUE(std::isnan(got[7]) && std::isnan(got[8])) << isa;
+    EXPECT_EQ(got[9], 0) << isa;
   }
 }
 
@@ -104,7 +287,8 @@ TEST(PackedWeights, RoundToNearestEvenInBfloat16) {
   // 1 + 2^-8 is half-way and goes to even 1; 1 + 3 * 2^-8 to even 1 + 2^-6; a little more goes up.
   const std::vector<float> values{1.00390625F, 1.01171875F, 1.00390637F, -0.0F, 1e-45F, -3.14159F};
   const auto n = static_cast<std::int64_t>(values.size());
-  std::vector<BFloat16Pair> packed(static_cast<std::size_t>(n * kPanelWidth / 2));
+  std::vector<BFloat16Pair> packed(
+      static_cast<std::size_t>(panel_steps<BFloat16Pair>(n) * kPanelWidth));
   pack_weights(values.data(), 1, n, packed.data());
   std::vector<float> rounded(values.size());
   unpack_weights(packed.data(), n, 0, 1, rounded.data());
@@ -330,6 +514,8 @@ std::vector<float> gradient_values(const CpuKernels& kernels) {
   for (std::int64_t kv = 0; kv < 2; ++kv)
     kernels.attention_gradient(tasks.data(), queries, kv, shape, scratch.data());
   add(dq), add(dkeys), add(dvalues);
+  add(outer_product<float>(kernels, q, dout, 24));
+  add(outer_product<BFloat16Pair>(kernels, q, dout, 24));
   return all;
 }
 
@@ -337,17 +523,11 @@ std::vector<float> gradient_values(const CpuKernels& kernels) {
 std::vector<float> forward_values(const CpuKernels& kernels) {
   const std::int64_t rows = 13, in = 150, out = 70;
   const auto x = random_values(rows * in, 1), w = random_values(out * in, 2);
-  std::vector<float> packed(panel_count(out) * in * kPanelWidth);
-  std::vector<BFloat16Pair> halves(packed.size() / 2);
-  pack_weights(w.data(), out, in, packed.data());
-  pack_weights(w.data(), out, in, halves.data());
   std::vector<float> all(7 * rows * out + rows);
   float* y = all.data();
   auto next = [&, at = std::int64_t{0}]() mutable { return y + rows * out * at++; };
-  kernels.linear(x.data(), in, rows, packed.data(), in, out, 0, panel_count(out), w.data(), next(),
-                 out);
-  kernels.linear_bfloat16(x.data(), in, rows, halves.data(), in, out, 0, panel_count(out), nullptr,
-                          next(), out);
+  Layer<float>(w, out, in).apply(kernels, x, w.data(), next());
+  Layer<BFloat16Pair>(w, out, in).apply(kernels, x, nullptr, next());
   kernels.rms_norm(y, w.data(), rows, out, 1e-6F, next(), nullptr);
   kernels.silu_mul(y, x.data(), rows * out, next());
   const float lse = kernels.logsumexp(y, rows * out);
@@ -368,11 +548,15 @@ std::vector<float> forward_values(const CpuKernels& kernels) {
 
 // So workers on different CPUs sample the same tokens.
 TEST(Kernels, GiveTheSameBitsForEachInstructionSetWithFusedAdditions) {
-  const CpuKernels *avx2 = cpu_kernels("avx2"), *avx512 = cpu_kernels("avx512");
-  if (avx512 == nullptr) GTEST_SKIP() << "this CPU has one of them at most";
-  EXPECT_EQ(forward_values(*avx2), forward_values(*avx512));
-  EXPECT_EQ(gradient_values(*avx2), gradient_values(*avx512));
-  EXPECT_NE(forward_values(*cpu_kernels("generic")), forward_values(*avx512));
+  const CpuKernels* avx2 = cpu_kernels("avx2");
+  if (cpu_kernels("avx512") == nullptr) GTEST_SKIP() << "this CPU has one of them at most";
+  for (const char* isa : {"avx512", "avx512bf16"}) {
+    const CpuKernels* wide = cpu_kernels(isa);
+    if (wide == nullptr) continue;
+    EXPECT_EQ(forward_values(*avx2), forward_values(*wide)) << isa;
+    EXPECT_EQ(gradient_values(*avx2), gradient_values(*wide)) << isa;
+    EXPECT_NE(forward_values(*cpu_kernels("generic")), forward_values(*wide)) << isa;
+  }
 }
 
 TEST(Window, BeginsSoManyPositionsBackTheQuerysOwnIncluded) {

@@ -29,7 +29,7 @@ at::Tensor random_tensor(std::initializer_list<std::int64_t> shape, std::uint64_
 
 // The values that a layer's panels hold, all of them or of rows [first, last).
 at::Tensor unpacked(const LinearWeight& w, std::int64_t first, std::int64_t last) {
-  const std::int64_t in = w.packed.size(1);
+  const std::int64_t in = w.in;
   at::Tensor rows = at::empty({last - first, in}, at::kFloat);
   const void* panels = w.packed.const_data_ptr();
   if (w.packed.scalar_type() == at::kFloat) {
@@ -129,23 +129,61 @@ TEST_F(LinearTest, ScoresTokensWithAFrozenHead) {
   EXPECT_GT(layer_.weight.grad().abs().sum().item<float>(), 0);
 }
 
-// bfloat16 panels and float32 panels of the rounded weights are the same layer.
-TEST_F(LinearTest, ComputesInBfloat16WhatTheRoundedWeightsGive) {
-  const at::Tensor targets = at::tensor({1, 2, 3, 4, 5, 6, 7, 8, 9}, at::kLong);
-  const auto run = [&](const at::Tensor& leaf, at::ScalarType type) {
+at::Tensor rounded(const at::Tensor& t) { return t.to(at::kBFloat16).to(at::kFloat); }
+
+// Every operand of a product is rounded, and nothing else.
+TEST_F(LinearTest, MultipliesInBfloat16ForwardAndBackward) {
+  const at::Tensor leaf = values_.clone().set_requires_grad(true);
+  pack(layer_, leaf, at::kBFloat16);
+  x_.set_requires_grad(true);
+  const at::Tensor y = linear(x_, layer_);
+  y.backward(dy_);
+  const at::Tensor x = rounded(x_.detach()), w = rounded(values_), dy = rounded(dy_);
+  EXPECT_TRUE(at::allclose(y, at::linear(x, w), 1e-5, 1e-5));
+  EXPECT_TRUE(at::allclose(x_.grad(), dy.mm(w), 1e-5, 1e-5));
+  EXPECT_TRUE(at::allclose(leaf.grad(), dy.t().mm(x), 1e-5, 1e-5));
+  EXPECT_FALSE(at::allclose(y, at::linear(x_, w), 1e-5, 1e-5));
+}
+
+// More outputs and rows than are summed at a time, a number of neither that is a whole block.
+TEST_F(LinearTest, SumsLargeGradientsPartByPart) {
+  const std::int64_t rows = 1100, in = 37, out = 2100;
+  const at::Tensor values = random_tensor({out, in}, 16), x = random_tensor({rows, in}, 17);
+  const at::Tensor dy = random_tensor({rows, out}, 18);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const auto as_multiplied = [&](const at::Tensor& t) { return t.to(type).to(at::kFloat); };
+    const at::Tensor leaf = values.clone().set_requires_grad(true);
+    const at::Tensor input = x.clone().set_requires_grad(true);
     LinearWeight layer;
     pack(layer, leaf, type);
+    linear(input, layer).backward(dy);
+    EXPECT_TRUE(
+        at::allclose(input.grad(), as_multiplied(dy).mm(as_multiplied(values)), 1e-4, 1e-4));
+    EXPECT_TRUE(at::allclose(leaf.grad(), as_multiplied(dy).t().mm(as_multiplied(x)), 1e-4, 1e-4));
+  }
+}
+
+// Layers of one input, one of which is frozen and one unused.
+TEST_F(LinearTest, GivesLayersTogetherTheGradientsOfEach) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor a = values_.clone().set_requires_grad(true);
+    const at::Tensor c = random_tensor({33, 45}, 19).set_requires_grad(true);
+    LinearWeight first, frozen, last;
+    pack(first, a, type);
+    pack(frozen, random_tensor({70, 45}, 20), type);
+    pack(last, c, type);
+    first.bias = bias_.clone().set_requires_grad(true);
     const at::Tensor x = x_.clone().set_requires_grad(true);
-    const at::Tensor y = linear(x, layer);
-    const at::Tensor logprobs = token_logprobs(x, layer, targets, 68).logprobs;
-    const at::Tensor rows = embedding(targets, layer);
-    (y * dy_).sum().add(logprobs.sum()).add(rows.square().sum()).backward();
-    return std::vector<at::Tensor>{y, logprobs, rows, x.grad(), leaf.grad()};
-  };
-  const auto half = run(values_.clone().set_requires_grad(true), at::kBFloat16);
-  const auto wide =
-      run(values_.to(at::kBFloat16).to(at::kFloat).set_requires_grad(true), at::kFloat);
-  for (std::size_t i = 0; i < half.size(); ++i) EXPECT_TRUE(at::equal(half[i], wide[i])) << i;
+    const auto [one, two, unused] = linears(x, first, frozen, last);
+    ((one + 2 * two) * dy_).sum().backward();
+    const at::Tensor together = x.grad(), of_a = a.grad(), of_bias = first.bias.grad();
+    EXPECT_TRUE(!c.grad().defined() || c.grad().count_nonzero().item<std::int64_t>() == 0);
+    x.mutable_grad() = a.mutable_grad() = first.bias.mutable_grad() = at::Tensor();
+    ((linear(x, first) + 2 * linear(x, frozen)) * dy_).sum().backward();
+    EXPECT_TRUE(at::allclose(together, x.grad(), 1e-5, 1e-5));
+    EXPECT_TRUE(at::equal(of_a, a.grad()));
+    EXPECT_TRUE(at::equal(of_bias, first.bias.grad()));
+  }
 }
 
 TEST_F(LinearTest, TakesValuesOfAnyHalfType) {
