@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hands weights from a learner to workers on one host, through the memory that they share and by an
 // MPI broadcast, turn by turn: weights_benchmark [MIB [WORKERS [ROUNDS]]]. A line of JSON, seconds
-// as [median, lowest, highest]: until every worker has them where it can read them. In shared
-// memory that is where the learner has put them; a broadcast gives each worker a copy.
+// as [median, lowest, highest]: until every worker has them where it computes with them. In shared
+// memory that is where the learner has put them, on a machine of one memory node; else, and by a
+// broadcast, each worker has a copy.
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -69,7 +70,8 @@ void work(World& world, Communicator& all, const Arguments& a) {
   for (int round = 0; round <= a.rounds; ++round) {
     all.barrier();
     while (client.newest_version() < round) client.poll();
-    client.load_weights([](std::int64_t, std::span<const std::byte>) {});
+    client.load_weights(
+        [](std::int64_t, std::span<const std::byte>) { return WeightsUse::kInPlace; });
     do client.poll();
     while (!client.idle());
     all.barrier();

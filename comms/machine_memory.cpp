@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fstream>
 #include <optional>
+#include <sstream>
 #include <string>
 
 namespace rollcall {
@@ -46,7 +47,34 @@ std::optional<std::int64_t> left_in(const fs::path& group, const GroupFiles& fil
   return *limit - std::max<std::int64_t>(0, *usage - gives_way);
 }
 
+// How many numbers "3" or "0-3" stands for; nothing if it is neither.
+std::optional<int> numbers_in(const std::string& range) {
+  constexpr int kMost = 1 << 16;
+  std::istringstream text(range);
+  int first = 0;
+  char dash = 0;
+  if (!(text >> first)) return std::nullopt;
+  int last = first;
+  if (text >> dash && (dash != '-' || !(text >> last))) return std::nullopt;
+  if (!text.eof() || first < 0 || last < first || last > kMost) return std::nullopt;
+  return last - first + 1;
+}
+
 }  // namespace
+
+int memory_nodes(const fs::path& root) {
+  std::ifstream file(root / "sys/devices/system/node/online");
+  std::string list;
+  std::getline(file, list);
+  int nodes = 0;
+  std::istringstream ranges(list);
+  for (std::string range; std::getline(ranges, range, ',');) {
+    const auto count = numbers_in(range);
+    if (!count) return 1;
+    nodes += *count;
+  }
+  return std::max(1, nodes);
+}
 
 std::int64_t available_memory(const fs::path& root) {
   const auto kib = number_behind(root / "proc/meminfo", "MemAvailable:");

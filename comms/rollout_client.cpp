@@ -9,6 +9,8 @@
 #include "comms/error.h"
 #include "comms/fault_injection.h"
 #include "comms/log.h"
+#include "comms/machine_memory.h"
+#include "comms/message_weights.h"
 #include "comms/mpi_mailbox.h"
 #include "comms/process_watch.h"
 #include "comms/rollout_link.h"
@@ -26,53 +28,6 @@ constexpr int kLead = 0;
 constexpr int kMessagesPerPump = 64;
 constexpr std::chrono::seconds kFarewellPatience{1};
 constexpr std::chrono::milliseconds kStatusInterval{50};  // at least, between deliveries
-
-// Weights that come by messages: one version complete, one perhaps under way.
-class MessageWeights {
- public:
-  explicit MessageWeights(std::size_t size) : size_(size) {}
-
-  void begin(const WeightsBegin& begin) {
-    begin_ = begin;
-    incoming_.clear();
-    incoming_.reserve(size_);
-    finish_if_complete();
-  }
-  void chunk(const std::string& bytes) {
-    if (incoming_.size() + bytes.size() > size_) return;
-    incoming_.append(bytes);
-    finish_if_complete();
-  }
-  std::int64_t version() const { return version_; }
-  std::int64_t load(const UseWeights& use) const {
-    use(version_, bytes_of(complete_));
-    return version_;
-  }
-
- private:
-  static std::span<const std::byte> bytes_of(const std::string& text) {
-    return std::as_bytes(std::span(text));
-  }
-
-  // Parts that do not add up belong to a link that the learner has given up meanwhile.
-  void finish_if_complete() {
-    if (incoming_.size() != size_) return;
-    complete_ = std::exchange(incoming_, {});
-    if (weights_checksum(bytes_of(complete_)) != begin_.checksum) {
-      log_warning("dropped weights of version " + std::to_string(begin_.version) +
-                  ": their checksum does not match");
-      version_ = -1;
-      return;
-    }
-    version_ = begin_.version;
-  }
-
-  std::size_t size_;
-  WeightsBegin begin_;
-  std::string incoming_;
-  std::string complete_;
-  std::int64_t version_ = -1;
-};
 
 // For a while.
 void flush(Mailbox& mailbox) {
@@ -106,7 +61,7 @@ struct RolloutClient::Impl {
   bool attach(const Welcome& welcome) {
     if (!welcome.shared_memory) return false;
     try {
-      shared.emplace(welcome.address, parameter_bytes, welcome.readers, welcome.reader);
+      shared.emplace(welcome.address, parameter_bytes, welcome.readers, welcome.reader, place);
     } catch (const Error& error) {
       log_info(std::string("weights will come by messages: ") + error.what());
     }
@@ -200,6 +155,9 @@ struct RolloutClient::Impl {
 
   ClusterOptions options;
   std::size_t parameter_bytes;
+  // The learner's memory may be on another node, and a decoding step reads all of the weights.
+  WeightReader::Place place =
+      memory_nodes() > 1 ? WeightReader::Place::kPrivate : WeightReader::Place::kShared;
   MpiMailbox mailbox;
   std::optional<WeightReader> shared;
   MessageWeights messages;
@@ -266,6 +224,14 @@ bool RolloutClient::idle() const { return !impl_->mailbox.sending(); }
 
 std::int64_t RolloutClient::newest_version() const {
   return impl_->shared ? impl_->shared->newest_version() : impl_->messages.version();
+}
+
+bool RolloutClient::give_way(const UseWeights& use) {
+  if (!impl_->shared || impl_->shared->give_way(use)) return true;
+  log_warning("the lead learner has given this worker up and has overwritten its weights: leaving");
+  impl_->leaving = true;
+  impl_->said_farewell = true;  // nobody listens any more
+  return false;
 }
 
 std::int64_t RolloutClient::load_weights(const UseWeights& use) {

@@ -86,8 +86,8 @@ class RolloutServer {
   void withdraw();
 
   // Lets `fill` write a version's parameter_bytes into what the workers read: shared memory on this
-  // host, MPI to others. Blocks while a live worker still reads the slot to be overwritten; version
-  // must grow.
+  // host, MPI to others. Blocks until no live worker uses the slot to be overwritten, for which
+  // they give way within an engine step and the time of a copy; version must grow.
   void publish(std::int64_t version, const FillWeights& fill);
 
   // Tells all live workers to leave, waits up to `wait` for their farewell, returns how many left.
@@ -129,9 +129,15 @@ class RolloutClient {
 
   // The newest published version (-1: none yet).
   std::int64_t newest_version() const;
-  // Gives the newest version to `use` where it lies, confirms and returns it. Verified by checksum;
-  // `use` may be called again with a newer version, and only what it made last counts.
+  // Gives the newest version to `use`, confirms and returns it. `use` may be called again with a
+  // newer version, or with the same elsewhere; only what it made last counts. What it uses in place
+  // stays as it is until the next load_weights() or give_way() has returned.
   std::int64_t load_weights(const UseWeights& use);
+  // To be called between any two steps that compute with weights in place: the learner may wait for
+  // their memory. If it does, gives the weights to `use` in memory of this process. False if the
+  // learner has given this worker up and overwritten them: the step before was void, and the worker
+  // has to leave.
+  bool give_way(const UseWeights& use);
 
  private:
   struct Impl;

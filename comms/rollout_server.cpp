@@ -99,10 +99,16 @@ struct RolloutServer::Impl {
     worker.last_sent = Clock::now();
   }
 
+  // Of what goes by messages alone, once a version.
+  std::uint64_t newest_checksum() {
+    if (!checksum) checksum = weights_checksum(store.newest_weights());
+    return *checksum;
+  }
+
   void send_newest_weights(Worker& worker) {
     if (worker.shares_memory || store.newest_version() < 0) return;
     send(worker, MessageKind::kWeightsBegin,
-         encode(WeightsBegin{store.newest_version(), store.newest_checksum()}));
+         encode(WeightsBegin{store.newest_version(), newest_checksum()}));
     std::span<const std::byte> rest = store.newest_weights();
     while (!rest.empty()) {
       const std::size_t size = std::min(kChunkBytes, rest.size());
@@ -315,9 +321,10 @@ struct RolloutServer::Impl {
     return true;
   }
 
-  bool someone_reads(std::span<const std::byte> slot) const {
+  // A worker may hold weights before its message that it has attached is here.
+  bool in_use(std::span<const std::byte> slot) const {
     return mailbox->sends_from(slot) || std::ranges::any_of(workers, [&](const Worker& worker) {
-             return worker.alive() && worker.shares_memory && store.reading(index(worker));
+             return worker.alive() && store.held_by(index(worker));
            });
   }
 
@@ -327,8 +334,9 @@ struct RolloutServer::Impl {
   std::unique_ptr<Mailbox> mailbox;
   Dispatcher dispatcher;
   WeightStore store;
-  std::vector<Worker> workers;   // by rank
-  TurnSampler* turns = nullptr;  // samples for them; null: they do
+  std::optional<std::uint64_t> checksum;  // of the newest weights, once asked for
+  std::vector<Worker> workers;            // by rank
+  TurnSampler* turns = nullptr;           // samples for them; null: they do
   Clock::time_point last_watch;
   std::vector<Trajectory> delivered;
   std::string last_failure;  // a clause for messages
@@ -384,11 +392,12 @@ void RolloutServer::publish(std::int64_t version, const FillWeights& fill) {
   }
   const std::span<const std::byte> slot = store.open_slot();
   Backoff backoff;
-  while (impl_->someone_reads(slot)) {
+  while (impl_->in_use(slot)) {
     impl_->pump();
     backoff.wait();
   }
   store.write(version, fill);
+  impl_->checksum.reset();
   for (Worker& worker : impl_->workers) {
     if (worker.state == LinkState::kOpen) impl_->send_newest_weights(worker);
   }

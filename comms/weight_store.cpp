@@ -20,14 +20,13 @@
 
 namespace rollcall {
 
-// Lives at the start of the mapping, followed by one `reading` word a reader: the slot it copies
-// from plus one, 0 when it copies nothing. All words are sequentially consistent: a reader
-// announces its slot and then looks at the version, the writer clears the version and then looks at
-// the readers, so at least one of them sees the other.
+// Lives at the start of the mapping, followed by one `held` word a reader: the slot it holds plus
+// one, 0 when it holds none. All words are sequentially consistent: a reader announces its slot and
+// then looks at the version, the writer clears the version and then looks at the readers, so at
+// least one of them sees the other.
 struct StoreHeader {
   struct Slot {
-    std::atomic<std::int64_t> version;  // -1 while it holds no complete version
-    std::atomic<std::uint64_t> checksum;
+    std::atomic<std::int64_t> version;  // or kWanted or kBeingWritten
   };
   std::uint64_t magic;
   std::uint64_t nonce;
@@ -36,7 +35,7 @@ struct StoreHeader {
   std::atomic<std::int64_t> newest_version;  // likewise
   Slot slots[2];
 
-  std::atomic<std::int32_t>& reading(int reader) {
+  std::atomic<std::int32_t>& held(int reader) {
     return reinterpret_cast<std::atomic<std::int32_t>*>(this + 1)[reader];
   }
 };
@@ -45,7 +44,11 @@ static_assert(std::atomic<std::int64_t>::is_always_lock_free &&
 
 namespace {
 
-constexpr std::uint64_t kMagic = 0x31304c4c4f52;  // marks version 01 of this layout
+constexpr std::uint64_t kMagic = 0x32304c4c4f52;  // marks version 02 of this layout
+// Versions of a slot that may not be taken. The next will lie there: who holds it has to let go,
+// and may copy what it held, which is whole as long as the slot is not being written.
+constexpr std::int64_t kWanted = -1;
+constexpr std::int64_t kBeingWritten = -2;
 constexpr std::size_t kPage = 4096;
 constexpr int kMaxLoadAttempts = 100;
 
@@ -86,20 +89,6 @@ class Descriptor {
 
  private:
   int value_;
-};
-
-// Says for its lifetime that a reader reads a slot.
-class ReadingMark {
- public:
-  ReadingMark(std::atomic<std::int32_t>& word, std::int32_t slot) : word_(word) {
-    word_ = slot + 1;
-  }
-  ~ReadingMark() { word_ = 0; }
-  ReadingMark(const ReadingMark&) = delete;
-  ReadingMark& operator=(const ReadingMark&) = delete;
-
- private:
-  std::atomic<std::int32_t>& word_;
 };
 
 }  // namespace
@@ -151,7 +140,7 @@ WeightStore::WeightStore(std::size_t parameter_bytes, int readers, Backing backi
   header->parameter_bytes = parameter_bytes;
   header->newest_slot = -1;
   header->newest_version = -1;
-  for (auto& slot : header->slots) slot.version = -1;
+  for (auto& slot : header->slots) slot.version = kWanted;
   if (file.value() >= 0) descriptor_ = ::fcntl(file.value(), F_DUPFD_CLOEXEC, 0);
 }
 
@@ -189,18 +178,19 @@ std::span<std::byte> WeightStore::slot(int index) const {
 
 std::span<const std::byte> WeightStore::open_slot() {
   open_slot_ = header_of(head_).newest_slot == 0 ? 1 : 0;
-  header_of(head_).slots[open_slot_].version = -1;
+  header_of(head_).slots[open_slot_].version = kWanted;
   return slot(open_slot_);
 }
 
-bool WeightStore::reading(int reader) const {
-  return header_of(head_).reading(reader) == open_slot_ + 1;
+bool WeightStore::held_by(int reader) const {
+  return header_of(head_).held(reader) == open_slot_ + 1;
 }
 
 void WeightStore::write(std::int64_t version, const FillWeights& fill) {
   StoreHeader::Slot& target = header_of(head_).slots[open_slot_];
+  target.version = kBeingWritten;
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // before the first byte
   fill(slot(open_slot_));
-  target.checksum = weights_checksum(slot(open_slot_));
   target.version = version;
   header_of(head_).newest_slot = open_slot_;
   header_of(head_).newest_version = version;
@@ -212,14 +202,9 @@ std::span<const std::byte> WeightStore::newest_weights() const {
   return slot(header_of(head_).newest_slot);
 }
 
-std::uint64_t WeightStore::newest_checksum() const {
-  const StoreHeader& header = header_of(head_);
-  return header.slots[header.newest_slot].checksum;
-}
-
 WeightReader::WeightReader(const StoreAddress& address, std::size_t parameter_bytes, int readers,
-                           int reader)
-    : parameter_bytes_(parameter_bytes), reader_(reader) {
+                           int reader, Place place)
+    : parameter_bytes_(parameter_bytes), reader_(reader), place_(place) {
   const Descriptor file(::open(address.path.c_str(), O_RDWR | O_CLOEXEC));
   const std::size_t head = head_bytes(readers);
   const std::size_t slots = 2 * slot_stride(parameter_bytes);
@@ -235,32 +220,70 @@ WeightReader::WeightReader(const StoreAddress& address, std::size_t parameter_by
   }
 }
 
-WeightReader::~WeightReader() = default;
+WeightReader::~WeightReader() { let_go(); }
 
 StoreHeader& WeightReader::header() const { return header_of(head_); }
 
-std::int64_t WeightReader::newest_version() const { return header().newest_version; }
-
-std::int64_t WeightReader::try_load(const UseWeights& use) const {
-  const std::int32_t slot = header().newest_slot;
-  const ReadingMark mark(header().reading(reader_), slot);
-  const StoreHeader::Slot& source = header().slots[slot];
-  const std::int64_t version = source.version;
-  const std::span<const std::byte> bytes(slots_.data() + slot * slot_stride(parameter_bytes_),
-                                         parameter_bytes_);
-  if (version < 0 || weights_checksum(bytes) != source.checksum) return -1;
-  use(version, bytes);
-  return version == source.version ? version : -1;
+std::span<const std::byte> WeightReader::slot(std::int32_t index) const {
+  return {slots_.data() + index * slot_stride(parameter_bytes_), parameter_bytes_};
 }
 
-std::int64_t WeightReader::load(const UseWeights& use) const {
+std::int64_t WeightReader::newest_version() const { return header().newest_version; }
+
+WeightReader::Hold WeightReader::hold() const {
+  if (held_slot_ < 0) return Hold::kNone;
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // after the last byte that was read
+  const std::int64_t version = header().slots[held_slot_].version;
+  if (version == held_version_) return Hold::kKept;
+  return version == kWanted ? Hold::kWanted : Hold::kOverwritten;
+}
+
+void WeightReader::let_go() {
+  held_slot_ = -1;
+  header().held(reader_) = 0;
+}
+
+// The version, or a negative number if another has to be taken. Letting go of the slot before is
+// safe: nothing is computed until `use` has moved on.
+std::int64_t WeightReader::try_load(const UseWeights& use) {
+  held_slot_ = header().newest_slot;
+  header().held(reader_) = held_slot_ + 1;
+  held_version_ = header().slots[held_slot_].version;
+  if (held_version_ < 0) return held_version_;
+  const WeightsUse how = use(held_version_, slot(held_slot_));
+  if (hold() != Hold::kKept) return -1;
+  if (how == WeightsUse::kCopied) {
+    let_go();
+  } else if (place_ == Place::kPrivate) {
+    if (!move_out(use)) return -1;
+  } else {
+    copy_ = Mapping();
+  }
+  return held_version_;
+}
+
+std::int64_t WeightReader::load(const UseWeights& use) {
   if (header().newest_slot < 0) throw Error("no weights were published yet");
   for (int attempt = 0; attempt < kMaxLoadAttempts; ++attempt) {
     const std::int64_t version = try_load(use);
     if (version >= 0) return version;
   }
-  throw Error("the shared weights do not match their checksum",
-              "the memory was damaged; restart the run, it resumes from its last checkpoint");
+  throw Error("the shared weights are replaced faster than they can be taken up");
+}
+
+bool WeightReader::give_way(const UseWeights& use) {
+  const Hold now = hold();
+  return now == Hold::kWanted ? move_out(use) : now != Hold::kOverwritten;
+}
+
+// False if the weights were overwritten before all of them were copied.
+bool WeightReader::move_out(const UseWeights& use) {
+  if (copy_.data() == nullptr) copy_ = Mapping(-1, 0, slot_stride(parameter_bytes_), true);
+  std::memcpy(copy_.data(), slot(held_slot_).data(), parameter_bytes_);
+  if (hold() == Hold::kOverwritten) return false;
+  use(held_version_, {copy_.data(), parameter_bytes_});
+  let_go();
+  return true;
 }
 
 }  // namespace rollcall

@@ -451,7 +451,7 @@ std::vector<Field<PolicyOptions>> policy_fields() {
   using O = PolicyOptions;
   return {
       choice("placement", &O::placement, {"workers", "learners"},
-             "Which ranks sample tokens. `workers`: each with weights and a cache of its own. "
+             "Which ranks sample tokens. `workers`: each with an engine and a cache of its own. "
              "`learners`: the lead learner samples for all workers, which then run agents alone: "
              "for one strong machine and many small ones, and where memory is scarce."),
       choice(

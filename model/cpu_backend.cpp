@@ -33,6 +33,11 @@ class CpuBackend final : public EngineBackend {
     const at::NoGradGuard no_grad;
     decoder_.bind(weights);
   }
+  WeightsUse load(const PublishedWeights& weights) override {
+    const at::NoGradGuard no_grad;
+    decoder_.bind(weights);
+    return WeightsUse::kInPlace;
+  }
 
   Cache open_cache() override {
     caches_.emplace(next_, Kept{KvSegment(shape_, spec_.layers), {}});

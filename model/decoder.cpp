@@ -11,9 +11,20 @@
 #include <memory>
 
 #include "comms/error.h"
+#include "model/published_weights.h"
 #include "model/recompute.h"
 
 namespace rollcall {
+namespace {
+
+at::Tensor required(const TensorSource& source, const std::string& name) {
+  const at::Tensor values = source(name);
+  if (!values.defined()) throw Error("decoder: no parameter '" + name + "' to bind");
+  return values;
+}
+
+}  // namespace
+
 Decoder::Decoder(const ModelSpec& spec, at::ScalarType dtype)
     : spec_(spec), dtype_(dtype), layers_(static_cast<std::size_t>(spec.layers)) {
   require_memory_for(parameter_count(spec), dtype);
@@ -42,25 +53,37 @@ std::int64_t Decoder::kept_bytes(std::int64_t tokens) const {
 void Decoder::bind(const NamedTensors& tensors) { bind(source_of(tensors)); }
 
 void Decoder::bind(const TensorSource& source, const std::map<std::string, LoraLeaves>& lora) {
-  const auto required = [&](const std::string& name) {
-    const at::Tensor values = source(name);
-    if (!values.defined()) throw Error("decoder: no parameter '" + name + "' to bind");
-    return values;
+  const auto matrix = [&](LinearWeight& to, const std::string& name) {
+    pack(to, required(source, name), dtype_);
   };
+  bind_all(matrix, source, lora);
+}
+
+void Decoder::bind(const PublishedWeights& published) {
+  if (published.dtype() != dtype_)
+    throw Error("decoder: the published weights are of another type");
+  const auto matrix = [&](LinearWeight& to, const std::string& name) {
+    published.use_matrix(to, name);
+  };
+  bind_all(matrix, published.source(), {});
+}
+
+void Decoder::bind_all(const BindMatrix& matrix, const TensorSource& source,
+                       const std::map<std::string, LoraLeaves>& lora) {
   const auto optional = [&](const std::string& name) {
     const at::Tensor values = source(name);
     return values.defined() ? policy_vector(values, dtype_) : at::Tensor();
   };
   const auto vector = [&](const std::string& name) {
-    return policy_vector(required(name), dtype_);
+    return policy_vector(required(source, name), dtype_);
   };
   const auto load = [&](LinearWeight& to, const std::string& name) {
-    pack(to, required(name + ".weight"), dtype_);
+    matrix(to, name + ".weight");
     to.bias = optional(name + ".bias");
     const auto adapter = lora.find(name);
     to.lora = adapter == lora.end() ? LoraLeaves{} : adapter->second;
   };
-  pack(embedding_, required("model.embed_tokens.weight"), dtype_);
+  matrix(embedding_, "model.embed_tokens.weight");
   final_norm_ = vector("model.norm.weight");
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";

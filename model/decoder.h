@@ -15,6 +15,8 @@
 
 namespace rollcall {
 
+class PublishedWeights;
+
 // What a forward pass with gradients keeps for the backward pass: all, or each layer's input alone,
 // from which the layer is computed again. The results have the same bits.
 enum class Activations { kKept, kRecomputed };
@@ -34,6 +36,9 @@ class Decoder {
   // Linear layers named in `lora` train that adapter, which their weight holds already.
   void bind(const TensorSource&, const std::map<std::string, LoraLeaves>& lora = {});
   void bind(const NamedTensors&);
+  // Computes with published matrices where they lie: their memory must stay as it is until the next
+  // bind(). Throws Error if they are not of this decoder's dtype.
+  void bind(const PublishedWeights&);
 
   // Attention of one layer: q [T, heads, d], k and v [T, kv_heads, d], rotated -> [T, heads, d].
   using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& q,
@@ -61,6 +66,10 @@ class Decoder {
     LinearWeight q, k, v, o, gate, up, down;
   };
 
+  // `matrix` binds one by its name, `vector` gives the values of one.
+  using BindMatrix = std::function<void(LinearWeight&, const std::string& name)>;
+  void bind_all(const BindMatrix& matrix, const TensorSource& vector,
+                const std::map<std::string, LoraLeaves>& lora);
   at::Tensor layer_forward(std::int64_t index, const at::Tensor& x, const at::Tensor& cosine,
                            const at::Tensor& sine, const Attend&) const;
   at::Tensor attention_block(const Layer&, std::int64_t index, const at::Tensor& x,

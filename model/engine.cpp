@@ -215,6 +215,14 @@ void Engine::load(std::int64_t version, const TensorSource& weights) {
   impl_->prompts.clear();  // caches of the old version live on only in their open sequences
 }
 
+WeightsUse Engine::load(std::int64_t version, const PublishedWeights& weights) {
+  const std::int64_t before = std::exchange(impl_->version, -1);
+  const WeightsUse use = impl_->backend->load(weights);
+  impl_->version = version;
+  if (version != before) impl_->prompts.clear();
+  return use;
+}
+
 std::int64_t Engine::version() const { return impl_->version; }
 
 SequenceId Engine::open(std::span<const std::int32_t> prompt, std::uint64_t seed) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "comms/turn.h"
+#include "comms/weight_store.h"
 #include "model/model_spec.h"
 #include "model/weights.h"
 
@@ -17,6 +18,7 @@ namespace rollcall {
 
 using SequenceId = std::int64_t;
 class EngineBackend;
+class PublishedWeights;
 
 struct EngineOptions {
   std::int64_t max_context = 8192;    // tokens a sequence may hold, prompt included
@@ -45,6 +47,10 @@ class Engine {
   // the version before. If it throws there is no policy. Sequences opened before keep their cache:
   // callers that must not mix versions close them first.
   void load(std::int64_t version, const TensorSource& weights);
+  // The same of published weights, which a CPU uses in place: they must stay as they are until the
+  // next load has returned. Of the version at hand, the same weights that have come to lie
+  // elsewhere, prompts are not computed again.
+  WeightsUse load(std::int64_t version, const PublishedWeights& weights);
   std::int64_t version() const;
 
   // Starts a sequence. The n-th token sampled in it uses the n-th draw of `seed`.

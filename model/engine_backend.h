@@ -21,8 +21,11 @@ class EngineBackend {
  public:
   virtual ~EngineBackend() = default;
 
-  // Takes the weights up, in the memory of those before; caches stay.
+  // Takes the weights up, in the memory of those before if it is its own; caches stay.
   virtual void load(const TensorSource& weights) = 0;
+  // The same of published weights. Those that it uses in place must stay as they are until the next
+  // load has returned.
+  virtual WeightsUse load(const PublishedWeights& weights) = 0;
 
   // Keys and values of consecutive positions, growing at the end.
   using Cache = std::int64_t;

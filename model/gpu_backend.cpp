@@ -9,6 +9,7 @@
 #include "comms/error.h"
 #include "model/engine_backend.h"
 #include "model/ops.h"
+#include "model/published_weights.h"
 #include "model/rope.h"
 
 namespace rollcall {
@@ -58,6 +59,10 @@ class GpuBackend final : public EngineBackend {
                  source(spec_.tied ? "model.embed_tokens.weight" : "lm_head.weight"), at::kFloat);
     set_vector(kRollcallFinalNorm, 0, 0, source("model.norm.weight"));
     for (std::int64_t layer = 0; layer < spec_.layers; ++layer) load_layer(layer, source);
+  }
+  WeightsUse load(const PublishedWeights& weights) override {
+    load(weights.source());
+    return WeightsUse::kCopied;
   }
 
   Cache open_cache() override {

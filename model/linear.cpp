@@ -352,23 +352,53 @@ void pack(LinearWeight& w, const at::Tensor& values, at::ScalarType dtype) {
   w.in = values.size(1);
   w.weight = values.requires_grad() || !has_panels(values) ? values : at::Tensor();
   if (!has_panels(values)) return;
+  if (!w.owns_panels || w.packed.scalar_type() != dtype)
+    w.packed = at::empty(panel_sizes(w.out, w.in, dtype), dtype);
+  w.owns_panels = true;
+  pack_into(w.packed, values);
+}
+
+void use_panels(LinearWeight& w, const at::Tensor& panels, std::int64_t in, std::int64_t out) {
+  w.in = in;
+  w.out = out;
+  w.weight = at::Tensor();
+  w.packed = panels;
+  w.owns_panels = false;
+}
+
+std::vector<std::int64_t> panel_sizes(std::int64_t out, std::int64_t in, at::ScalarType dtype) {
+  const std::int64_t inputs = dtype == at::kBFloat16 ? 2 * panel_steps<BFloat16Pair>(in) : in;
+  return {panel_count(out), inputs, kPanelWidth};
+}
+
+void pack_into(const at::Tensor& panels, const at::Tensor& values) {
   const at::Tensor all = values.detach();
-  const std::int64_t inputs =
-      dtype == at::kBFloat16 ? 2 * panel_steps<BFloat16Pair>(w.in) : panel_steps<float>(w.in);
-  if (!w.packed.defined() || w.packed.scalar_type() != dtype)
-    w.packed = at::empty({panel_count(w.out), inputs, kPanelWidth}, dtype);
+  const LinearWeight w{{}, {}, panels, all.size(1), all.size(0)};
   // Panel by panel: the whole weight as float32 would be the largest thing in memory.
   parallel(panel_count(w.out), 4 * kPanelWidth * w.in, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t first = p * kPanelWidth, last = std::min(w.out, first + kPanelWidth);
       const at::Tensor rows = all.slice(0, first, last).to(at::kFloat).contiguous();
-      with_panels(w, [&](auto* panels) {
-        using Element = std::remove_pointer_t<decltype(panels)>;
+      with_panels(w, [&](auto* to) {
+        using Element = std::remove_pointer_t<decltype(to)>;
         pack_weights(rows.const_data_ptr<float>(), last - first, w.in,
-                     panels + first * panel_steps<Element>(w.in));
+                     to + first * panel_steps<Element>(w.in));
       });
     }
   });
+}
+
+at::Tensor unpacked(const at::Tensor& panels, std::int64_t in, std::int64_t out) {
+  const LinearWeight w{{}, {}, panels, in, out};
+  at::Tensor rows = at::empty({out, in}, at::kFloat);
+  parallel(panel_count(out), kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t first = begin * kPanelWidth;
+    with_panels(w, [&](const auto* from) {
+      unpack_weights(from, in, first, std::min(out, end * kPanelWidth),
+                     rows.data_ptr<float>() + first * in);
+    });
+  });
+  return rows;
 }
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {

@@ -32,12 +32,23 @@ struct LinearWeight {
   std::int64_t in = 0;
   std::int64_t out = 0;  // what the last panel has beyond them is padding
   LoraLeaves lora = {};
+  bool owns_panels = false;  // pack() made them, and may write to their memory again
 };
 // Packs CPU `values` [out, in] of any float type but float64 as panels of `dtype` (float32 or
-// bfloat16, rounded to nearest even), into the memory of the panels before if there are. Keeps them
-// as `weight` if they require gradients or cannot be packed; else they are read during the call
-// only. Not between a forward pass and its backward pass, which reads the panels again.
+// bfloat16, rounded to nearest even), into the memory of the panels that it made before if it did.
+// Keeps them as `weight` if they require gradients or cannot be packed; else they are read during
+// the call only. Not between a forward pass and its backward pass, which reads the panels again.
 void pack(LinearWeight&, const at::Tensor& values, at::ScalarType dtype = at::kFloat);
+// Computes from panels that somebody else packed, where they lie. They must stay
+// as they are for as long, and are never written to.
+void use_panels(LinearWeight&, const at::Tensor& panels, std::int64_t in, std::int64_t out);
+
+// Panels by themselves: sizes of LinearWeight::packed; packs values as pack() takes them, which
+// must be on the CPU, into panels of any memory; and the values [out, in] that panels hold, as
+// float32.
+std::vector<std::int64_t> panel_sizes(std::int64_t out, std::int64_t in, at::ScalarType dtype);
+void pack_into(const at::Tensor& panels, const at::Tensor& values);
+at::Tensor unpacked(const at::Tensor& panels, std::int64_t in, std::int64_t out);
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight&);  // [T, in] -> [T, out]
 

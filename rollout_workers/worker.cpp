@@ -75,7 +75,7 @@ class Worker {
  private:
   void poll_link() {
     auto inbox = client_.poll();
-    leaving_ = leaving_ || inbox.leave;
+    leaving_ = leaving_ || inbox.leave || !client_.give_way(use_published_);
     waiting_.insert(waiting_.end(), inbox.assignments.begin(), inbox.assignments.end());
     for (TurnReply& turn : inbox.turns) lead_policy_.take(std::move(turn));
   }
@@ -119,23 +119,19 @@ class Worker {
     client_.deliver(cancelled);
   }
 
-  // From published memory straight into the engine: there is no copy between.
   void load_weights() {
     fault_point("weights");
-    if (setup_.loads_model) {
-      load_model();
-    } else {
-      client_.load_weights([this](std::int64_t version, std::span<const std::byte> published) {
-        own_->engine.load(version, published_source(spec_, setup_.engine.dtype, published));
-      });
-    }
+    setup_.loads_model ? load_model() : void(client_.load_weights(use_published_));
     log_debug("policy version " + std::to_string(own_->engine.version()) + " loaded");
   }
 
   // Files may be slow: the link is kept alive between tensors.
   void load_model() {
     StoredWeights stored(setup_.model_dir, spec_, setup_.engine.dtype);
-    const auto version = client_.load_weights([](std::int64_t, std::span<const std::byte>) {});
+    const auto nothing = [](std::int64_t, std::span<const std::byte>) {
+      return WeightsUse::kCopied;
+    };
+    const auto version = client_.load_weights(nothing);
     TensorSource source = stored.source();
     if (!setup_.adapter.empty())
       source = with_lora(read_lora_adapter(setup_.adapter, spec_), source);
@@ -173,6 +169,9 @@ class Worker {
   Tokenizer tokenizer_;
   std::unique_ptr<ChatFormat> format_;
   std::unique_ptr<OwnPolicy> own_;  // null: the lead learner samples
+  const UseWeights use_published_ = [this](std::int64_t version, std::span<const std::byte> bytes) {
+    return own_->engine.load(version, PublishedWeights(spec_, setup_.engine.dtype, bytes));
+  };
   LeadPolicy lead_policy_;
   asio::io_context loop_;
   HttpClient http_;

@@ -26,7 +26,7 @@ int ranks_of(const Patient& patient) {
   return patient.config ? patient.config->cluster.learners + patient.config->cluster.workers : 2;
 }
 
-// As published: two slots of float32 or bfloat16.
+// As published: two slots of float32 or bfloat16, but for what panels are padded with.
 std::int64_t published_bytes(const Patient& patient) {
   const bool small = patient.config && patient.config->model.dtype == "bfloat16";
   return 2 * patient.parameters * (small ? 2 : 4);

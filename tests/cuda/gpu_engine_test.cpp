@@ -11,6 +11,7 @@
 #include "model/engine.h"
 #include "model/engine_backend.h"
 #include "model/sampling.h"
+#include "published_copy.h"
 #include "tiny_model.h"
 
 namespace rollcall {
@@ -174,6 +175,26 @@ TEST_F(GpuEngineTest, TakesUpNewWeightsAndKeepsCaches) {
     run(*engine, turns[which++]);
   }
   expect_alike(turns[1], turns[0]);
+}
+
+TEST_F(GpuEngineTest, TakesPublishedWeightsUpRowByRow) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const TinyModel model(5, tiny_spec(), dtype);
+    const auto one = gpu(model, {200, 8, dtype}), other = gpu(model, {200, 8, dtype});
+    PublishedCopy copy(model.spec, dtype, source_of(model.weights.tensors));
+    EXPECT_EQ(other->load(2, PublishedWeights(model.spec, dtype, copy.bytes())),
+              WeightsUse::kCopied);
+    copy.overwrite();
+    std::map<SequenceId, Turn> turns[2];
+    int which = 0;
+    for (Engine* engine : {one.get(), other.get()}) {
+      const SequenceId id = engine->open(words(30, 1), 4);
+      engine->request_turn(id, {}, {10, {}, 0});
+      run(*engine, turns[which++]);
+    }
+    EXPECT_EQ(turns[0].begin()->second.tokens, turns[1].begin()->second.tokens);
+    EXPECT_EQ(turns[0].begin()->second.logprobs, turns[1].begin()->second.logprobs);
+  }
 }
 
 // Inputs of products are rounded on the GPU and are not on the CPU: near, and not the same.

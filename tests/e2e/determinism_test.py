@@ -17,6 +17,16 @@ class Determinism(Case):
                 many = self.trained(f"many{workers}", cluster={"workers": workers})
                 self.assertEqual(many.digests(3), one.digests(3))
 
+    def test_workers_without_work_hold_no_publication_up(self):
+        """The first evaluation gives all workers the first weights; the steps after it need one of them."""
+        settings = {
+            "run": {"steps": 4}, "batch": {"prompts": 1, "group_size": 4}, "eval": {"samples": 4},
+            "data": {"valid": str(self.folder / "data" / "valid.jsonl")},
+        }
+        one = self.trained("alone", **settings, cluster={"workers": 1})
+        many = self.trained("idle", **settings, cluster={"workers": 3})
+        self.assertEqual(many.digests(4), one.digests(4))
+
     def test_number_of_workers_does_not_reach_a_bfloat16_policy(self):
         half = {"model": {"dtype": "bfloat16"}, "run": {"steps": 2}}
         one = self.trained("half1", **half, cluster={"workers": 1})

@@ -160,7 +160,7 @@ class Lora(Case):
         done = rollcall("sft", self.folder / "sft.yaml")
         self.assertEqual(done.returncode, 0, done.stderr)
         merged = self.logits(LEDGER / "model", "--adapter", adapter, "--dtype", "bfloat16")
-        self.assertEqual(self.logits(out), merged)
+        self.assertEqual(self.logits(out, "--dtype", "bfloat16"), merged)
         self.assertNotEqual(merged, self.logits(LEDGER / "model", "--dtype", "bfloat16"))
 
     def test_peft_agrees_on_a_reference_adapter(self):

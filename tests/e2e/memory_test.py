@@ -86,7 +86,8 @@ def held(pid):
 
 class LongRun(Case):
     def test_memory_and_open_files_stay_as_they_are(self):
-        """The last quarter beside the second: the first one fills caches. 1,600 rollouts; what is lost with each would show."""
+        """The last quarter beside the second: the first one fills caches. 1,600 rollouts; what is lost with each would show, 20 KB and
+        more. A process comes to its largest step now and then as late as that, by 20 MB."""
         run = self.make_run("long", run={"steps": 25}, batch={"prompts": 8, "group_size": 8}, cluster={"workers": 2})
         process = run.start()
         seen = {}
@@ -102,7 +103,7 @@ class LongRun(Case):
         for rank, points in seen.items():
             quarter = len(points) // 4
             self.assertGreater(quarter, 5, "too few samples")
-            for what, most in (("MB", 16), ("open files", 8)):
+            for what, most in (("MB", 32), ("open files", 8)):
                 values = [point[what != "MB"] for point in points]
                 before, after = (statistics.median(part) for part in (values[quarter:2 * quarter], values[3 * quarter:]))
                 self.assertLess(after - before, most, f"rank {rank}: from {before} to {after} {what}")

@@ -2,11 +2,13 @@
 // Published weights arrive whole and in order, over shared memory and over messages, and leave
 // nothing behind; workers notice the learner's death.
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
 #include <span>
 
+#include "comms/process_watch.h"
 #include "tests/mpi/fake_worker.h"
 
 namespace rollcall {
@@ -78,17 +80,28 @@ void lead(World& world, const std::string& via) {
   std::cout << "PASSED" << std::endl;
 }
 
+// Computes with the weights where they lie: they must stay what they are, whatever arrives.
 void worker(World& world, const ClusterOptions& options) {
   RolloutClient client(world, options, kBytes);
   require(world, client.newest_version() == -1, "no version before the first");
-  Weights weights(kWords);
+  std::span<const std::byte> bytes;
+  std::int64_t version = -1;
+  const UseWeights use = [&](std::int64_t given, std::span<const std::byte> weights) {
+    version = given;
+    bytes = weights;
+    return WeightsUse::kInPlace;
+  };
+  const auto require_intact = [&](const std::string& when) {
+    const Weights wanted = weights_of(version);
+    require(world, std::memcmp(bytes.data(), wanted.data(), bytes.size()) == 0,
+            when + ", content of " + std::to_string(version));
+  };
   serve(client, [&](const RolloutClient::Inbox& inbox) {
+    require(world, client.give_way(use), "nobody overwrites what a live worker uses");
     for (const Assignment& assignment : inbox.assignments) {
-      const std::int64_t version =
-          client.load_weights([&](std::int64_t, std::span<const std::byte> bytes) {
-            std::memcpy(weights.data(), bytes.data(), bytes.size());
-          });
-      require(world, weights == weights_of(version), "content of " + std::to_string(version));
+      if (version >= 0) require_intact("in use");
+      require(world, client.load_weights(use) == version, "the version that was given last");
+      require_intact("taken up");
       Trajectory trajectory = echo(world, assignment);
       trajectory.tokens = {1};
       trajectory.is_action = {1};
@@ -97,6 +110,48 @@ void worker(World& world, const ClusterOptions& options) {
       client.deliver(trajectory);
     }
   });
+}
+
+constexpr int kStopped = 1;
+
+// Takes weights up where they lie and is stopped, for so long that the lead learner gives it up.
+void stopped_worker(World& world, const std::string& via) {
+  RolloutClient client(world, test_options(world, via), kBytes);
+  const UseWeights use = [](std::int64_t, std::span<const std::byte>) {
+    return WeightsUse::kInPlace;
+  };
+  RolloutClient::Inbox inbox;
+  while (inbox.assignments.empty()) inbox = client.poll();
+  client.load_weights(use);
+  Trajectory trajectory = echo(world, inbox.assignments.front());
+  trajectory.fault_detail = std::to_string(::getpid());
+  client.deliver(trajectory);
+  while (!client.idle()) client.poll();
+  ::raise(SIGSTOP);
+  require(world, !client.give_way(use), "a worker learns that its weights were overwritten");
+  require(world, client.poll().leave, "and leaves");
+}
+
+// Publishing waits for a worker that uses the memory as long as it may live, and no longer.
+void overtaking_lead(World& world, const std::string& via) {
+  RolloutServer server(world, test_options(world, via), kBytes);
+  server.publish(0, filled_with(0));
+  int process = 0;
+  for (std::int64_t group = 0; process == 0; ++group) {
+    server.submit({.group = group});
+    for (const Trajectory& trajectory : server.poll_for(milliseconds(50)))
+      if (trajectory.worker == kStopped) process = std::stoi(trajectory.fault_detail);
+  }
+  ProcessWatch stopped(process);
+  server.publish(1, filled_with(1));
+  require(world, server.workers().at(0).alive, "the other slot is free");
+  server.publish(2, filled_with(2));
+  require(world, !server.workers().at(0).alive, "it was given up");
+  ::kill(process, SIGCONT);
+  while (!stopped.ended()) server.poll_for(milliseconds(5));
+  collect_all(server);
+  require(world, server.shut_down(milliseconds(5000)) == world.size() - 2, "farewells");
+  std::cout << "PASSED" << std::endl;
 }
 
 void dying_lead(World& world, const std::string& via) {
@@ -119,7 +174,10 @@ void orphan(World& world, const std::string& via) {
 void test(World& world, const std::string& mode) {
   const bool leads = world.rank() == 0;
   const std::string via = mode.substr(mode.find('-') + 1);
-  if (mode.starts_with("orphan")) {
+  if (mode.starts_with("overtaken")) {
+    if (leads) return overtaking_lead(world, via);
+    world.rank() == kStopped ? stopped_worker(world, via) : worker(world, test_options(world, via));
+  } else if (mode.starts_with("orphan")) {
     leads ? dying_lead(world, via) : orphan(world, via);
   } else {
     leads ? lead(world, via) : worker(world, test_options(world, via));

@@ -13,6 +13,7 @@
 #include "comms/error.h"
 #include "model/prefill_pace.h"
 #include "model/published_weights.h"
+#include "published_copy.h"
 #include "tiny_model.h"
 
 namespace rollcall {
@@ -47,6 +48,12 @@ class EngineTest : public testing::Test {
     const SequenceId id = engine->open(prompt, seed);
     engine->request_turn(id, {}, turn(tokens));
     return run(*engine).at(id);
+  }
+
+  static Completion sampled(Engine& engine) {
+    const SequenceId id = engine.open(Ids{1, 2, 3}, 8);
+    engine.request_turn(id, {}, turn(20));
+    return run(engine).at(id);
   }
 
   TinyModel model_;
@@ -180,29 +187,62 @@ TEST(PrefillPace, TakesAboutAQuarterOfASecond) {
   EXPECT_EQ(pace.rows(), 150);
 }
 
+// Published weights give what the same weights row by row give, to the bit, and are not copied.
+TEST_P(EngineBits, SamplesFromPublishedWeightsWhereTheyLie) {
+  const at::ScalarType dtype = GetParam().dtype;
+  PublishedCopy copy(model_.spec, dtype, source_of(model_.weights.tensors));
+  const PublishedWeights published(model_.spec, dtype, copy.bytes());
+  Engine worker(model_.spec, {400, 64, dtype});
+  EXPECT_EQ(worker.load(4, published), WeightsUse::kInPlace);
+  EXPECT_EQ(worker.version(), 4);
+  EXPECT_EQ(sampled(worker).tokens, alone({1, 2, 3}, 8, 20).tokens);
+  EXPECT_EQ(sampled(worker).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
+  worker.load(5, source_of(model_.weights.tensors));  // into memory of its own
+  copy.overwrite();
+  EXPECT_EQ(sampled(worker).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
+}
+
+TEST_P(EngineBits, BindsPublishedMatricesWithoutACopy) {
+  const at::ScalarType dtype = GetParam().dtype;
+  const PublishedCopy copy(model_.spec, dtype, source_of(model_.weights.tensors));
+  Decoder decoder(model_.spec, dtype);
+  decoder.bind(PublishedWeights(model_.spec, dtype, copy.bytes()));
+  const auto* head = static_cast<const std::byte*>(decoder.head().packed.const_data_ptr());
+  EXPECT_GE(head, copy.bytes().data());
+  EXPECT_LE(head + decoder.head().packed.nbytes(), copy.bytes().data() + copy.bytes().size());
+  const at::ScalarType other = dtype == at::kFloat ? at::kBFloat16 : at::kFloat;
+  EXPECT_THROW(Decoder(model_.spec, other).bind(PublishedWeights(model_.spec, dtype, copy.bytes())),
+               Error);
+}
+
+// Weights that move to other memory in the middle of a group change nothing, and cost no prefill.
+TEST_P(EngineBits, GoesOnWhenPublishedWeightsMove) {
+  const at::ScalarType dtype = GetParam().dtype;
+  const TensorSource source = source_of(model_.weights.tensors);
+  PublishedCopy shared(model_.spec, dtype, source);
+  const PublishedCopy own(model_.spec, dtype, source);
+  Engine worker(model_.spec, {400, 64, dtype});
+  worker.load(4, PublishedWeights(model_.spec, dtype, shared.bytes()));
+  const SequenceId first = worker.open(Ids{1, 2, 3}, 8);
+  worker.request_turn(first, {}, turn(20));
+  for (int i = 0; i < 5; ++i) worker.step();
+  worker.load(4, PublishedWeights(model_.spec, dtype, own.bytes()));
+  shared.overwrite();
+  EXPECT_EQ(run(worker).at(first).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
+  const Completion second = sampled(worker);
+  EXPECT_EQ(second.logprobs, alone({1, 2, 3}, 8, 20).logprobs);
+  EXPECT_EQ(second.prefill_tokens, 0) << "the prompt is there";
+}
+
 class Bfloat16EngineTest : public EngineTest {
  protected:
   Bfloat16EngineTest() : EngineTest(tiny_spec(), at::kBFloat16) {}
 };
 
-// A worker gets the rounded weights, the learner rounds its masters: the same policy, and not that
-// of the masters.
-TEST_F(Bfloat16EngineTest, SamplesFromPublishedWeightsWhatTheMastersGive) {
-  const auto dtype = at::kBFloat16;
-  std::vector<std::byte> published(published_bytes(model_.spec, dtype));
-  EXPECT_EQ(published.size(), static_cast<std::size_t>(2 * parameter_count(model_.spec)));
-  write_published(model_.spec, dtype, source_of(model_.weights.tensors), published);
-  Engine worker(model_.spec, {400, 64, dtype}), masters(model_.spec, {400, 64, at::kFloat});
-  worker.load(4, published_source(model_.spec, dtype, published));
+// A worker gets the rounded weights, the learner rounds its masters: not the policy of the masters.
+TEST_F(Bfloat16EngineTest, IsNotThePolicyOfItsMasters) {
+  Engine masters(model_.spec, {400, 64, at::kFloat});
   masters.load(4, source_of(model_.weights.tensors));
-  std::ranges::fill(published, std::byte{0});  // the engine has its own
-  const auto sampled = [](Engine& engine) {
-    const SequenceId id = engine.open(Ids{1, 2, 3}, 8);
-    engine.request_turn(id, {}, turn(20));
-    return run(engine).at(id);
-  };
-  EXPECT_EQ(sampled(worker).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
-  EXPECT_EQ(worker.version(), 4);
   EXPECT_NE(sampled(masters).logprobs, alone({1, 2, 3}, 8, 20).logprobs);
 }
 

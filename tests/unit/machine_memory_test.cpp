@@ -61,5 +61,17 @@ TEST_F(MachineMemoryTest, DoesWithoutWhatItCannotRead) {
   EXPECT_EQ(available_memory(folder_.path()), -1);
 }
 
+TEST_F(MachineMemoryTest, CountsNodes) {
+  EXPECT_EQ(memory_nodes(folder_.path()), 1) << "no list";
+  const std::pair<const char*, int> lists[] = {
+      {"0\n", 1},     {"0-1\n", 2},  {"0,2-3\n", 3},        {"0-3,8-11", 8}, {"", 1},
+      {"nodes\n", 1}, {"0,1x\n", 1}, {"0-\n", 1},           {"3-1\n", 1},    {"-2\n", 1},
+      {"0,,1\n", 1},  {"0;1\n", 1},  {"0-99999999999\n", 1}};
+  for (const auto& [list, nodes] : lists) {
+    put("sys/devices/system/node/online", list);
+    EXPECT_EQ(memory_nodes(folder_.path()), nodes) << list;
+  }
+}
+
 }  // namespace
 }  // namespace rollcall

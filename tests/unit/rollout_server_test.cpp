@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The lead learner's end of more links than a machine could run as processes.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <future>
+#include <thread>
 #include <utility>
 
 #include "comms/error.h"
@@ -138,6 +142,44 @@ TEST_F(RolloutServerTest, GivesTheWorkOfOneThatLeftToTheLeastLoaded) {
   ASSERT_EQ(again.size(), 1U);
   EXPECT_EQ(again[0].to, kLearners + 7);
   EXPECT_EQ(decode_assignment(again[0].bytes), (Assignment{.group = 3, .attempt = 1}));
+}
+
+// A worker on the same host that computes with the weights in shared memory. The lead learner has
+// not yet heard that it attached.
+TEST(RolloutServerWeights, AreNotOverwrittenUntilTheWorkerThatUsesThemHasGivenWay) {
+  constexpr std::size_t kBytes = 5000;
+  const auto filled = [](int value) {
+    return [value](std::span<std::byte> out) { std::ranges::fill(out, std::byte(value)); };
+  };
+  MemoryPost post;
+  RolloutServer server(post.mailbox(), 2, "here", {.workers = 1}, kBytes);
+  post.deliver({{1, MessageKind::kHello, encode(Hello{system_identity("here"), ::getpid()})}});
+  server.poll();
+  const Welcome welcome = decode_welcome(post.take().at(0).bytes);
+  WeightReader reader(welcome.address, kBytes, welcome.readers, welcome.reader);
+
+  std::span<const std::byte> used;
+  std::atomic<int> times = 0;
+  const UseWeights use = [&](std::int64_t, std::span<const std::byte> bytes) {
+    used = bytes;
+    ++times;
+    return WeightsUse::kInPlace;
+  };
+  server.publish(1, filled(1));
+  EXPECT_EQ(reader.load(use), 1);
+  server.publish(2, filled(2));
+  int times_before = 0;
+  auto third = std::async(std::launch::async, [&] {
+    server.publish(3, [&](std::span<std::byte> out) {
+      times_before = times;
+      filled(3)(out);
+    });
+  });
+  while (times == 1 && reader.give_way(use)) std::this_thread::yield();
+  third.get();
+  EXPECT_EQ(times_before, 2);
+  EXPECT_TRUE(std::ranges::all_of(used, [](std::byte b) { return b == std::byte(1); }));
+  EXPECT_EQ(reader.load(use), 3);
 }
 
 }  // namespace

@@ -5,13 +5,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "comms/error.h"
+#include "comms/message_weights.h"
 
 namespace rollcall {
 namespace {
@@ -40,19 +45,40 @@ std::vector<char> to_vector(std::span<const std::byte> bytes) {
   return copy;
 }
 
+// What a reader was given last. A class that uses weights in place, or copies them.
+struct User {
+  std::int64_t version = -1;
+  std::span<const std::byte> bytes;
+  int times = 0;
+
+  UseWeights with(WeightsUse how) {
+    return [this, how](std::int64_t given, std::span<const std::byte> weights) {
+      version = given;
+      bytes = weights;
+      ++times;
+      return how;
+    };
+  }
+  bool intact() const { return to_vector(bytes) == weights_of(version); }
+};
+
 // The newest version and its bytes.
-std::pair<std::int64_t, std::vector<char>> newest(const WeightReader& reader) {
+std::pair<std::int64_t, std::vector<char>> newest(WeightReader& reader) {
   std::vector<char> copy;
-  const std::int64_t version =
-      reader.load([&](std::int64_t, std::span<const std::byte> bytes) { copy = to_vector(bytes); });
+  const std::int64_t version = reader.load([&](std::int64_t, std::span<const std::byte> bytes) {
+    copy = to_vector(bytes);
+    return WeightsUse::kCopied;
+  });
   return {version, copy};
 }
 
-const UseWeights kNoUse = [](std::int64_t, std::span<const std::byte>) {};
+const UseWeights kNoUse = [](std::int64_t, std::span<const std::byte>) {
+  return WeightsUse::kCopied;
+};
 
 TEST(WeightStore, ReaderSeesTheNewestVersion) {
   WeightStore store(kBytes, 2, WeightStore::Backing::kAnonymousFile);
-  const WeightReader reader(store.address(), kBytes, 2, 1);
+  WeightReader reader(store.address(), kBytes, 2, 1);
   EXPECT_EQ(reader.newest_version(), -1);
   EXPECT_THROW(reader.load(kNoUse), Error);
   for (const std::int64_t version : {0, 1, 2, 7}) {
@@ -64,21 +90,11 @@ TEST(WeightStore, ReaderSeesTheNewestVersion) {
 
 TEST(WeightStore, KeepsTheNewestReadableWhileTheNextIsPrepared) {
   WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
-  const WeightReader reader(store.address(), kBytes, 1, 0);
+  WeightReader reader(store.address(), kBytes, 1, 0);
   publish(store, 3);
   store.open_slot();
   EXPECT_EQ(reader.load(kNoUse), 3);
-  EXPECT_FALSE(store.reading(0));
-}
-
-TEST(WeightStore, RefusesDamagedMemory) {
-  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
-  const WeightReader reader(store.address(), kBytes, 1, 0);
-  publish(store, 1);
-  const_cast<std::byte&>(store.newest_weights()[kBytes / 2]) ^= std::byte{1};
-  int calls = 0;
-  EXPECT_THROW(reader.load([&](std::int64_t, std::span<const std::byte>) { ++calls; }), Error);
-  EXPECT_EQ(calls, 0);
+  EXPECT_FALSE(store.held_by(0));
 }
 
 TEST(WeightStore, RefusesStrangers) {
@@ -95,7 +111,7 @@ TEST(WeightStore, NamedMemoryLivesOnWithoutItsName) {
   WeightStore store(kBytes, 1, WeightStore::Backing::kNamedFile);
   const std::string path = store.address().path;
   EXPECT_TRUE(std::filesystem::exists(path));
-  const WeightReader reader(store.address(), kBytes, 1, 0);
+  WeightReader reader(store.address(), kBytes, 1, 0);
   store.unlink();
   EXPECT_FALSE(std::filesystem::exists(path));
   publish(store, 5);
@@ -106,13 +122,12 @@ TEST(WeightStore, PrivateMemoryHoldsVersionsToo) {
   WeightStore store(kBytes, 1, WeightStore::Backing::kPrivate);
   publish(store, 2);
   EXPECT_EQ(store.newest_version(), 2);
-  EXPECT_EQ(weights_checksum(store.newest_weights()), store.newest_checksum());
   EXPECT_EQ(to_vector(store.newest_weights()), weights_of(2));
 }
 
 TEST(WeightStore, HoldsNothingToo) {
   WeightStore store(0, 1, WeightStore::Backing::kAnonymousFile);
-  const WeightReader reader(store.address(), 0, 1, 0);
+  WeightReader reader(store.address(), 0, 1, 0);
   store.open_slot();
   store.write(1, [](std::span<std::byte> out) { EXPECT_TRUE(out.empty()); });
   EXPECT_EQ(reader.load(kNoUse), 1);
@@ -121,47 +136,207 @@ TEST(WeightStore, HoldsNothingToo) {
 // The writer waits for readers that are alive; one that it has given up may see its slot change.
 TEST(WeightStore, AReaderThatWasOvertakenIsGivenTheNewerVersion) {
   WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
-  const WeightReader reader(store.address(), kBytes, 1, 0);
+  WeightReader reader(store.address(), kBytes, 1, 0);
   publish(store, 1);
   std::vector<std::int64_t> given;
   const std::int64_t version = reader.load([&](std::int64_t now, std::span<const std::byte> bytes) {
     given.push_back(now);
-    if (now > 1) return;
+    if (now > 1) return WeightsUse::kCopied;
     publish(store, 2);
     store.open_slot();
-    EXPECT_TRUE(store.reading(0));
+    EXPECT_TRUE(store.held_by(0));
     write(store, 3);
     EXPECT_EQ(to_vector(bytes), weights_of(3));
+    return WeightsUse::kCopied;
   });
   EXPECT_EQ(version, 3);
   EXPECT_EQ(given, (std::vector<std::int64_t>{1, 3}));
 }
 
-// A reader in another process sees only whole versions while the writer publishes without a pause.
-TEST(WeightStore, AReaderNeverSeesAHalfWrittenVersion) {
+TEST(WeightStore, AReaderHoldsWhatItUsesInPlaceUntilItTakesTheNext) {
+  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
+  WeightReader reader(store.address(), kBytes, 1, 0);
+  User user;
+  const UseWeights use = user.with(WeightsUse::kInPlace);
+  publish(store, 1);
+  EXPECT_EQ(reader.load(use), 1);
+  publish(store, 2);  // into the other slot
+  EXPECT_TRUE(reader.give_way(use));
+  EXPECT_EQ(user.times, 1) << "nobody wants its slot";
+  EXPECT_TRUE(user.intact());
+  EXPECT_EQ(reader.load(use), 2);
+  store.open_slot();
+  EXPECT_FALSE(store.held_by(0)) << "it has taken the next";
+  write(store, 3);
+  EXPECT_EQ(user.version, 2);
+  EXPECT_TRUE(user.intact());
+}
+
+TEST(WeightStore, AReaderGivesWayWithACopyOnceTheWriterWantsItsSlot) {
+  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
+  WeightReader reader(store.address(), kBytes, 1, 0);
+  User user;
+  const UseWeights use = user.with(WeightsUse::kInPlace);
+  publish(store, 1);
+  reader.load(use);
+  const auto* shared = user.bytes.data();
+  publish(store, 2);
+  store.open_slot();
+  EXPECT_TRUE(store.held_by(0));
+  EXPECT_TRUE(reader.give_way(use));
+  EXPECT_FALSE(store.held_by(0));
+  EXPECT_EQ(user.version, 1);
+  EXPECT_NE(user.bytes.data(), shared);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(user.bytes.data()) % 64, 0U);
+  write(store, 3);
+  EXPECT_TRUE(reader.give_way(use)) << "it holds nothing";
+  EXPECT_EQ(user.times, 2);
+  EXPECT_TRUE(user.intact());
+  EXPECT_EQ(reader.load(use), 3);
+  EXPECT_TRUE(user.intact());
+}
+
+TEST(WeightStore, AReaderThatWasGivenUpLearnsThatItsWeightsAreOverwritten) {
+  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
+  WeightReader reader(store.address(), kBytes, 1, 0);
+  User user;
+  const UseWeights use = user.with(WeightsUse::kInPlace);
+  publish(store, 1);
+  reader.load(use);
+  publish(store, 2);
+  store.open_slot();
+  store.write(3, [&](std::span<std::byte> out) {
+    out[0] = std::byte{9};
+    EXPECT_FALSE(reader.give_way(use)) << "half written";
+  });
+  EXPECT_FALSE(reader.give_way(use));
+  EXPECT_EQ(user.times, 1);
+}
+
+TEST(WeightStore, AReaderFarAwayHasWeightsInItsOwnMemory) {
+  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
+  WeightReader reader(store.address(), kBytes, 1, 0, WeightReader::Place::kPrivate);
+  User user;
+  for (const std::int64_t version : {1, 3, 5}) {
+    publish(store, version);
+    EXPECT_TRUE(user.version < 0 || user.intact());
+    EXPECT_EQ(reader.load(user.with(WeightsUse::kInPlace)), version);
+    publish(store, version + 1);
+    store.open_slot();
+    EXPECT_FALSE(store.held_by(0));
+    EXPECT_TRUE(user.intact());
+  }
+  User copies;
+  reader.load(copies.with(WeightsUse::kCopied));
+  EXPECT_EQ(copies.times, 1) << "has its own copy";
+}
+
+TEST(WeightStore, AReaderThatGoesLetsGo) {
+  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
+  publish(store, 1);
+  User user;
+  auto reader = std::make_unique<WeightReader>(store.address(), kBytes, 1, 0);
+  reader->load(user.with(WeightsUse::kInPlace));
+  publish(store, 2);
+  store.open_slot();
+  EXPECT_TRUE(store.held_by(0));
+  reader.reset();
+  EXPECT_FALSE(store.held_by(0));
+}
+
+// Runs `read` in another process while the writer publishes without a pause; true if it was
+// content.
+bool publishing_to(const std::function<bool(WeightReader&, std::int64_t last)>& read) {
   WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
   publish(store, 0);
   const StoreAddress address = store.address();
   constexpr std::int64_t kLast = 100;
   const pid_t child = ::fork();
   if (child == 0) {
-    const WeightReader reader(address, kBytes, 1, 0);
-    std::int64_t before = 0;
-    while (before < kLast) {
-      const auto [version, out] = newest(reader);
-      if (version < before || out != weights_of(version)) ::_exit(1);
-      before = version;
-    }
-    ::_exit(0);
-  }
-  for (std::int64_t version = 1; version <= kLast; ++version) {
-    store.open_slot();
-    while (store.reading(0)) ::usleep(10);
-    write(store, version);
+    WeightReader reader(address, kBytes, 1, 0);
+    ::_exit(read(reader, kLast) ? 0 : 1);
   }
   int status = 0;
+  for (std::int64_t version = 1; version <= kLast; ++version) {
+    store.open_slot();
+    while (store.held_by(0)) {
+      if (::waitpid(child, &status, WNOHANG) == child) return false;
+      ::usleep(10);
+    }
+    write(store, version);
+  }
   ::waitpid(child, &status, 0);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+TEST(WeightStore, AReaderNeverSeesAHalfWrittenVersion) {
+  EXPECT_TRUE(publishing_to([](WeightReader& reader, std::int64_t last) {
+    for (std::int64_t before = 0; before < last;) {
+      const auto [version, out] = newest(reader);
+      if (version < before || out != weights_of(version)) return false;
+      before = version;
+    }
+    return true;
+  }));
+}
+
+TEST(WeightStore, WeightsInUseNeverChange) {
+  EXPECT_TRUE(publishing_to([](WeightReader& reader, std::int64_t last) {
+    User user;
+    const UseWeights use = user.with(WeightsUse::kInPlace);
+    for (int steps = 0; user.version < last; ++steps) {
+      if (steps % 3 == 0) reader.load(use);  // with several versions between, and without
+      if (!user.intact() || !reader.give_way(use) || !user.intact()) return false;
+    }
+    return true;
+  }));
+}
+
+void arrive(MessageWeights& weights, std::int64_t version, std::size_t chunk = 300000) {
+  const std::vector<char> bytes = weights_of(version);
+  weights.begin({version, weights_checksum(std::as_bytes(std::span(bytes)))});
+  for (std::size_t at = 0; at < kBytes; at += chunk)
+    weights.chunk({bytes.data() + at, std::min(chunk, kBytes - at)});
+}
+
+TEST(MessageWeights, InUseStayWhileOthersArrive) {
+  MessageWeights weights(kBytes);
+  EXPECT_EQ(weights.version(), -1);
+  arrive(weights, 1);
+  User user;
+  EXPECT_EQ(weights.load(user.with(WeightsUse::kInPlace)), 1);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(user.bytes.data()) % 64, 0U);
+  for (const std::int64_t version : {2, 3, 4}) {
+    arrive(weights, version);
+    EXPECT_EQ(weights.version(), version);
+    EXPECT_TRUE(user.intact()) << version;
+  }
+  EXPECT_EQ(weights.load(user.with(WeightsUse::kInPlace)), 4);
+  EXPECT_TRUE(user.intact());
+  EXPECT_EQ(weights.load(user.with(WeightsUse::kCopied)), 4) << "may be taken again";
+  EXPECT_TRUE(user.intact());
+}
+
+TEST(MessageWeights, AreDroppedIfTheyAreNotWhatWasSent) {
+  MessageWeights weights(kBytes);
+  weights.chunk("before its beginning");
+  arrive(weights, 1);
+  User user;
+  weights.load(user.with(WeightsUse::kInPlace));
+  weights.begin({2, 12345});
+  weights.chunk(std::string(kBytes + 1, 'x'));  // too many
+  EXPECT_EQ(weights.version(), 1);
+  weights.chunk(std::string(kBytes, 'x'));
+  EXPECT_EQ(weights.version(), -1);
+  EXPECT_TRUE(user.intact());
+  arrive(weights, 3);
+  EXPECT_EQ(weights.version(), 3);
+}
+
+TEST(MessageWeights, OfNothingAreCompleteAtOnce) {
+  MessageWeights weights(0);
+  weights.begin({4, weights_checksum({})});
+  EXPECT_EQ(weights.load(kNoUse), 4);
 }
 
 }  // namespace

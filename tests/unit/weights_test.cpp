@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/weights.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -13,6 +15,7 @@
 #include "model/published_weights.h"
 #include "model/safetensors.h"
 #include "model/stored_weights.h"
+#include "published_copy.h"
 #include "temp_folder.h"
 
 namespace rollcall {
@@ -211,20 +214,65 @@ TEST(StoredWeights, RefuseWhatThePolicysTypeCannotHold) {
   }
 }
 
-TEST(PublishedWeights, AreRoundedAndLieWithoutGaps) {
+TEST(PublishedWeights, AreRoundedAndLieAsPanelsOnTheirOwnLines) {
   const auto spec = tiny_spec(false);
   const auto weights = random_weights(spec);
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    std::vector<std::byte> bytes(published_bytes(spec, dtype));
-    EXPECT_EQ(bytes.size(), static_cast<std::size_t>(parameter_count(spec)) * elementSize(dtype));
-    write_published(spec, dtype, source_of(weights.tensors), bytes);
-    const auto source = published_source(spec, dtype, bytes);
-    for (const auto& [name, values] : weights.tensors)
-      EXPECT_TRUE(at::equal(source(name), values.to(dtype))) << name;
-    EXPECT_FALSE(source("lm_head.bias").defined());
-    bytes.pop_back();
-    EXPECT_THROW(published_source(spec, dtype, bytes), Error);
+    const PublishedCopy copy(spec, dtype, source_of(weights.tensors));
+    const PublishedWeights published(spec, dtype, copy.bytes());
+    std::size_t before = 0;
+    for (const auto& [name, shape] : parameter_shapes(spec)) {
+      const at::Tensor& values = weights.tensors.at(name);
+      EXPECT_TRUE(at::equal(published.rows(name).to(at::kFloat), values.to(dtype).to(at::kFloat)))
+          << name;
+      if (shape.size() != 2) continue;
+      LinearWeight used, packed;
+      published.use_matrix(used, name);
+      pack(packed, values, dtype);
+      EXPECT_EQ(used.packed.scalar_type(), dtype);
+      EXPECT_TRUE(at::equal(used.packed, packed.packed)) << name;
+      const auto at = static_cast<std::size_t>(
+          static_cast<const std::byte*>(used.packed.const_data_ptr()) - copy.bytes().data());
+      EXPECT_EQ(at % 64, 0U) << name;
+      EXPECT_GE(at, before) << name;
+      before = at + used.packed.nbytes();
+    }
+    EXPECT_LE(before, copy.bytes().size());
+    EXPECT_FALSE(published.rows("lm_head.bias").defined());
+    EXPECT_THROW(PublishedWeights(spec, dtype, copy.bytes().first(copy.bytes().size() - 1)), Error);
   }
+}
+
+TEST(PublishedWeights, AreNotWrittenFromWhatTheModelHasNot) {
+  const auto spec = tiny_spec(false);
+  auto weights = random_weights(spec);
+  std::vector<std::byte> bytes(published_bytes(spec, at::kFloat));
+  weights.tensors["lm_head.weight"] = at::full({3, 8}, 1.0F);
+  EXPECT_THROW(write_published(spec, at::kFloat, source_of(weights.tensors), bytes), Error);
+  weights.tensors.erase("lm_head.weight");
+  EXPECT_THROW(write_published(spec, at::kFloat, source_of(weights.tensors), bytes), Error);
+}
+
+// The GPU's engine and files read weights after a worker has computed with published ones.
+TEST(PublishedWeights, AreNeverWrittenByWhoUsesThem) {
+  const auto spec = tiny_spec(true);
+  const auto weights = random_weights(spec);
+  const std::string name = "model.layers.0.mlp.up_proj.weight";
+  const at::Tensor other = weights.tensors.at(name) + 1;
+  const PublishedCopy copy(spec, at::kFloat, source_of(weights.tensors));
+  const std::vector<std::byte> before(copy.bytes().begin(), copy.bytes().end());
+  LinearWeight used;
+  pack(used, other);
+  PublishedWeights(spec, at::kFloat, copy.bytes()).use_matrix(used, name);
+  LinearWeight shared = used;
+  pack(used, other);
+  EXPECT_TRUE(std::ranges::equal(copy.bytes(), before));
+  EXPECT_TRUE(at::equal(unpacked(used.packed, used.in, used.out), other));
+  const void* own = used.packed.const_data_ptr();
+  pack(used, weights.tensors.at(name));
+  EXPECT_EQ(used.packed.const_data_ptr(), own) << "its own memory is used again";
+  pack(shared, other);
+  EXPECT_TRUE(std::ranges::equal(copy.bytes(), before)) << "a copy of it owns nothing either";
 }
 
 TEST(Weights, RefuseOtherDtypesByName) {
