@@ -205,8 +205,9 @@ class Bench:
                                               "--micro", micro, "--out", self.out / "trl"], delay_ms=delay)
 
     def rollcall_loop(self, url, model, delay, lag, steps, warm):
-        peaks = {}
-        lines = self.train(url, model, steps, {"policy": {"max_lag": lag}}, lambda: peaks.update(peak_memory(rank_pids())))[warm:]
+        seen = []
+        lines = self.train(url, model, steps, {"policy": {"max_lag": lag}}, lambda: seen.append(memory_of(rank_pids())))[warm:]
+        most = max(seen, key=lambda held: sum(held.values()))
         self.add("loop", {"bench": "loop", "engine": "rollcall", "model": model, "delay_ms": delay, "max_lag": lag,
                           "rollouts_per_s": spread([line["rollouts"] / line["seconds_step"] for line in lines]),
                           **{key: spread([line[name] for line in lines]) for key, name in (
@@ -214,7 +215,7 @@ class Bench:
                               ("sampled_tokens", "tokens_sampled"), ("reward", "reward_mean"))},
                           **{key: spread([line[name] / line["seconds_step"] for line in lines]) for key, name in (
                               ("journal_share", "seconds_journal"), ("publish_share", "seconds_publish"), ("load_share", "seconds_load_max"))},
-                          "peak_rss_mb": sum(peaks.values()), "ranks_mb": sorted(peaks.values(), reverse=True)})
+                          "peak_rss_mb": sum(most.values()), "ranks_mb": sorted(most.values(), reverse=True)})
 
     def tools(self):
         """8,192 rollouts, 1,024 of them in flight, tools that take longer and longer in turn; no updates."""
@@ -328,14 +329,14 @@ def rank_pids():
                     yield int(folder.name)
 
 
-def peak_memory(pids):
-    """What each process has held at most so far, MiB."""
-    peaks = {}
+def memory_of(pids):
+    """What each process holds now, MiB: of memory that several share, its part of it."""
+    held = {}
     for pid in pids:
         with contextlib.suppress(OSError, StopIteration):
-            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-            peaks[pid] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
-    return peaks
+            lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            held[pid] = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) // 1024
+    return held
 
 
 def merged(values):
