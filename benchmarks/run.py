@@ -432,10 +432,10 @@ def update_table(bench):
 
 
 def share_of_roof(bench, update):
-    """Of the float32 matrix product: 6 operations a parameter for each token that was computed."""
-    roofs = bench.find("roofs", roof="matrix product, float32")
+    """Of the matrix product in the update's type, or in float32 where that is faster: 6 operations a parameter and token computed."""
+    roofs = [row["rate"][0] for row in bench.find("roofs", bench="roof") if row["roof"] in ("matrix product, float32", f"matrix product, {update['dtype']}")]
     computed = update["computed_tokens"] / update["update_s"][0]
-    return f"{6e-9 * update['parameters'] * computed / roofs[-1]['rate'][0]:.2f}" if roofs else ""
+    return f"{6e-9 * update['parameters'] * computed / max(roofs):.2f}" if roofs else ""
 
 
 def packed_tables(bench):

@@ -6,6 +6,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 namespace rollcall {
 namespace {
@@ -63,11 +64,14 @@ std::optional<int> numbers_in(const std::string& range) {
 }  // namespace
 
 int memory_nodes(const fs::path& root) {
-  std::ifstream file(root / "sys/devices/system/node/online");
-  std::string list;
-  std::getline(file, list);
+  constexpr std::string_view kWord = "Mems_allowed_list:";
+  std::ifstream file(root / "proc/self/status");
+  std::string line;
+  while (std::getline(file, line) && !line.starts_with(kWord)) {
+  }
+  if (!line.starts_with(kWord)) return 1;
   int nodes = 0;
-  std::istringstream ranges(list);
+  std::istringstream ranges(line.substr(kWord.size()));
   for (std::string range; std::getline(ranges, range, ',');) {
     const auto count = numbers_in(range);
     if (!count) return 1;

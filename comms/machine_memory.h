@@ -11,7 +11,8 @@ namespace rollcall {
 // `root` is where /proc and /sys lie.
 std::int64_t available_memory(const std::filesystem::path& root = "/");
 
-// Nodes of memory (NUMA) that are online, as Linux lists them ("0-1,4"); 1 where it does not say.
+// Nodes of memory (NUMA) that this process may take memory from, as Linux lists them ("0-1,4"); 1
+// where it does not say.
 int memory_nodes(const std::filesystem::path& root = "/");
 
 }  // namespace rollcall

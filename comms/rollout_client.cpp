@@ -226,6 +226,8 @@ std::int64_t RolloutClient::newest_version() const {
   return impl_->shared ? impl_->shared->newest_version() : impl_->messages.version();
 }
 
+bool RolloutClient::given_up() const { return impl_->shared && impl_->shared->overwritten(); }
+
 bool RolloutClient::give_way(const UseWeights& use) {
   if (!impl_->shared || impl_->shared->give_way(use)) return true;
   log_warning("the lead learner has given this worker up and has overwritten its weights: leaving");

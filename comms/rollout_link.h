@@ -138,6 +138,8 @@ class RolloutClient {
   // learner has given this worker up and overwritten them: the step before was void, and the worker
   // has to leave.
   bool give_way(const UseWeights& use);
+  // Whether that has happened, to be asked before load_weights() takes the place of give_way().
+  bool given_up() const;
 
  private:
   struct Impl;

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <random>
@@ -26,7 +27,9 @@ namespace rollcall {
 // least one of them sees the other.
 struct StoreHeader {
   struct Slot {
-    std::atomic<std::int64_t> version;  // or kWanted or kBeingWritten
+    // Negative: not to be taken. ~version: whole, but the next version will lie here, and who holds
+    // it has to let go; or kBeingWritten.
+    std::atomic<std::int64_t> version;
   };
   std::uint64_t magic;
   std::uint64_t nonce;
@@ -45,10 +48,7 @@ static_assert(std::atomic<std::int64_t>::is_always_lock_free &&
 namespace {
 
 constexpr std::uint64_t kMagic = 0x32304c4c4f52;  // marks version 02 of this layout
-// Versions of a slot that may not be taken. The next will lie there: who holds it has to let go,
-// and may copy what it held, which is whole as long as the slot is not being written.
-constexpr std::int64_t kWanted = -1;
-constexpr std::int64_t kBeingWritten = -2;
+constexpr std::int64_t kBeingWritten = std::numeric_limits<std::int64_t>::min();
 constexpr std::size_t kPage = 4096;
 constexpr int kMaxLoadAttempts = 100;
 
@@ -140,7 +140,7 @@ WeightStore::WeightStore(std::size_t parameter_bytes, int readers, Backing backi
   header->parameter_bytes = parameter_bytes;
   header->newest_slot = -1;
   header->newest_version = -1;
-  for (auto& slot : header->slots) slot.version = kWanted;
+  for (auto& slot : header->slots) slot.version = kBeingWritten;
   if (file.value() >= 0) descriptor_ = ::fcntl(file.value(), F_DUPFD_CLOEXEC, 0);
 }
 
@@ -178,7 +178,8 @@ std::span<std::byte> WeightStore::slot(int index) const {
 
 std::span<const std::byte> WeightStore::open_slot() {
   open_slot_ = header_of(head_).newest_slot == 0 ? 1 : 0;
-  header_of(head_).slots[open_slot_].version = kWanted;
+  std::atomic<std::int64_t>& version = header_of(head_).slots[open_slot_].version;
+  if (version >= 0) version = ~version;
   return slot(open_slot_);
 }
 
@@ -235,7 +236,7 @@ WeightReader::Hold WeightReader::hold() const {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // after the last byte that was read
   const std::int64_t version = header().slots[held_slot_].version;
   if (version == held_version_) return Hold::kKept;
-  return version == kWanted ? Hold::kWanted : Hold::kOverwritten;
+  return version == ~held_version_ ? Hold::kWanted : Hold::kOverwritten;
 }
 
 void WeightReader::let_go() {

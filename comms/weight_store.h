@@ -120,6 +120,8 @@ class WeightReader {
   // that is held, gives its weights to `use` in memory of this reader and lets go. False if the
   // writer has given this reader up and has overwritten them: what was computed is void.
   bool give_way(const UseWeights& use);
+  // Whether it would say so, for who takes the next version instead.
+  bool overwritten() const { return hold() == Hold::kOverwritten; }
 
  private:
   enum class Hold { kNone, kKept, kWanted, kOverwritten };

@@ -192,11 +192,16 @@ CpuKernels fastest_kernels() {
   const CpuKernels& wide = has_avx512_bf16() ? kKernels_avx512bf16 : kKernels_avx512;
   const double narrow_float = best_seconds_of(narrow.linear);
   const double narrow_bfloat16 = best_seconds_of(narrow.linear_bfloat16);
-  CpuKernels chosen = wide;
-  if (clearly_faster(narrow_float, best_seconds_of(wide.linear))) chosen = narrow;
+  const bool narrow_floats = clearly_faster(narrow_float, best_seconds_of(wide.linear));
+  CpuKernels chosen = narrow_floats ? narrow : wide;
   const bool narrow_pairs = clearly_faster(narrow_bfloat16, best_seconds_of(wide.linear_bfloat16));
   chosen.linear_bfloat16 = (narrow_pairs ? narrow : wide).linear_bfloat16;
   chosen.outer_bfloat16 = (narrow_pairs ? narrow : wide).outer_bfloat16;
+  if (narrow_pairs != narrow_floats) {
+    static const std::string both =
+        std::string(chosen.isa) + ", " + (narrow_pairs ? narrow : wide).isa + " for bfloat16";
+    chosen.isa = both.c_str();
+  }
   return chosen;
 }
 

@@ -151,9 +151,9 @@ void softmax(const float* logits, std::int64_t n, float lse, float* p) {
 extern const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA);
 const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {ROLLCALL_TEXT(ROLLCALL_ISA),
                                                            linear<float>,
-                                                           linear<BFloat16Pair>,
+                                                           linear_bfloat16,
                                                            outer<float>,
-                                                           outer<BFloat16Pair>,
+                                                           outer_bfloat16,
                                                            pack_columns<float>,
                                                            pack_columns<BFloat16Pair>,
                                                            round_inputs,

@@ -100,17 +100,18 @@ struct OuterCall {
   std::int64_t ldy = 0;
 };
 
-// float32 kernels of one instruction set. Every output row depends on its own input row alone, with
+// The kernels of one instruction set. Every output row depends on its own input row alone, with
 // a fixed order of additions: results do not change with the number of rows, their place, or how
 // rows are spread over calls and threads. That is what makes sampling batch-invariant, and the
-// learner's forward bit-equal to the sampler's. avx2 and avx512 give the same bits, for both round
-// a product and its sum once; generic does not. Single-threaded; callers split rows or panels.
+// learner's forward bit-equal to the sampler's. avx2, avx512 and avx512bf16 give the same bits, for
+// all round a product and its sum once; generic does not. Single-threaded; callers split rows or
+// panels.
 struct CpuKernels {
   const char* isa;
 
   void (*linear)(const LinearCall<float>&);
   // bfloat16 inputs and weights; their products and sums are float32, in each step the second
-  // input's first. Sums below 2^-126 may be zero.
+  // input's first. What is below 2^-126 is zero.
   void (*linear_bfloat16)(const LinearCall<BFloat16Pair>&);
   void (*outer)(const OuterCall<float>&);
   void (*outer_bfloat16)(const OuterCall<BFloat16Pair>&);

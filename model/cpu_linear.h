@@ -254,6 +254,24 @@ inline std::int64_t even_part(std::int64_t left, std::int64_t most) {
 
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
+// VDPBF16PS takes numbers below 2^-126 for zero and gives none: for as long as this lives, so do
+// all other instructions.
+class WithoutSubnormals {
+ public:
+#if defined(__x86_64__)
+  WithoutSubnormals() : before_(__builtin_ia32_stmxcsr()) {
+    __builtin_ia32_ldmxcsr(before_ | kFlushToZero | kDenormalsAreZeros);
+  }
+  ~WithoutSubnormals() { __builtin_ia32_ldmxcsr(before_); }
+  WithoutSubnormals(const WithoutSubnormals&) = delete;
+  WithoutSubnormals& operator=(const WithoutSubnormals&) = delete;
+
+ private:
+  static constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZeros = 0x40;
+  unsigned before_;
+#endif
+};
+
 template <class Element>
 void linear(const LinearCall<Element>& c) {
   constexpr int kMost = kLinearRows<Element>;
@@ -284,6 +302,11 @@ void linear(const LinearCall<Element>& c) {
   }
 }
 
+void linear_bfloat16(const LinearCall<BFloat16Pair>& c) {
+  const WithoutSubnormals guard;
+  linear(c);
+}
+
 template <class Element>
 void outer(const OuterCall<Element>& c) {
   constexpr int kMost = kLinearRows<Element>;
@@ -298,6 +321,11 @@ void outer(const OuterCall<Element>& c) {
                                         out);
     }
   }
+}
+
+void outer_bfloat16(const OuterCall<BFloat16Pair>& c) {
+  const WithoutSubnormals guard;
+  outer(c);
 }
 
 // The bits of a bfloat16 in the upper half of each lane: to nearest, ties to even; NaN stays NaN.

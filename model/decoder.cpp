@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 
@@ -31,21 +32,29 @@ Decoder::Decoder(const ModelSpec& spec, at::ScalarType dtype)
   grow_rope_table(std::min<std::int64_t>(spec.max_position_embeddings, 1024));
 }
 
+bool Decoder::has_adapter(const Layer& layer) {
+  const std::array<const LinearWeight*, 7> all{&layer.q,    &layer.k,  &layer.v,   &layer.o,
+                                               &layer.gate, &layer.up, &layer.down};
+  return std::ranges::any_of(all, [](const LinearWeight* w) { return w->lora.a.defined(); });
+}
+
 double Decoder::attention_scale() const {
   return 1.0 / std::sqrt(static_cast<double>(spec_.head_dim));
 }
 
 // What a layer's operators save: its input and the middle of it, queries and keys before each of
 // what changes them, values, attention's output, both factors of the gated product; and the inputs
-// of its linear layers, of which attention's output is there already unless it is rounded.
+// of its linear layers, of which attention's output is there already unless it is rounded. Layers
+// with an adapter keep theirs as float32.
 std::int64_t Decoder::kept_bytes(std::int64_t tokens) const {
   const std::int64_t queries = spec_.heads * spec_.head_dim, keys = spec_.kv_heads * spec_.head_dim;
   const std::int64_t stages = spec_.qk_norm ? 2 : 1;
   const std::int64_t floats = 2 * spec_.hidden_size + stages * (queries + keys) + keys + queries +
                               2 * spec_.intermediate_size;
+  const bool rounded = dtype_ != at::kFloat && !has_adapter(layers_.front());
   const std::int64_t inputs =
-      2 * spec_.hidden_size + spec_.intermediate_size + (dtype_ == at::kFloat ? 0 : queries);
-  const auto input_bytes = static_cast<std::int64_t>(c10::elementSize(dtype_));
+      2 * spec_.hidden_size + spec_.intermediate_size + (rounded ? queries : 0);
+  const std::int64_t input_bytes = rounded ? 2 : 4;
   return tokens * spec_.layers *
          (floats * static_cast<std::int64_t>(sizeof(float)) + inputs * input_bytes);
 }

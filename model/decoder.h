@@ -66,6 +66,7 @@ class Decoder {
     LinearWeight q, k, v, o, gate, up, down;
   };
 
+  static bool has_adapter(const Layer&);
   // `matrix` binds one by its name, `vector` gives the values of one.
   using BindMatrix = std::function<void(LinearWeight&, const std::string& name)>;
   void bind_all(const BindMatrix& matrix, const TensorSource& vector,

@@ -57,7 +57,8 @@ const Element* elements(const at::Tensor& values) {
 // Memory of `count` elements, as a tensor: its allocator keeps what was freed.
 template <class Element>
 at::Tensor scratch(std::int64_t count) {
-  return at::empty({count}, sizeof(Element) == sizeof(float) ? at::kFloat : at::kInt);
+  static_assert(sizeof(Element) == sizeof(float));
+  return at::empty({count}, at::kFloat);
 }
 
 bool needs_gradient(const std::optional<at::Tensor>& weight) {
@@ -203,6 +204,7 @@ struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
       y.push_back(outputs_of(x, layer));
       linear_into(inputs, layer, y.back());
     }
+    context->set_materialize_grads(false);  // of outputs that nothing used
     context->save_for_backward(saved);
     context->saved_data["in"] = x.size(1);
     context->saved_data["outs"] = outs;

@@ -128,11 +128,10 @@ struct SiluMulFunction : torch::autograd::Function<SiluMulFunction> {
 
 constexpr std::int64_t kLogitRows = 512;  // rows of logits alive at once
 
-// Logits of rows [begin, end) of `hidden`: [end - begin, vocabulary].
-at::Tensor chunk_logits(const at::Tensor& hidden, const LinearWeight& head, std::int64_t begin,
-                        std::int64_t end) {
-  at::Tensor logits = at::empty({end - begin, head.out}, hidden.options());
-  linear_into(linear_inputs(hidden.slice(0, begin, end), head), head, logits);
+// Logits [rows, vocabulary] of what linear_inputs() made of some rows.
+at::Tensor logits_of(const at::Tensor& inputs, const LinearWeight& head) {
+  at::Tensor logits = at::empty({inputs.size(0), head.out}, at::kFloat);
+  linear_into(inputs, head, logits);
   return logits;
 }
 
@@ -158,13 +157,13 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
                                std::int64_t vocabulary, const at::Tensor& targets,
                                std::int64_t valid_ids) {
     const std::int64_t n = hidden.size(0);
+    const LinearWeight head{{}, {}, packed, hidden.size(1), vocabulary};
     at::Tensor logprobs = at::empty({n}, hidden.options()), lse = at::empty({n}, hidden.options());
     at::Tensor entropy = at::empty({n}, hidden.options());
     const auto* target = targets.const_data_ptr<std::int64_t>();
     for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
       const std::int64_t end = std::min(n, begin + kLogitRows);
-      const at::Tensor logits =
-          chunk_logits(hidden, {{}, {}, packed, hidden.size(1), vocabulary}, begin, end);
+      const at::Tensor logits = logits_of(linear_inputs(hidden.slice(0, begin, end), head), head);
       parallel(end - begin, 32 * vocabulary, [&](std::int64_t first, std::int64_t last) {
         std::vector<float> p(static_cast<std::size_t>(valid_ids));
         for (std::int64_t r = first; r < last; ++r) {
@@ -201,7 +200,8 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
     if (trained) dweight[0] = at::zeros({head.out, head.in}, hidden.options());
     for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
       const std::int64_t end = std::min(n, begin + kLogitRows);
-      at::Tensor logits = chunk_logits(hidden, head, begin, end);
+      const at::Tensor inputs = linear_inputs(hidden.slice(0, begin, end), head);
+      at::Tensor logits = logits_of(inputs, head);
       logit_gradients(logits, saved[2].const_data_ptr<std::int64_t>() + begin,
                       saved[3].const_data_ptr<float>() + begin,
                       grad.const_data_ptr<float>() + begin,
@@ -209,7 +209,7 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
       at::Tensor dx;
       add_times_weight(logits, head, dx);
       dhidden.slice(0, begin, end).copy_(dx);
-      add_outer(linear_inputs(hidden.slice(0, begin, end), head), {logits}, dweight);
+      add_outer(inputs, {logits}, dweight);
     }
     return {dhidden, dweight[0], at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }

@@ -60,9 +60,8 @@ class Worker {
   void run() {
     for (;;) {
       poll_link();
+      if (!leaving_ && own_) take_up_weights();
       if (leaving_) return;
-      if (own_ && setup_.newest_policy && own_->engine.version() < client_.newest_version())
-        load_weights();
       start_waiting();
       loop_.restart();
       const auto handled = loop_.poll();
@@ -75,9 +74,18 @@ class Worker {
  private:
   void poll_link() {
     auto inbox = client_.poll();
-    leaving_ = leaving_ || inbox.leave || !client_.give_way(use_published_);
+    leaving_ = leaving_ || inbox.leave;
     waiting_.insert(waiting_.end(), inbox.assignments.begin(), inbox.assignments.end());
     for (TurnReply& turn : inbox.turns) lead_policy_.take(std::move(turn));
+  }
+
+  // The newest where nothing is bound to another: an idle worker that stayed behind would have to
+  // copy its weights once their memory is wanted. Before results computed with them are used.
+  void take_up_weights() {
+    const bool free = setup_.newest_policy || (running_ == 0 && waiting_.empty());
+    if (free && own_->engine.version() < client_.newest_version() && !client_.given_up())
+      load_weights();
+    if (!client_.give_way(use_published_)) leaving_ = true;
   }
 
   // While an endpoint cannot take more, one rollout at a time: it may not even need that one.

@@ -60,12 +60,13 @@ Finding check_shm_folder(const Patient& patient) {
 }
 
 std::vector<Finding> check_memory(const Patient& patient) {
-  const std::int64_t available = available_memory(), weights = published_bytes(patient);
-  if (available < 0 || weights == 0) return {};
+  const std::int64_t available = available_memory(), slots = published_bytes(patient);
+  if (available < 0 || slots == 0) return {};
+  const bool copied = memory_nodes() > 1;
+  const std::int64_t weights = copied ? slots + ranks_of(patient) * slots / 2 : slots;
   const std::string detail = fmt::format(
-      "{} available; the weights that workers share take {} of it, the learner several "
-      "times as much",
-      size_text(available), size_text(weights));
+      "{} available; the weights that workers {} take {} of it, the learner several times as much",
+      size_text(available), copied ? "copy, to have them near," : "share", size_text(weights));
   if (available > weights) return {{"memory", Health::kOk, detail}};
   return {{"memory", Health::kFailed, detail,
            "take a machine with more memory, model.dtype: bfloat16 or a smaller model"}};

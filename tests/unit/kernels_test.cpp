@@ -171,6 +171,22 @@ TEST(LinearKernel, AddsTheSecondProductOfAStepFirst) {
   }
 }
 
+// Weights and inputs, products and sums, and what is added to.
+TEST(LinearKernel, TakesSubnormalNumbersForZeroInBfloat16) {
+  const Layer<BFloat16Pair> layer({0x1p-130F, 0, 0x1p-70F, 0}, 2, 2);
+  for (const char* isa : kInstructionSets) {
+    const CpuKernels* kernels = cpu_kernels(isa);
+    if (kernels == nullptr) continue;
+    std::vector<float> y(2), z{0x1p-130F, 1};
+    layer.apply(*kernels, {0x1p+10F, 0}, nullptr, y.data());
+    EXPECT_EQ(y, (std::vector<float>{0, 0x1p-60F})) << isa;
+    layer.apply(*kernels, {0x1p-60F, 0}, nullptr, z.data(), /*add=*/true);
+    EXPECT_EQ(z, (std::vector<float>{0, 1})) << isa;
+  }
+  volatile float small = 0x1p-130F;
+  EXPECT_NE(small * 2, 0) << "outside they stay what they are";
+}
+
 TEST(LinearKernel, AddsToWhatIsThere) {
   const std::int64_t rows = 14, in = 66, out = 35;
   const auto x = random_values(rows * in, 9), w = random_values(out * in, 10);

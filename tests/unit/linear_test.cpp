@@ -177,7 +177,7 @@ TEST_F(LinearTest, GivesLayersTogetherTheGradientsOfEach) {
     const auto [one, two, unused] = linears(x, first, frozen, last);
     ((one + 2 * two) * dy_).sum().backward();
     const at::Tensor together = x.grad(), of_a = a.grad(), of_bias = first.bias.grad();
-    EXPECT_TRUE(!c.grad().defined() || c.grad().count_nonzero().item<std::int64_t>() == 0);
+    EXPECT_FALSE(c.grad().defined());
     x.mutable_grad() = a.mutable_grad() = first.bias.mutable_grad() = at::Tensor();
     ((linear(x, first) + 2 * linear(x, frozen)) * dy_).sum().backward();
     EXPECT_TRUE(at::allclose(together, x.grad(), 1e-5, 1e-5));

@@ -213,6 +213,23 @@ TEST(WeightStore, AReaderThatWasGivenUpLearnsThatItsWeightsAreOverwritten) {
   EXPECT_EQ(user.times, 1);
 }
 
+// It wakes while the writer wants the slot anew, with a later version in it.
+TEST(WeightStore, AReaderThatWasGivenUpTakesNoLaterVersionForItsOwn) {
+  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
+  WeightReader reader(store.address(), kBytes, 1, 0);
+  User user;
+  const UseWeights use = user.with(WeightsUse::kInPlace);
+  for (const std::int64_t version : {1, 2, 3, 4}) {
+    publish(store, version);
+    if (version == 1) reader.load(use);
+    EXPECT_EQ(reader.overwritten(), version >= 3);
+  }
+  store.open_slot();
+  EXPECT_TRUE(reader.overwritten());
+  EXPECT_FALSE(reader.give_way(use));
+  EXPECT_EQ(user.version, 1);
+}
+
 TEST(WeightStore, AReaderFarAwayHasWeightsInItsOwnMemory) {
   WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
   WeightReader reader(store.address(), kBytes, 1, 0, WeightReader::Place::kPrivate);
