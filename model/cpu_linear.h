@@ -4,10 +4,6 @@
 #include "model/cpu_kernels.h"
 #include "model/cpu_vector.h"
 
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
-
 // Products with packed weights, for the files that are compiled once per instruction set: hence the
 // unnamed namespace.
 namespace rollcall {
@@ -86,7 +82,15 @@ ROLLCALL_INLINE void add_steps(const float* x, std::int64_t ldx, const float* pa
 
 // VDPBF16PS adds the product of the odd elements and then that of the even ones, each rounded once
 // (Intel 64 and IA-32 manual, volume 2): the additions of the other instruction sets in their
-// order.
+// order. Not by its intrinsic, on which clang 16 crashes.
+ROLLCALL_INLINE void add_pairs(Vec& sum, PairRegister a, PairRegister b) {
+  __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum.part[0]) : "v"(a), "v"(b));
+}
+
+ROLLCALL_INLINE PairRegister pairs_of(const BFloat16Pair* p) {
+  return *reinterpret_cast<const PairRegisterUnaligned*>(p);
+}
+
 template <Order kOrder, int kRows>
 ROLLCALL_INLINE void add_steps(const BFloat16Pair* x, std::int64_t ldx, const BFloat16Pair* panel,
                                const NextPanel& next, std::int64_t begin, std::int64_t end,
@@ -94,15 +98,12 @@ ROLLCALL_INLINE void add_steps(const BFloat16Pair* x, std::int64_t ldx, const BF
   for (std::int64_t k = begin; k < end; ++k) {
     prefetch_step(panel, k + kPrefetchedSteps);
     next.prefetch(k);
-    const auto left = (__m512bh)_mm512_loadu_si512(panel + k * kPanelWidth);
-    const auto right = (__m512bh)_mm512_loadu_si512(panel + k * kPanelWidth + kLanes);
+    const PairRegister left = pairs_of(panel + k * kPanelWidth);
+    const PairRegister right = pairs_of(panel + k * kPanelWidth + kLanes);
     for (int r = 0; r < kRows; ++r) {
-      const auto a =
-          (__m512bh)_mm512_set1_epi32(static_cast<std::int32_t>(input_of<kOrder>(x, ldx, r, k)));
-      Register& of_left = sum.columns[r][0].part[0];
-      Register& of_right = sum.columns[r][1].part[0];
-      of_left = (Register)_mm512_dpbf16_ps((__m512)of_left, a, left);
-      of_right = (Register)_mm512_dpbf16_ps((__m512)of_right, a, right);
+      const PairRegister a = PairRegister{} + input_of<kOrder>(x, ldx, r, k);
+      add_pairs(sum.columns[r][0], a, left);
+      add_pairs(sum.columns[r][1], a, right);
     }
   }
 }
