@@ -26,20 +26,7 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
-// To nearest, ties to even. NaN and infinity are kept out of weights before.
-std::uint32_t bfloat16_bits(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
 // One step of a panel: the rows of its inputs, one or two, 32 columns each.
-void put_step(const float* first, const float*, float* to) { std::copy_n(first, kPanelWidth, to); }
-
-void put_step(const float* first, const float* second, BFloat16Pair* to) {
-  for (std::int64_t c = 0; c < kPanelWidth; ++c)
-    to[c] = bfloat16_bits(first[c]) | bfloat16_bits(second[c]) << 16;
-}
-
 void get_step(const float* from, float* first, float*) { std::copy_n(from, kPanelWidth, first); }
 
 void get_step(const BFloat16Pair* from, float* first, float* second) {
@@ -89,16 +76,24 @@ using Square = std::array<std::array<float, kPanelWidth>, kSquare>;  // [input][
 template <class Element>
 constexpr std::int64_t kSecond = kInputsAStep<Element> - 1;
 
+// Rows as the steps of a panel; the end of what was written.
+float* pack_rows(const Square& rows, std::int64_t count, float* to) {
+  cpu_kernels().pack_columns(rows[0].data(), kPanelWidth, count, kPanelWidth, to);
+  return to + kPanelWidth * panel_steps<float>(count);
+}
+
+BFloat16Pair* pack_rows(const Square& rows, std::int64_t count, BFloat16Pair* to) {
+  cpu_kernels().pack_columns_bfloat16(rows[0].data(), kPanelWidth, count, kPanelWidth, to);
+  return to + kPanelWidth * panel_steps<BFloat16Pair>(count);
+}
+
 template <class Element>
 void pack_panel(const float* w, std::int64_t columns, std::int64_t in, Element* to) {
-  constexpr std::int64_t kStep = kInputsAStep<Element>;
   Square square{};
   for (std::int64_t first = 0; first < in; first += kSquare) {
     const std::int64_t count = std::min(kSquare, in - first);
     transpose(w + first, in, columns, count, square[0].data(), kPanelWidth);
-    if (count % kStep != 0) square[count].fill(0);
-    for (std::int64_t k = 0; k < count; k += kStep, to += kPanelWidth)
-      put_step(square[k].data(), square[k + kSecond<Element>].data(), to);
+    to = pack_rows(square, count, to);
   }
 }
 
@@ -139,16 +134,13 @@ void unpack_panels(const Element* packed, std::int64_t in, std::int64_t first, s
 template <class Element>
 void transpose_to(const Element* packed, std::int64_t in, std::int64_t first, std::int64_t last,
                   std::int64_t panel, Element* to) {
-  constexpr std::int64_t kStep = kInputsAStep<Element>;
   const std::int64_t begin = panel * kPanelWidth, end = std::min(in, begin + kPanelWidth);
   Square rows{};  // [output][input]
   for (std::int64_t out = first; out < last; out += kPanelWidth) {
     const std::int64_t count = std::min(kPanelWidth, last - out);
     unpack_panel(packed + out * panel_steps<Element>(in), begin, end, 0, count, rows[0].data(),
                  kPanelWidth);
-    if (count % kStep != 0) rows[count].fill(0);
-    for (std::int64_t k = 0; k < count; k += kStep, to += kPanelWidth)
-      put_step(rows[k].data(), rows[k + kSecond<Element>].data(), to);
+    to = pack_rows(rows, count, to);
   }
 }
 

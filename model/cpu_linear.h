@@ -61,54 +61,42 @@ ROLLCALL_INLINE Element input_of(const Element* x, std::int64_t ldx, int row, st
   return kOrder == Order::kRows ? x[row * ldx + step] : x[step * kPanelWidth + row];
 }
 
-// Adds x[r, k] * w[k] for the steps [begin, end), at most kSummedSteps of them.
-template <Order kOrder, int kRows>
-ROLLCALL_INLINE void add_steps(const float* x, std::int64_t ldx, const float* panel,
-                               const NextPanel& next, std::int64_t begin, std::int64_t end,
-                               Sums<kRows>& sum) {
-  for (std::int64_t k = begin; k < end; ++k) {
-    prefetch_step(panel, k + kPrefetchedSteps);
-    next.prefetch(k);
-    const Vec left = load(panel + k * kPanelWidth), right = load(panel + k * kPanelWidth + kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const float a = input_of<kOrder>(x, ldx, r, k);
-      sum.columns[r][0] += a * left;
-      sum.columns[r][1] += a * right;
-    }
-  }
-}
+// Sixteen columns of a panel's step, and what an input of it adds to their sums.
+ROLLCALL_INLINE Vec half_step(const float* panel) { return load(panel); }
+ROLLCALL_INLINE void add_product(Vec& sum, float a, Vec w) { sum += a * w; }
 
 #if defined(__AVX512BF16__)
+ROLLCALL_INLINE PairRegister half_step(const BFloat16Pair* panel) {
+  return *reinterpret_cast<const PairRegisterUnaligned*>(panel);
+}
 
 // VDPBF16PS adds the product of the odd elements and then that of the even ones, each rounded once
 // (Intel 64 and IA-32 manual, volume 2): the additions of the other instruction sets in their
 // order. Not by its intrinsic, on which clang 16 crashes.
-ROLLCALL_INLINE void add_pairs(Vec& sum, PairRegister a, PairRegister b) {
-  __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum.part[0]) : "v"(a), "v"(b));
+ROLLCALL_INLINE void add_product(Vec& sum, BFloat16Pair a, PairRegister w) {
+  __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum.part[0]) : "v"(PairRegister{} + a), "v"(w));
 }
+#endif
 
-ROLLCALL_INLINE PairRegister pairs_of(const BFloat16Pair* p) {
-  return *reinterpret_cast<const PairRegisterUnaligned*>(p);
-}
-
-template <Order kOrder, int kRows>
-ROLLCALL_INLINE void add_steps(const BFloat16Pair* x, std::int64_t ldx, const BFloat16Pair* panel,
+// Adds x[r, k] * w[k] for the steps [begin, end), at most kSummedSteps of them.
+template <Order kOrder, int kRows, class Element>
+ROLLCALL_INLINE void add_steps(const Element* x, std::int64_t ldx, const Element* panel,
                                const NextPanel& next, std::int64_t begin, std::int64_t end,
                                Sums<kRows>& sum) {
   for (std::int64_t k = begin; k < end; ++k) {
     prefetch_step(panel, k + kPrefetchedSteps);
     next.prefetch(k);
-    const PairRegister left = pairs_of(panel + k * kPanelWidth);
-    const PairRegister right = pairs_of(panel + k * kPanelWidth + kLanes);
+    const auto left = half_step(panel + k * kPanelWidth);
+    const auto right = half_step(panel + k * kPanelWidth + kLanes);
     for (int r = 0; r < kRows; ++r) {
-      const PairRegister a = PairRegister{} + input_of<kOrder>(x, ldx, r, k);
-      add_pairs(sum.columns[r][0], a, left);
-      add_pairs(sum.columns[r][1], a, right);
+      const Element a = input_of<kOrder>(x, ldx, r, k);
+      add_product(sum.columns[r][0], a, left);
+      add_product(sum.columns[r][1], a, right);
     }
   }
 }
 
-#else
+#if !defined(__AVX512BF16__)
 
 // The first and the second elements of a register of pairs, widened.
 ROLLCALL_INLINE Register even_part_of(const BFloat16Pair* pairs) {

@@ -153,11 +153,23 @@ TEST(WeightStore, AReaderThatWasOvertakenIsGivenTheNewerVersion) {
   EXPECT_EQ(given, (std::vector<std::int64_t>{1, 3}));
 }
 
-TEST(WeightStore, AReaderHoldsWhatItUsesInPlaceUntilItTakesTheNext) {
-  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
-  WeightReader reader(store.address(), kBytes, 1, 0);
+// A store and its reader, which uses weights in place.
+class WeightsInPlace : public testing::Test {
+ protected:
+  // The reader holds the first of two versions.
+  void hold_the_older_slot() {
+    publish(store, 1);
+    reader.load(use);
+    publish(store, 2);
+  }
+
+  WeightStore store{kBytes, 1, WeightStore::Backing::kAnonymousFile};
+  WeightReader reader{store.address(), kBytes, 1, 0};
   User user;
   const UseWeights use = user.with(WeightsUse::kInPlace);
+};
+
+TEST_F(WeightsInPlace, AReaderHoldsWhatItUsesInPlaceUntilItTakesTheNext) {
   publish(store, 1);
   EXPECT_EQ(reader.load(use), 1);
   publish(store, 2);  // into the other slot
@@ -172,15 +184,9 @@ TEST(WeightStore, AReaderHoldsWhatItUsesInPlaceUntilItTakesTheNext) {
   EXPECT_TRUE(user.intact());
 }
 
-TEST(WeightStore, AReaderGivesWayWithACopyOnceTheWriterWantsItsSlot) {
-  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
-  WeightReader reader(store.address(), kBytes, 1, 0);
-  User user;
-  const UseWeights use = user.with(WeightsUse::kInPlace);
-  publish(store, 1);
-  reader.load(use);
+TEST_F(WeightsInPlace, AReaderGivesWayWithACopyOnceTheWriterWantsItsSlot) {
+  hold_the_older_slot();
   const auto* shared = user.bytes.data();
-  publish(store, 2);
   store.open_slot();
   EXPECT_TRUE(store.held_by(0));
   EXPECT_TRUE(reader.give_way(use));
@@ -196,14 +202,8 @@ TEST(WeightStore, AReaderGivesWayWithACopyOnceTheWriterWantsItsSlot) {
   EXPECT_TRUE(user.intact());
 }
 
-TEST(WeightStore, AReaderThatWasGivenUpLearnsThatItsWeightsAreOverwritten) {
-  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
-  WeightReader reader(store.address(), kBytes, 1, 0);
-  User user;
-  const UseWeights use = user.with(WeightsUse::kInPlace);
-  publish(store, 1);
-  reader.load(use);
-  publish(store, 2);
+TEST_F(WeightsInPlace, AReaderThatWasGivenUpLearnsThatItsWeightsAreOverwritten) {
+  hold_the_older_slot();
   store.open_slot();
   store.write(3, [&](std::span<std::byte> out) {
     out[0] = std::byte{9};
@@ -214,11 +214,7 @@ TEST(WeightStore, AReaderThatWasGivenUpLearnsThatItsWeightsAreOverwritten) {
 }
 
 // It wakes while the writer wants the slot anew, with a later version in it.
-TEST(WeightStore, AReaderThatWasGivenUpTakesNoLaterVersionForItsOwn) {
-  WeightStore store(kBytes, 1, WeightStore::Backing::kAnonymousFile);
-  WeightReader reader(store.address(), kBytes, 1, 0);
-  User user;
-  const UseWeights use = user.with(WeightsUse::kInPlace);
+TEST_F(WeightsInPlace, AReaderThatWasGivenUpTakesNoLaterVersionForItsOwn) {
   for (const std::int64_t version : {1, 2, 3, 4}) {
     publish(store, version);
     if (version == 1) reader.load(use);
