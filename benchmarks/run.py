@@ -4,7 +4,7 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, learners, packed, loop, tools, workers, lag, http, weights, cost, long (default: all, an hour and a
+Parts: roofs, decode, prefix, turns, learner, learners, packed, loop, tools, workers, lag, http, journal, weights, cost, long (default: all, an hour and a
 half). The peers are made by peers/setup.sh; without them our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl;
 a part that is run again replaces its lines. Ends with the tables of OUT/performance.md, medians with the extremes, and a ratio for each
 row: above 1 where Rollcall is better.
@@ -31,7 +31,8 @@ from serving import serving  # noqa: E402
 MODELS = ("3m", "smollm2-135m")
 BATCHES = (1, 16, 64)
 DELAYS_MS = (0, 10, 100, 1000)
-LAGS = (0, 1, 2, 4)
+# policy.max_lag, and whether rollouts under way take newer weights up.
+LAGS = ((0, True), (1, True), (2, True), (2, False), (4, True), (4, False))
 IDLE = 0.15  # cores that others may use during a measurement
 
 
@@ -259,16 +260,20 @@ class Bench:
             with self.server("--delay-ms", delay, "--sigma", sigma) as url, self.watch("lag"):
                 for _ in range(repeats):
                     for lag in LAGS:
-                        lines = self.train(url, "3m-agent", steps, {"policy": {"max_lag": lag}})[warm:]
+                        policy = {"max_lag": lag[0], "in_flight_updates": lag[1]}
+                        lines = self.train(url, "3m-agent", steps, {"policy": policy})[warm:]
                         seconds = sum(line["seconds_step"] for line in lines)
                         rates[lag].append(sum(line["rollouts"] for line in lines) / seconds)
                         waits[lag].append(sum(line["seconds_rollout"] for line in lines) / seconds)
                 for lag in LAGS:
-                    self.add("lag", {"bench": "lag", "delay_ms": delay, "sigma": sigma, "max_lag": lag, "rollouts_per_s": spread(rates[lag]),
-                                     "learner_waits": spread(waits[lag])})
+                    self.add("lag", {"bench": "lag", "delay_ms": delay, "sigma": sigma, "max_lag": lag[0], "in_flight": lag[1],
+                                     "rollouts_per_s": spread(rates[lag]), "learner_waits": spread(waits[lag])})
 
     def http(self):
         self.measure("http", [self.ours("http_benchmark"), 2000, 100])
+
+    def journal(self):
+        self.measure("journal", [self.ours("journal_benchmark")])
 
     def weights(self):
         for mib in (11, 513):  # the two models
@@ -472,9 +477,12 @@ def loop_tables(bench):
                   [[number(row["mb"]), f"{row['of_predicted']:.2f}"] for row in bench.find("long", bench="journal")])
     text += table(["requests in flight", "server's delay", "speed, of what the delay allows", "CPU a request, us"],
                   [[str(row["in_flight"]), f"{row['delay_ms']} ms", number(row["of_ideal"]), number(row["cpu_us"])] for row in bench.find("http")])
+    text += table(["trajectories of 1,500 tokens", "flat, trajectories/s", "variable-length, trajectories/s", "flat : variable-length"],
+                  [[f"{row['trajectories']:,}", number(row["flat_per_s"]), number(row["variable_per_s"]), number(row["ratio"])]
+                   for row in bench.find("journal")])
     lags = [(row, bench.find("lag", delay_ms=row["delay_ms"], sigma=row["sigma"], max_lag=0)[-1]) for row in bench.find("lag")]
     text += table(["`policy.max_lag`", "tools of", "rollouts/s", "of the synchronous", "share of the time that the learner waits"],
-                  [[str(row["max_lag"]), f"{row['delay_ms']} ms" + (f", lognormal, sigma {row['sigma']}" if row["sigma"] else ""),
+                  [[str(row["max_lag"]) + ("" if row["in_flight"] else ", drained"), f"{row['delay_ms']} ms" + (f", lognormal, sigma {row['sigma']}" if row["sigma"] else ""),
                     number(row["rollouts_per_s"]), ratio(row["rollouts_per_s"], base["rollouts_per_s"]), number(row["learner_waits"], 2)]
                    for row, base in lags])
     text += table(["workers", "sampled tokens/s", "of one"],
@@ -487,7 +495,7 @@ def loop_tables(bench):
                         [[f"{row['delay_ms']} ms", number(row["tokens_per_s"]), number(row["of_no_delay"])] for row in bench.find("tools")])
 
 
-PARTS = ("roofs", "decode", "prefix", "turns", "learner", "learners", "packed", "loop", "tools", "workers", "lag", "http", "weights", "cost", "long")
+PARTS = ("roofs", "decode", "prefix", "turns", "learner", "learners", "packed", "loop", "tools", "workers", "lag", "http", "journal", "weights", "cost", "long")
 
 
 def main():

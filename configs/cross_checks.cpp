@@ -331,9 +331,17 @@ void check_dominance(const GraderOptions& grader, ReadContext& context) {
                           format_number(flag.value));
 }
 
-void check_device(const PolicyOptions& policy, ReadContext& context) {
+void check_policy(const PolicyOptions& policy, ReadContext& context) {
   if (policy.gpu_cache_gb > 0 && policy.device != "cuda")
     context.problem("policy.gpu_cache_gb", "needs policy.device: cuda");
+  if (policy.in_flight_updates || context.failed("policy.max_lag")) return;
+  if (policy.max_lag == 0)
+    context.problem("policy.in_flight_updates",
+                    "needs policy.max_lag: without it no rollout meets newer weights");
+  if (policy.lead_samples())
+    context.problem("policy.in_flight_updates",
+                    "needs policy.placement: workers: the lead learner's engine serves rollouts of "
+                    "all workers, which hardly ever end together");
 }
 
 void check_second_grader(const RunConfig& config, ReadContext& context) {
@@ -358,7 +366,7 @@ void cross_check(const RunConfig& config, Purpose purpose, ReadContext& context)
     need(config.sft.out, "sft.out", "sft", context);
   }
   check_tools(config, context);
-  check_device(config.policy, context);
+  check_policy(config.policy, context);
   check_second_grader(config, context);
   check_dominance(config.grader, context);
   check_algorithm(config, context);

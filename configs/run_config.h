@@ -20,9 +20,10 @@ namespace rollcall {
 struct PolicyOptions {                // policy:
   std::string placement = "workers";  // who samples tokens
   bool lead_samples() const { return placement == "learners"; }
-  std::int64_t max_lag = 0;    // versions that a sampled token may be behind
-  std::string device = "cpu";  // or cuda: where those who sample compute
-  double gpu_cache_gb = 0;     // for keys and values of an engine; 0: most of what is free
+  std::int64_t max_lag = 0;       // versions that a sampled token may be behind
+  bool in_flight_updates = true;  // with max_lag: rollouts under way go on with newer weights
+  std::string device = "cpu";     // or cuda: where those who sample compute
+  double gpu_cache_gb = 0;        // for keys and values of an engine; 0: most of what is free
 };
 
 // A whole run file, every default filled in. Paths are absolute (but run.dir, which is as written),

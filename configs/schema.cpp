@@ -467,6 +467,10 @@ std::vector<Field<PolicyOptions>> policy_fields() {
               "workers wait while the learners update, and a run can be repeated bit for bit. "
               "Above: so many steps are sampled ahead, and rollouts go on with newer weights as "
               "soon as there are any."),
+      flag("in_flight_updates", &O::in_flight_updates,
+           "With `max_lag`: rollouts under way go on with newer weights. `false`: a worker takes "
+           "them up once those have ended, and begins none before, so that one version sampled "
+           "all of a rollout."),
   };
 }
 

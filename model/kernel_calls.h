@@ -31,6 +31,9 @@ void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
                    body);
 }
 
+// The layer with panels: its own, or made of its weight.
+LinearWeight with_panels(const LinearWeight&);
+
 // x [T, in] as the panels of the weight are multiplied with: x itself, or rounded to bfloat16
 // [T, in, made even].
 at::Tensor linear_inputs(const at::Tensor& x, const LinearWeight&);
@@ -38,8 +41,8 @@ at::Tensor linear_inputs(const at::Tensor& x, const LinearWeight&);
 // y = x @ W^T + bias, from the panels and linear_inputs() of them; y [T, out] contiguous.
 void linear_into(const at::Tensor& inputs, const LinearWeight&, at::Tensor& y);
 
-// dx = dy @ W from the panels, [T, out] -> [T, in], added to dx if that is defined. With bfloat16
-// panels dy is rounded, too.
+// dx = dy @ W, [T, out] -> [T, in], added to dx if that is defined. Of dtype bfloat16 dy is rounded,
+// too.
 void add_times_weight(const at::Tensor& dy, const LinearWeight&, at::Tensor& dx);
 
 // Adds dy^T @ x to every dw [out, in] that is defined: `inputs` as linear_inputs() made them of x,

@@ -2,7 +2,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -22,15 +21,20 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Calls body(panels) with the panels as what they are: float or BFloat16Pair.
+// Calls body(panels) with the panels as what they are: float or BFloat16Pair. A null pointer if
+// there are none.
 template <class Body>
-void with_panels(const LinearWeight& w, const Body& body) {
-  void* data = w.packed.data_ptr();
-  if (w.packed.scalar_type() == at::kBFloat16) {
+void visit_panels(const LinearWeight& w, const Body& body) {
+  void* data = w.packed.defined() ? w.packed.data_ptr() : nullptr;
+  if (w.dtype == at::kBFloat16) {
     body(static_cast<BFloat16Pair*>(data));
   } else {
     body(static_cast<float*>(data));
   }
+}
+
+LinearWeight weight_of(const at::Tensor& panels, std::int64_t in, std::int64_t out) {
+  return {.packed = panels, .in = in, .out = out, .dtype = panels.scalar_type()};
 }
 
 // The kernels of an element's type.
@@ -72,7 +76,7 @@ struct Tile {
 
 // `inputs` as linear_inputs() makes them.
 void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y) {
-  with_panels(w, [&](auto* packed) {
+  visit_panels(w, [&](auto* packed) {
     using Element = std::remove_pointer_t<decltype(packed)>;
     const std::int64_t steps = panel_steps<Element>(w.in);
     (cpu_kernels().*Kernels<Element>::kLinear)(
@@ -110,10 +114,11 @@ constexpr std::int64_t panel_flops(std::int64_t in) { return 2 * kPanelWidth * i
 // the second cache level with a block of its rows. Whole blocks of sums.
 constexpr std::int64_t kTransposedOutputs = 1024;
 
-// dx = dy @ W, or added to it; dy as linear_inputs() makes it.
-template <class Element>
-void times_panels(const Element* dy, std::int64_t rows, const Element* packed, std::int64_t in,
-                  std::int64_t out, bool add, float* dx) {
+// dx = dy @ W, or added to it; dy as linear_inputs() makes it. `transpose` writes panel p of the
+// transposed weight's columns [first, last).
+template <class Element, class Transpose>
+void times_weight(const Element* dy, std::int64_t rows, std::int64_t in, std::int64_t out,
+                  const Transpose& transpose, bool add, float* dx) {
   const std::int64_t panels = panel_count(in);
   const auto steps_of = [](std::int64_t outputs) { return panel_steps<Element>(outputs); };
   const at::Tensor memory =
@@ -124,7 +129,7 @@ void times_panels(const Element* dy, std::int64_t rows, const Element* packed, s
     const std::int64_t panel_size = kPanelWidth * steps_of(last - first);
     parallel(panels, 4 * panel_size, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t p = begin; p < end; ++p)
-        transpose_panel(packed, in, first, last, p, transposed + p * panel_size);
+        transpose(first, last, p, transposed + p * panel_size);
     });
     parallel_tiles(rows, panels, panel_flops(last - first), [&](const Tile& tile) {
       (cpu_kernels().*
@@ -199,14 +204,16 @@ struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
     variable_list saved{trained[0] || trained[1] || trained[2] ? inputs : at::Tensor()}, y;
     std::vector<std::int64_t> outs;
     for (const LinearWeight& layer : layers) {
+      saved.push_back(layer.weight);
       saved.push_back(layer.packed);
       outs.push_back(layer.out);
       y.push_back(outputs_of(x, layer));
-      linear_into(inputs, layer, y.back());
+      linear_into(inputs, with_panels(layer), y.back());
     }
     context->set_materialize_grads(false);  // of outputs that nothing used
     context->save_for_backward(saved);
     context->saved_data["in"] = x.size(1);
+    context->saved_data["dtype"] = static_cast<std::int64_t>(layers[0].dtype);
     context->saved_data["outs"] = outs;
     context->saved_data["trained"] = std::vector<bool>(trained.begin(), trained.end());
     context->saved_data["bias"] = std::vector<bool>{b0.has_value(), b1.has_value(), b2.has_value()};
@@ -219,11 +226,16 @@ struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
     const auto trained = context->saved_data["trained"].toBoolList();
     const auto bias = context->saved_data["bias"].toBoolList();
     const std::int64_t in = context->saved_data["in"].toInt();
+    const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
     variable_list of_arguments(8), dw(outs.size());
     for (std::size_t i = 0; i < outs.size(); ++i) {
       if (!grads[i].defined()) continue;
       grads[i] = grads[i].contiguous();
-      const LinearWeight w{{}, {}, saved[1 + i], in, outs[i]};
+      const LinearWeight w{.weight = saved[1 + 2 * i],
+                           .packed = saved[2 + 2 * i],
+                           .in = in,
+                           .out = outs[i],
+                           .dtype = dtype};
       if (context->needs_input_grad(0)) add_times_weight(grads[i], w, of_arguments[0]);
       if (trained[i]) dw[i] = at::zeros({outs[i], in}, grads[i].options());
       if (bias[i]) of_arguments[2 + 2 * i] = grads[i].sum(0);
@@ -234,10 +246,11 @@ struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
   }
 };
 
-// Whether one function may give the gradients of all of them.
-bool go_together(const at::Tensor& x, const std::vector<LinearWeight>& layers) {
-  return has_kernel(x) && std::ranges::none_of(layers, [](const LinearWeight& w) {
-           return w.lora.a.defined() && at::GradMode::is_enabled();
+// Whether they may be computed together: with gradients by one function, without from panels that
+// are there.
+bool go_together(const at::Tensor& x, std::initializer_list<const LinearWeight*> layers) {
+  return has_kernel(x) && std::ranges::all_of(layers, [](const LinearWeight* w) {
+           return at::GradMode::is_enabled() ? !w->lora.a.defined() : w->packed.defined();
          });
 }
 
@@ -253,38 +266,27 @@ std::vector<at::Tensor> linears_with_gradients(const at::Tensor& x,
                                 layers);
 }
 
+void check_ids(const at::Tensor& ids, std::int64_t rows) {
+  const auto* id = ids.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < ids.numel(); ++i) {
+    if (id[i] < 0 || id[i] >= rows)
+      throw Error("token id " + std::to_string(id[i]) + " is outside the embedding of " +
+                  std::to_string(rows) + " rows");
+  }
+}
+
 at::Tensor embedding_rows(const at::Tensor& ids, const LinearWeight& w) {
   const std::int64_t in = w.in;
   at::Tensor rows = at::empty({ids.numel(), in}, at::kFloat);
   const auto* id = ids.const_data_ptr<std::int64_t>();
-  for (std::int64_t i = 0; i < ids.numel(); ++i) {
-    if (id[i] < 0 || id[i] >= w.out)
-      throw Error("token id " + std::to_string(id[i]) + " is outside the embedding of " +
-                  std::to_string(w.out) + " rows");
-  }
   parallel(ids.numel(), 8 * kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
-    with_panels(w, [&](const auto* panels) {
+    visit_panels(w, [&](const auto* panels) {
       for (std::int64_t i = begin; i < end; ++i)
         unpack_weights(panels, in, id[i], id[i] + 1, rows.data_ptr<float>() + i * in);
     });
   });
   return rows;
 }
-
-struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& weight,
-                            const at::Tensor& ids, const at::Tensor& packed) {
-    context->save_for_backward({ids});
-    context->saved_data["out"] = weight.size(0);
-    return embedding_rows(ids, {{}, {}, packed, weight.size(1), weight.size(0)});
-  }
-  static variable_list backward(AutogradContext* context, variable_list grads) {
-    return {at::embedding_dense_backward(grads[0].contiguous(), context->get_saved_variables()[0],
-                                         context->saved_data["out"].toInt(), /*padding_idx=*/-1,
-                                         /*scale_grad_by_freq=*/false),
-            at::Tensor(), at::Tensor()};
-  }
-};
 
 at::Tensor rounded(const at::Tensor& values, at::ScalarType dtype) {
   return values.to(dtype).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
@@ -306,7 +308,7 @@ bool has_panels(const at::Tensor& values) {
 }  // namespace
 
 at::Tensor linear_inputs(const at::Tensor& x, const LinearWeight& w) {
-  if (w.packed.scalar_type() != at::kBFloat16) return x;
+  if (w.dtype != at::kBFloat16) return x;
   const std::int64_t rows = x.size(0), in = x.size(1), steps = panel_steps<BFloat16Pair>(in);
   at::Tensor pairs = at::empty({rows, 2 * steps}, at::kBFloat16);
   auto* const to = static_cast<BFloat16Pair*>(pairs.data_ptr());
@@ -326,10 +328,19 @@ void add_times_weight(const at::Tensor& dy, const LinearWeight& w, at::Tensor& d
   const bool add = dx.defined();
   if (!add) dx = at::empty({dy.size(0), w.in}, dy.options());
   const at::Tensor inputs = linear_inputs(dy, w);
-  with_panels(w, [&](auto* packed) {
+  visit_panels(w, [&](auto* packed) {
     using Element = std::remove_pointer_t<decltype(packed)>;
-    times_panels<Element>(elements<Element>(inputs), dy.size(0), packed, w.in, w.out, add,
-                          dx.data_ptr<float>());
+    const at::Tensor values =
+        w.weight.defined() ? w.weight.detach().to(at::kFloat).contiguous() : at::Tensor();
+    const auto transpose = [&](std::int64_t first, std::int64_t last, std::int64_t p, Element* to) {
+      if (!values.defined()) return transpose_panel(packed, w.in, first, last, p, to);
+      const std::int64_t column = p * kPanelWidth;
+      (cpu_kernels().*
+       Kernels<Element>::kPackColumns)(values.const_data_ptr<float>() + first * w.in + column, w.in,
+                                       last - first, std::min(kPanelWidth, w.in - column), to);
+    };
+    times_weight(elements<Element>(inputs), dy.size(0), w.in, w.out, transpose, add,
+                 dx.data_ptr<float>());
   });
 }
 
@@ -352,12 +363,27 @@ void add_outer(const at::Tensor& inputs, const std::vector<at::Tensor>& dy,
 void pack(LinearWeight& w, const at::Tensor& values, at::ScalarType dtype) {
   w.out = values.size(0);
   w.in = values.size(1);
-  w.weight = values.requires_grad() || !has_panels(values) ? values : at::Tensor();
-  if (!has_panels(values)) return;
-  if (!w.owns_panels || w.packed.scalar_type() != dtype)
+  if (values.requires_grad() || !has_panels(values)) {
+    w.weight = values;
+    w.packed = at::Tensor();
+    w.owns_panels = false;
+    w.dtype = dtype;
+    return;
+  }
+  w.weight = at::Tensor();
+  if (!w.owns_panels || w.dtype != dtype)
     w.packed = at::empty(panel_sizes(w.out, w.in, dtype), dtype);
   w.owns_panels = true;
+  w.dtype = dtype;
   pack_into(w.packed, values);
+}
+
+LinearWeight with_panels(const LinearWeight& w) {
+  LinearWeight result = w;
+  if (w.packed.defined()) return result;
+  result.packed = at::empty(panel_sizes(w.out, w.in, w.dtype), w.dtype);
+  pack_into(result.packed, w.weight);
+  return result;
 }
 
 void use_panels(LinearWeight& w, const at::Tensor& panels, std::int64_t in, std::int64_t out) {
@@ -366,6 +392,7 @@ void use_panels(LinearWeight& w, const at::Tensor& panels, std::int64_t in, std:
   w.weight = at::Tensor();
   w.packed = panels;
   w.owns_panels = false;
+  w.dtype = panels.scalar_type();
 }
 
 std::vector<std::int64_t> panel_sizes(std::int64_t out, std::int64_t in, at::ScalarType dtype) {
@@ -375,13 +402,13 @@ std::vector<std::int64_t> panel_sizes(std::int64_t out, std::int64_t in, at::Sca
 
 void pack_into(const at::Tensor& panels, const at::Tensor& values) {
   const at::Tensor all = values.detach();
-  const LinearWeight w{{}, {}, panels, all.size(1), all.size(0)};
+  const LinearWeight w = weight_of(panels, all.size(1), all.size(0));
   // Panel by panel: the whole weight as float32 would be the largest thing in memory.
   parallel(panel_count(w.out), 4 * kPanelWidth * w.in, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t first = p * kPanelWidth, last = std::min(w.out, first + kPanelWidth);
       const at::Tensor rows = all.slice(0, first, last).to(at::kFloat).contiguous();
-      with_panels(w, [&](auto* to) {
+      visit_panels(w, [&](auto* to) {
         using Element = std::remove_pointer_t<decltype(to)>;
         pack_weights(rows.const_data_ptr<float>(), last - first, w.in,
                      to + first * panel_steps<Element>(w.in));
@@ -391,11 +418,11 @@ void pack_into(const at::Tensor& panels, const at::Tensor& values) {
 }
 
 at::Tensor unpacked(const at::Tensor& panels, std::int64_t in, std::int64_t out) {
-  const LinearWeight w{{}, {}, panels, in, out};
+  const LinearWeight w = weight_of(panels, in, out);
   at::Tensor rows = at::empty({out, in}, at::kFloat);
   parallel(panel_count(out), kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t first = begin * kPanelWidth;
-    with_panels(w, [&](const auto* from) {
+    visit_panels(w, [&](const auto* from) {
       unpack_weights(from, in, first, std::min(out, end * kPanelWidth),
                      rows.data_ptr<float>() + first * in);
     });
@@ -407,6 +434,7 @@ at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
   if (w.lora.a.defined() && at::GradMode::is_enabled()) return lora_linear(x, w);
   if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
   if (at::GradMode::is_enabled()) return linears_with_gradients(x, {w})[0];
+  if (!w.packed.defined()) return linear(x, with_panels(w));
   at::Tensor y = outputs_of(x, w);
   linear_into(linear_inputs(x, w), w, y);
   return y;
@@ -414,7 +442,7 @@ at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
 
 std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight& a, const LinearWeight& b,
                                   const LinearWeight& c) {
-  if (!go_together(x, {a, b, c})) return {linear(x, a), linear(x, b), linear(x, c)};
+  if (!go_together(x, {&a, &b, &c})) return {linear(x, a), linear(x, b), linear(x, c)};
   if (at::GradMode::is_enabled()) {
     auto y = linears_with_gradients(x, {a, b, c});
     return {y[0], y[1], y[2]};
@@ -440,7 +468,7 @@ std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight& a, co
 }
 
 at::Tensor gated(const at::Tensor& x, const LinearWeight& gate, const LinearWeight& up) {
-  if (!go_together(x, {gate, up})) return silu_mul(linear(x, gate), linear(x, up));
+  if (!go_together(x, {&gate, &up})) return silu_mul(linear(x, gate), linear(x, up));
   if (at::GradMode::is_enabled()) {
     const auto both = linears_with_gradients(x, {gate, up});
     return silu_mul(both[0], both[1]);
@@ -463,10 +491,9 @@ at::Tensor gated(const at::Tensor& x, const LinearWeight& gate, const LinearWeig
 }
 
 at::Tensor embedding(const at::Tensor& ids, const LinearWeight& w) {
-  if (!w.packed.defined()) return at::embedding(w.weight, ids);
-  if (at::GradMode::is_enabled() && w.weight.defined())
-    return EmbeddingFunction::apply(w.weight, ids, w.packed);
-  return embedding_rows(ids, w);
+  if (ids.is_cpu()) check_ids(ids, w.out);
+  if (w.packed.defined()) return embedding_rows(ids, w);
+  return policy_vector(at::embedding(w.weight, ids), w.dtype);
 }
 
 at::Tensor policy_vector(const at::Tensor& values, at::ScalarType dtype) {

@@ -21,6 +21,7 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     context->saved_data["scaling"] = scaling;
     context->saved_data["in"] = merged.in;
     context->saved_data["out"] = merged.out;
+    context->saved_data["dtype"] = static_cast<std::int64_t>(merged.dtype);
     return linear(x, merged);  // gradients are off in here
   }
 
@@ -29,11 +30,12 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &a = saved[1], &b = saved[2];
     const double scaling = context->saved_data["scaling"].toDouble();
-    const LinearWeight merged{saved[3],
-                              {},
-                              saved[4],
-                              context->saved_data["in"].toInt(),
-                              context->saved_data["out"].toInt()};
+    const LinearWeight merged{
+        .weight = saved[3],
+        .packed = saved[4],
+        .in = context->saved_data["in"].toInt(),
+        .out = context->saved_data["out"].toInt(),
+        .dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt())};
     const at::Tensor dy = grads[0].contiguous();
     at::Tensor dx;
     if (context->needs_input_grad(0))

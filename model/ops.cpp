@@ -153,11 +153,10 @@ void logit_gradients(at::Tensor& logits, const std::int64_t* target, const float
 
 struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
-                               const std::optional<at::Tensor>& weight, const at::Tensor& packed,
-                               std::int64_t vocabulary, const at::Tensor& targets,
-                               std::int64_t valid_ids) {
-    const std::int64_t n = hidden.size(0);
-    const LinearWeight head{{}, {}, packed, hidden.size(1), vocabulary};
+                               const std::optional<at::Tensor>& weight, const LinearWeight& layer,
+                               const at::Tensor& targets, std::int64_t valid_ids) {
+    const std::int64_t n = hidden.size(0), vocabulary = layer.out;
+    const LinearWeight head = with_panels(layer);
     at::Tensor logprobs = at::empty({n}, hidden.options()), lse = at::empty({n}, hidden.options());
     at::Tensor entropy = at::empty({n}, hidden.options());
     const auto* target = targets.const_data_ptr<std::int64_t>();
@@ -179,9 +178,10 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
         }
       });
     }
-    context->save_for_backward({hidden, packed, targets, lse});
+    context->save_for_backward({hidden, targets, lse, layer.weight, layer.packed});
     context->saved_data["trained"] = weight.has_value();
     context->saved_data["vocabulary"] = vocabulary;
+    context->saved_data["dtype"] = static_cast<std::int64_t>(layer.dtype);
     context->saved_data["valid_ids"] = valid_ids;
     context->mark_non_differentiable({entropy});
     return {logprobs, entropy};
@@ -190,8 +190,12 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor& hidden = saved[0];
-    const LinearWeight head{
-        {}, {}, saved[1], hidden.size(1), context->saved_data["vocabulary"].toInt()};
+    const LinearWeight head =
+        with_panels({.weight = saved[3],
+                     .packed = saved[4],
+                     .in = hidden.size(1),
+                     .out = context->saved_data["vocabulary"].toInt(),
+                     .dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt())});
     const bool trained = context->saved_data["trained"].toBool() && context->needs_input_grad(1);
     const at::Tensor grad = grads[0].contiguous();
     const std::int64_t n = hidden.size(0);
@@ -202,8 +206,8 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
       const std::int64_t end = std::min(n, begin + kLogitRows);
       const at::Tensor inputs = linear_inputs(hidden.slice(0, begin, end), head);
       at::Tensor logits = logits_of(inputs, head);
-      logit_gradients(logits, saved[2].const_data_ptr<std::int64_t>() + begin,
-                      saved[3].const_data_ptr<float>() + begin,
+      logit_gradients(logits, saved[1].const_data_ptr<std::int64_t>() + begin,
+                      saved[2].const_data_ptr<float>() + begin,
                       grad.const_data_ptr<float>() + begin,
                       context->saved_data["valid_ids"].toInt());
       at::Tensor dx;
@@ -211,7 +215,7 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
       dhidden.slice(0, begin, end).copy_(dx);
       add_outer(inputs, {logits}, dweight);
     }
-    return {dhidden, dweight[0], at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {dhidden, dweight[0], at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -243,8 +247,7 @@ at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up) {
 TokenLogprobs token_logprobs(const at::Tensor& hidden, const LinearWeight& head,
                              const at::Tensor& targets, std::int64_t valid_ids) {
   if (has_kernel(hidden)) {
-    const auto both = TokenLogprobFunction::apply(hidden, defined(head.weight), head.packed,
-                                                  head.out, targets, valid_ids);
+    const auto both = TokenLogprobFunction::apply(hidden, defined(head.weight), head, targets, valid_ids);
     return {both[0], both[1]};
   }
   const at::Tensor all =

@@ -21,23 +21,25 @@ struct LoraLeaves {
   double scaling = 1;
 };
 
-// A linear layer's parameters. On CPU float32 the panels are what the forward pass and the gradient
-// of the input are computed from. They may hold other values than `weight`, which only receives
-// their gradient: rounded ones, or ones with an adapter merged in.
+// A linear layer's parameters: a weight that is trained or that kernels cannot compute with, or
+// panels of one that is neither, which may have an adapter merged in.
 struct LinearWeight {
-  at::Tensor weight;  // [out, in]; undefined where there are panels: frozen
-  at::Tensor bias;    // [out], or undefined
-  // [panels, in, 32] float32, or bfloat16 in the kernels' order, `in` then even; else undefined.
-  at::Tensor packed;
+  at::Tensor weight = {};  // [out, in]; undefined where there are panels
+  at::Tensor bias = {};    // [out], or undefined
+  // [panels, in, 32] float32, or bfloat16 in the kernels' order, `in` then even. Undefined where
+  // there is a weight: each pass makes them for itself and drops them, which takes a few hundredths
+  // of its time and spares a copy of the model.
+  at::Tensor packed = {};
   std::int64_t in = 0;
   std::int64_t out = 0;  // what the last panel has beyond them is padding
+  at::ScalarType dtype = at::kFloat;  // of the panels: what the kernels compute with
   LoraLeaves lora = {};
   bool owns_panels = false;  // pack() made them, and may write to their memory again
 };
-// Packs CPU `values` [out, in] of any float type but float64 as panels of `dtype` (float32 or
-// bfloat16, rounded to nearest even), into the memory of the panels that it made before if it did.
-// Keeps them as `weight` if they require gradients or cannot be packed; else they are read during
-// the call only. Not between a forward pass and its backward pass, which reads the panels again.
+// Keeps `values` [out, in] as the weight if they require gradients or cannot be packed (CUDA,
+// float64). Packs others, of any float type, as panels of `dtype` (float32 or bfloat16, rounded to
+// nearest even), into the memory of the panels that it made before if it did: not between a forward
+// pass and its backward pass, which reads the panels again.
 void pack(LinearWeight&, const at::Tensor& values, at::ScalarType dtype = at::kFloat);
 // Computes from panels that somebody else packed, where they lie. They must stay
 // as they are for as long, and are never written to.

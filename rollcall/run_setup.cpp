@@ -209,6 +209,12 @@ TrainSetup make_setup(const RunConfig& config, const DatasetSummary& train,
   return setup;
 }
 
+WorkerSetup::NewerWeights newer_weights(const PolicyOptions& policy) {
+  using NewerWeights = WorkerSetup::NewerWeights;
+  if (policy.max_lag == 0) return NewerWeights::kIgnored;
+  return policy.in_flight_updates ? NewerWeights::kInFlight : NewerWeights::kDrained;
+}
+
 }  // namespace
 
 TrainSetup make_train_setup(const RunConfig& config) {
@@ -241,7 +247,7 @@ WorkerSetup make_worker_setup(const RunConfig& config, int rank) {
           rank,
           engine_options(config, config.cluster.rollouts_per_worker),
           config.policy.lead_samples(),
-          /*newest_policy=*/config.policy.max_lag > 0,
+          newer_weights(config.policy),
           /*loads_model=*/false,
           /*adapter=*/{}};
 }

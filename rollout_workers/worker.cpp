@@ -28,6 +28,8 @@
 namespace rollcall {
 namespace {
 
+using NewerWeights = WorkerSetup::NewerWeights;
+
 constexpr auto kIdlePoll = std::chrono::microseconds(500);
 
 // A policy that is sampled here.
@@ -82,10 +84,18 @@ class Worker {
   // The newest where nothing is bound to another: an idle worker that stayed behind would have to
   // copy its weights once their memory is wanted. Before results computed with them are used.
   void take_up_weights() {
-    const bool free = setup_.newest_policy || (running_ == 0 && waiting_.empty());
-    if (free && own_->engine.version() < client_.newest_version() && !client_.given_up())
-      load_weights();
+    if (is_outdated() && may_take_newest() && !client_.given_up()) load_weights();
     if (!client_.give_way(use_published_)) leaving_ = true;
+  }
+
+  bool is_outdated() const { return own_->engine.version() < client_.newest_version(); }
+  bool may_take_newest() const {
+    switch (setup_.newer_weights) {
+      case NewerWeights::kInFlight: return true;
+      case NewerWeights::kDrained: return running_ == 0;
+      case NewerWeights::kIgnored: break;
+    }
+    return running_ == 0 && waiting_.empty();
   }
 
   // While an endpoint cannot take more, one rollout at a time: it may not even need that one.
@@ -98,13 +108,16 @@ class Worker {
     }
   }
 
-  // Whether an assignment may run with the policy at hand: with its own version, which is loaded
-  // once nothing runs on the one before; with `newest_policy`, which run() loads, from its own on.
+  // Whether an assignment may run with the policy at hand: its own version, which is loaded once
+  // nothing runs on the one before, or where newer ones will do, which run() loads, from its own on.
   enum class Fit { kNow, kLater, kGone };
   Fit policy_for(const Assignment& next) {
     if (!own_) return Fit::kNow;  // the lead learner has taken up what it assigns
     const Engine& engine = own_->engine;
-    if (setup_.newest_policy) return engine.version() < next.version ? Fit::kLater : Fit::kNow;
+    if (setup_.newer_weights != NewerWeights::kIgnored) {
+      const bool drains = setup_.newer_weights == NewerWeights::kDrained && is_outdated();
+      return drains || engine.version() < next.version ? Fit::kLater : Fit::kNow;
+    }
     if (next.version == engine.version()) return Fit::kNow;
     if (running_ > 0 || client_.newest_version() < next.version) return Fit::kLater;
     if (client_.newest_version() == next.version) load_weights();

@@ -32,9 +32,15 @@ struct WorkerSetup {
   std::string job_id;  // X-Rft-Job-Id
   int rank = 0;
   EngineOptions engine;
-  bool lead_samples = false;   // the lead learner does; there is no policy here
-  bool newest_policy = false;  // is taken up at once, by rollouts under way too
-  bool loads_model = false;    // weights come from model_dir instead of the link, for any version
+  bool lead_samples = false;  // the lead learner does; there is no policy here
+  // Of what is published while rollouts run, where a rollout may be of a newer version than its own.
+  enum class NewerWeights {
+    kIgnored,   // a rollout is of its own version
+    kInFlight,  // taken up at once, by rollouts under way too
+    kDrained,   // once no rollout is under way, and none begins before
+  };
+  NewerWeights newer_weights = NewerWeights::kIgnored;
+  bool loads_model = false;  // weights come from model_dir instead of the link, for any version
   std::filesystem::path adapter;  // PEFT directory merged into the model so loaded; empty: none
 };
 

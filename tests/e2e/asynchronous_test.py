@@ -56,6 +56,17 @@ class Asynchronous(Case):
         self.assertTrue(any(len(versions) > 1 for _, versions in self.versions(run)), "no rollout met a newer policy")
         self.assertGreater(max(line.get("mixed_version_share", 0) for line in run.metrics()), 0)
 
+    def test_without_in_flight_updates_one_version_samples_a_rollout(self):
+        run = self.make_run("drains", run={"steps": STEPS}, policy={"max_lag": LAG, "in_flight_updates": False}, checkpoint={"every": 3})
+        self.endpoints.tool_waits = lambda headers: 0.2 if headers["X-Rft-Rollout-Id"].endswith(("_0", "_1")) else 0
+        code, errors = run.train()
+        self.assertEqual(code, 0, errors)
+        self.check_whole(run)
+        self.assertEqual({len(versions) for _, versions in self.versions(run)}, {1})
+        lines = [line for line in run.metrics() if "loss" in line]
+        self.assertEqual({line["mixed_version_share"] for line in lines}, {0})
+        self.assertGreater(max(line["version_lag_mean"] for line in lines), 0, "nothing was sampled ahead")
+
     def test_after_kill_9_what_was_sampled_ahead_is_used(self):
         run = self.lagging("killed")
         self.endpoints.hold_from(5 * PER_STEP)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -76,22 +77,39 @@ TEST_F(LinearTest, NeedsNoWeightButThePanels) {
   EXPECT_TRUE(at::allclose(x_.grad(), dy_.mm(values_), 1e-5, 1e-5));
 }
 
-TEST_F(LinearTest, PassesTheGradientOfThePanelsStraightToTheWeight) {
-  layer_.weight = random_tensor({70, 45}, 6).set_requires_grad(true);  // not what the panels hold
+TEST_F(LinearTest, GivesGradientsToAWeightInTraining) {
+  const at::Tensor leaf = values_.clone().set_requires_grad(true);
+  pack(layer_, leaf);
   layer_.bias = bias_.clone().set_requires_grad(true);
   x_.set_requires_grad(true);
   const at::Tensor y = linear(x_, layer_);
   y.backward(dy_);
   EXPECT_TRUE(at::allclose(y, at::linear(x_, values_, bias_), 1e-5, 1e-5));
   EXPECT_TRUE(at::allclose(x_.grad(), dy_.mm(values_), 1e-5, 1e-5));
-  EXPECT_TRUE(at::allclose(layer_.weight.grad(), dy_.t().mm(x_.detach()), 1e-5, 1e-5));
+  EXPECT_TRUE(at::allclose(leaf.grad(), dy_.t().mm(x_.detach()), 1e-5, 1e-5));
   EXPECT_TRUE(at::allclose(layer_.bias.grad(), dy_.sum(0), 1e-5, 1e-5));
 }
 
+// A weight in training keeps no panels, and computes what it would from those that it kept.
 TEST_F(LinearTest, GivesTheSameBitsFrozenAndTrained) {
-  const at::Tensor frozen = linear(x_, layer_);
-  layer_.weight = values_.clone().set_requires_grad(true);
-  EXPECT_TRUE(at::equal(linear(x_, layer_), frozen));
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const auto run = [&](const at::Tensor& values) {
+      const at::Tensor x = x_.clone().set_requires_grad(true);
+      pack(layer_, values, type);
+      const at::Tensor y = linear(x, layer_);
+      y.backward(dy_);
+      return std::pair(y.detach(), x.grad());
+    };
+    const auto frozen = run(values_);
+    EXPECT_TRUE(layer_.packed.defined());
+    const auto trained = run(values_.clone().set_requires_grad(true));
+    EXPECT_FALSE(layer_.packed.defined());
+    EXPECT_TRUE(at::equal(frozen.first, trained.first));
+    EXPECT_TRUE(at::equal(frozen.second, trained.second));
+    const at::NoGradGuard no_grad;
+    EXPECT_TRUE(at::equal(linear(x_, layer_), frozen.first));
+    EXPECT_TRUE(at::equal(linears(x_, layer_, layer_, layer_)[2], frozen.first));
+  }
 }
 
 // Few rows and many, split over threads by panels and by rows.
@@ -117,7 +135,7 @@ TEST_F(LinearTest, ComputesLayersTogetherAsOneByOne) {
 TEST_F(LinearTest, ScoresTokensWithAFrozenHead) {
   const at::Tensor targets = at::tensor({1, 2, 3, 4, 5, 6, 7, 8, 9}, at::kLong);
   const auto run = [&](bool trained) {
-    layer_.weight = trained ? values_.clone().set_requires_grad(true) : at::Tensor();
+    pack(layer_, trained ? values_.clone().set_requires_grad(true) : values_);
     const at::Tensor hidden = x_.clone().set_requires_grad(true);
     const at::Tensor logprobs = token_logprobs(hidden, layer_, targets, 68).logprobs;
     logprobs.sum().backward();
@@ -194,24 +212,31 @@ TEST_F(LinearTest, TakesValuesOfAnyHalfType) {
   EXPECT_TRUE(at::equal(linear(x_, packed), linear(x_, expected)));
 }
 
-TEST(Embedding, GathersRowsAndTheirGradient) {
-  const at::Tensor table = random_tensor({40, 7}, 8).set_requires_grad(true);
-  LinearWeight packed;
-  pack(packed, table);
-  const at::Tensor ids = at::tensor({3, 39, 3}, at::kLong), dy = random_tensor({3, 7}, 9);
-  const at::Tensor rows = embedding(ids, packed);
-  EXPECT_TRUE(at::equal(rows, table.index_select(0, ids)));
-  rows.backward(dy);
-  EXPECT_TRUE(at::equal(table.grad()[3], dy[0] + dy[2]));
-  EXPECT_TRUE(at::equal(table.grad()[39], dy[1]));
-  EXPECT_EQ(table.grad().count_nonzero().item<std::int64_t>(), 14);
+TEST(Embedding, GathersRoundedRowsAndTheirGradient) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor table = random_tensor({40, 7}, 8).set_requires_grad(true);
+    const at::Tensor held = table.detach().to(type).to(at::kFloat);
+    LinearWeight trained, frozen;
+    pack(trained, table, type);
+    pack(frozen, table.detach(), type);
+    const at::Tensor ids = at::tensor({3, 39, 3}, at::kLong), dy = random_tensor({3, 7}, 9);
+    const at::Tensor rows = embedding(ids, trained);
+    EXPECT_TRUE(at::equal(rows, held.index_select(0, ids)));
+    EXPECT_TRUE(at::equal(rows, embedding(ids, frozen)));
+    rows.backward(dy);
+    EXPECT_TRUE(at::equal(table.grad()[3], dy[0] + dy[2]));
+    EXPECT_TRUE(at::equal(table.grad()[39], dy[1]));
+    EXPECT_EQ(table.grad().count_nonzero().item<std::int64_t>(), 14);
+  }
 }
 
 TEST(Embedding, RefusesIdsWithoutARow) {
-  LinearWeight packed;
-  pack(packed, random_tensor({40, 7}, 8));
-  EXPECT_THROW(embedding(at::tensor({40}, at::kLong), packed), Error);
-  EXPECT_THROW(embedding(at::tensor({-1}, at::kLong), packed), Error);
+  for (const bool trained : {false, true}) {
+    LinearWeight layer;
+    pack(layer, random_tensor({40, 7}, 8).set_requires_grad(trained));
+    EXPECT_THROW(embedding(at::tensor({40}, at::kLong), layer), Error);
+    EXPECT_THROW(embedding(at::tensor({-1}, at::kLong), layer), Error);
+  }
 }
 
 TEST(PolicyVector, PassesGradientsStraightThroughItsRounding) {
