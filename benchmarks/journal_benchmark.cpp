@@ -50,8 +50,8 @@ class VariableLengthFile {
     checked(H5Pset_chunk(chunked, 1, &kRowsAtOnce));
     for (std::size_t i = 0; i < kColumns; ++i) {
       types_[i] = checked(H5Tvlen_create(columns[i].second));
-      datasets_[i] = checked(H5Dcreate2(file_, columns[i].first, types_[i], space, H5P_DEFAULT,
-                                        chunked, H5P_DEFAULT));
+      datasets_[i] = checked(
+          H5Dcreate2(file_, columns[i].first, types_[i], space, H5P_DEFAULT, chunked, H5P_DEFAULT));
     }
     H5Pclose(chunked);
     H5Sclose(space);
@@ -123,9 +123,11 @@ double variable_length_seconds(const fs::path& folder, std::span<const Trajector
 }
 
 int run(int argc, char** argv) {
-  const int count = argc > 1 ? std::atoi(argv[1]) : 4096, rounds = argc > 2 ? std::atoi(argv[2]) : 5;
+  const int count = argc > 1 ? std::atoi(argv[1]) : 4096,
+            rounds = argc > 2 ? std::atoi(argv[2]) : 5;
   std::vector<Trajectory> rows;
-  for (int i = 0; i < count; ++i) rows.push_back(scripted_trajectory({.group = i / 8, .member = i % 8}, 1));
+  for (int i = 0; i < count; ++i)
+    rows.push_back(scripted_trajectory({.group = i / 8, .member = i % 8}, 1));
   std::vector<double> flat, variable, ratios;
   double mb = 0;
   for (int round = 0; round <= rounds; ++round) {

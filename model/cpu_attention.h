@@ -254,9 +254,10 @@ class HeadAttention {
 
 template <int kRows>
 void attend_rows(const AttentionRow* rows, const AttentionRow* end_rows,
-                 const AttentionShape& shape, float* scratch) {
+                 const AttentionShape& shape, std::int64_t first_kv, std::int64_t last_kv,
+                 float* scratch) {
   const std::int64_t group = shape.heads / shape.kv_heads;
-  for (std::int64_t kv = 0; kv < shape.kv_heads; ++kv) {
+  for (std::int64_t kv = first_kv; kv < last_kv; ++kv) {
     std::int64_t head = kv * group;
     const std::int64_t end = head + group;
     for (; head + 4 <= end; head += 4)
@@ -278,15 +279,15 @@ inline bool share_keys(const AttentionRow* rows, int count) {
 }
 
 void attention(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
-               float* scratch) {
+               std::int64_t first_kv, std::int64_t last_kv, float* scratch) {
   static_assert(kTeamRows <= kMostTeamRows);
   std::int64_t r = 0;
   while (r < count) {
     if (r + kTeamRows <= count && share_keys(rows + r, kTeamRows)) {
-      attend_rows<kTeamRows>(rows + r, rows + count, shape, scratch);
+      attend_rows<kTeamRows>(rows + r, rows + count, shape, first_kv, last_kv, scratch);
       r += kTeamRows;
     } else {
-      attend_rows<1>(rows + r, rows + count, shape, scratch);
+      attend_rows<1>(rows + r, rows + count, shape, first_kv, last_kv, scratch);
       ++r;
     }
   }

@@ -86,7 +86,7 @@ struct LinearCall {
   const float* bias = nullptr;  // null: none
   float* y = nullptr;
   std::int64_t ldy = 0;
-  bool add = false;  // to what y holds
+  const float* plus = nullptr;  // added to it, laid out like y, which it may be; null: nothing
 };
 
 // y[r, c] += sum over t of a[t, r] * b[t, c], summed like a linear layer's: of a batch of rows t
@@ -148,11 +148,11 @@ struct CpuKernels {
   void (*silu_mul_gradient)(const float* gate, const float* up, const float* dy, std::int64_t n,
                             float* dgate, float* dup);
 
-  // Softmax attention of `count` rows; rows that see the same keys are faster one after another.
-  // `scratch` holds kMostTeamRows * (heads / kv_heads) * 16 * the most blocks of prefix and own of
-  // one row floats.
+  // Softmax attention of `count` rows for the heads that share the kv heads [first_kv, last_kv);
+  // rows that see the same keys are faster one after another. `scratch` holds kMostTeamRows *
+  // (heads / kv_heads) * 16 * the most blocks of prefix and own of one row floats.
   void (*attention)(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
-                    float* scratch);
+                    std::int64_t first_kv, std::int64_t last_kv, float* scratch);
 
   // Gradients of `count` rows for the heads that share `kv_head` (FlashAttention-2, backward pass):
   // P = exp(S - lse), dV += P^T dO, dS = P * dO (V - O)^T, dQ += dS K, dK += dS^T Q. V - O is

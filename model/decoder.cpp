@@ -128,9 +128,9 @@ void Decoder::grow_rope_table(std::int64_t positions) const {
   sine_ = tensor(table.sine);
 }
 
-at::Tensor Decoder::attention_block(const Layer& layer, std::int64_t index, const at::Tensor& x,
-                                    const at::Tensor& cosine, const at::Tensor& sine,
-                                    const Attend& attend) const {
+at::Tensor Decoder::attention_output(const Layer& layer, std::int64_t index, const at::Tensor& x,
+                                     const at::Tensor& cosine, const at::Tensor& sine,
+                                     const Attend& attend) const {
   const std::int64_t rows = x.size(0), d = spec_.head_dim;
   auto [q, k, v] = linears(x, layer.q, layer.k, layer.v);
   q = q.view({rows, spec_.heads, d});
@@ -144,16 +144,17 @@ at::Tensor Decoder::attention_block(const Layer& layer, std::int64_t index, cons
     q = rope(q, cosine, sine);
     k = rope(k, cosine, sine);
   }
-  return linear(attend(index, q, k, v).view({rows, spec_.heads * d}), layer.o);
+  return attend(index, q, k, v).view({rows, spec_.heads * d});
 }
 
 at::Tensor Decoder::layer_forward(std::int64_t index, const at::Tensor& x, const at::Tensor& cosine,
                                   const at::Tensor& sine, const Attend& attend) const {
   const Layer& layer = layers_[static_cast<std::size_t>(index)];
   const at::Tensor normed = rms_norm(x, layer.input_norm, spec_.rms_norm_eps);
-  const at::Tensor y = x + attention_block(layer, index, normed, cosine, sine, attend);
+  const at::Tensor y =
+      plus_linear(x, attention_output(layer, index, normed, cosine, sine, attend), layer.o);
   const at::Tensor mlp_in = rms_norm(y, layer.post_attention_norm, spec_.rms_norm_eps);
-  return y + linear(gated(mlp_in, layer.gate, layer.up), layer.down);
+  return plus_linear(y, gated(mlp_in, layer.gate, layer.up), layer.down);
 }
 
 at::Tensor Decoder::hidden(const at::Tensor& tokens, const at::Tensor& positions,

@@ -73,8 +73,9 @@ class Decoder {
                 const std::map<std::string, LoraLeaves>& lora);
   at::Tensor layer_forward(std::int64_t index, const at::Tensor& x, const at::Tensor& cosine,
                            const at::Tensor& sine, const Attend&) const;
-  at::Tensor attention_block(const Layer&, std::int64_t index, const at::Tensor& x,
-                             const at::Tensor& cosine, const at::Tensor& sine, const Attend&) const;
+  at::Tensor attention_output(const Layer&, std::int64_t index, const at::Tensor& x,
+                              const at::Tensor& cosine, const at::Tensor& sine,
+                              const Attend&) const;
   void grow_rope_table(std::int64_t positions) const;
 
   ModelSpec spec_;

@@ -39,8 +39,9 @@ struct Engine::Impl {
   struct Round {
     EngineBackend::Batch batch;
     std::vector<Sequence*> drawing;
-    std::int64_t pages = 0;    // that its stretches take
-    std::int64_t prefill = 0;  // rows of them that prefill
+    std::int64_t most_prefill = 0;  // rows that may prefill
+    std::int64_t prefill = 0;       // rows that do
+    std::int64_t pages = 0;         // that its stretches take
 
     std::int64_t rows() const { return static_cast<std::int64_t>(batch.tokens.size()); }
   };
@@ -61,7 +62,7 @@ struct Engine::Impl {
   // Adds what fits of the prompt that the sequence waits for.
   bool add_prompt(Round& round, Sequence& s) {
     Prompt& prompt = *s.prompt;
-    const std::int64_t count = std::min(prompt.missing(), pace.rows() - round.prefill);
+    const std::int64_t count = std::min(prompt.missing(), round.most_prefill - round.prefill);
     if (count <= 0) return true;
     const auto part = std::span(prompt.tokens)
                           .subspan(static_cast<std::size_t>(prompt.cache.length()),
@@ -82,7 +83,8 @@ struct Engine::Impl {
       add_draw(round, s, -1);
       return true;
     }
-    const std::int64_t count = pending == 1 ? 1 : std::min(pending, pace.rows() - round.prefill);
+    const std::int64_t count =
+        pending == 1 ? 1 : std::min(pending, round.most_prefill - round.prefill);
     if (count <= 0) return true;
     const auto part = std::span(s.tokens).subspan(static_cast<std::size_t>(s.cache.length()),
                                                   static_cast<std::size_t>(count));
@@ -101,8 +103,16 @@ struct Engine::Impl {
     round.drawing.push_back(&s);
   }
 
+  bool decodes() const {
+    return std::ranges::any_of(sequences, [](const auto& entry) {
+      const Sequence& s = entry.second;
+      return s.running && s.prompt->ready() && s.pending() <= 1;
+    });
+  }
+
   Round gather() {
     Round round;
+    round.most_prefill = pace.rows(decodes());
     made_now.clear();
     std::int64_t running = 0;
     for (auto& [id, s] : sequences) {

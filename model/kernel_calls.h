@@ -41,8 +41,8 @@ at::Tensor linear_inputs(const at::Tensor& x, const LinearWeight&);
 // y = x @ W^T + bias, from the panels and linear_inputs() of them; y [T, out] contiguous.
 void linear_into(const at::Tensor& inputs, const LinearWeight&, at::Tensor& y);
 
-// dx = dy @ W, [T, out] -> [T, in], added to dx if that is defined. Of dtype bfloat16 dy is rounded,
-// too.
+// dx = dy @ W, [T, out] -> [T, in], added to dx if that is defined. Of dtype bfloat16 dy is
+// rounded, too.
 void add_times_weight(const at::Tensor& dy, const LinearWeight&, at::Tensor& dx);
 
 // Adds dy^T @ x to every dw [out, in] that is defined: `inputs` as linear_inputs() made them of x,

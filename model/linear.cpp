@@ -74,8 +74,9 @@ struct Tile {
   std::int64_t first_row, last_row, first_panel, last_panel;
 };
 
-// `inputs` as linear_inputs() makes them.
-void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y) {
+// `inputs` as linear_inputs() makes them; `plus` [rows, out], or null.
+void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y,
+             const float* plus = nullptr) {
   visit_panels(w, [&](auto* packed) {
     using Element = std::remove_pointer_t<decltype(packed)>;
     const std::int64_t steps = panel_steps<Element>(w.in);
@@ -90,7 +91,8 @@ void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, 
          .last_panel = tile.last_panel,
          .bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr,
          .y = y.data_ptr<float>() + tile.first_row * w.out,
-         .ldy = w.out});
+         .ldy = w.out,
+         .plus = plus == nullptr ? nullptr : plus + tile.first_row * w.out});
   });
 }
 
@@ -132,6 +134,7 @@ void times_weight(const Element* dy, std::int64_t rows, std::int64_t in, std::in
         transpose(first, last, p, transposed + p * panel_size);
     });
     parallel_tiles(rows, panels, panel_flops(last - first), [&](const Tile& tile) {
+      float* const to = dx + tile.first_row * in;
       (cpu_kernels().*
        Kernels<Element>::kLinear)({.x = dy + tile.first_row * steps_of(out) + steps_of(first),
                                    .ldx = steps_of(out),
@@ -141,9 +144,9 @@ void times_weight(const Element* dy, std::int64_t rows, std::int64_t in, std::in
                                    .out = in,
                                    .first_panel = tile.first_panel,
                                    .last_panel = tile.last_panel,
-                                   .y = dx + tile.first_row * in,
+                                   .y = to,
                                    .ldy = in,
-                                   .add = add || first > 0});
+                                   .plus = add || first > 0 ? to : nullptr});
     });
   }
 }
@@ -335,9 +338,9 @@ void add_times_weight(const at::Tensor& dy, const LinearWeight& w, at::Tensor& d
     const auto transpose = [&](std::int64_t first, std::int64_t last, std::int64_t p, Element* to) {
       if (!values.defined()) return transpose_panel(packed, w.in, first, last, p, to);
       const std::int64_t column = p * kPanelWidth;
-      (cpu_kernels().*
-       Kernels<Element>::kPackColumns)(values.const_data_ptr<float>() + first * w.in + column, w.in,
-                                       last - first, std::min(kPanelWidth, w.in - column), to);
+      (cpu_kernels().*Kernels<Element>::kPackColumns)(
+          values.const_data_ptr<float>() + first * w.in + column, w.in, last - first,
+          std::min(kPanelWidth, w.in - column), to);
     };
     times_weight(elements<Element>(inputs), dy.size(0), w.in, w.out, transpose, add,
                  dx.data_ptr<float>());
@@ -437,6 +440,16 @@ at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
   if (!w.packed.defined()) return linear(x, with_panels(w));
   at::Tensor y = outputs_of(x, w);
   linear_into(linear_inputs(x, w), w, y);
+  return y;
+}
+
+at::Tensor plus_linear(const at::Tensor& residual, const at::Tensor& x, const LinearWeight& w) {
+  if (!go_together(x, {&w}) || at::GradMode::is_enabled()) return residual + linear(x, w);
+  at::Tensor y = outputs_of(x, w);
+  const at::Tensor inputs = linear_inputs(x, w);
+  parallel_tiles(x.size(0), panel_count(w.out), panel_flops(w.in), [&](const Tile& tile) {
+    compute(tile, inputs, w, y, residual.const_data_ptr<float>());
+  });
   return y;
 }
 

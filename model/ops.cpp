@@ -247,7 +247,8 @@ at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up) {
 TokenLogprobs token_logprobs(const at::Tensor& hidden, const LinearWeight& head,
                              const at::Tensor& targets, std::int64_t valid_ids) {
   if (has_kernel(hidden)) {
-    const auto both = TokenLogprobFunction::apply(hidden, defined(head.weight), head, targets, valid_ids);
+    const auto both =
+        TokenLogprobFunction::apply(hidden, defined(head.weight), head, targets, valid_ids);
     return {both[0], both[1]};
   }
   const at::Tensor all =

@@ -31,7 +31,7 @@ struct LinearWeight {
   // of its time and spares a copy of the model.
   at::Tensor packed = {};
   std::int64_t in = 0;
-  std::int64_t out = 0;  // what the last panel has beyond them is padding
+  std::int64_t out = 0;               // what the last panel has beyond them is padding
   at::ScalarType dtype = at::kFloat;  // of the panels: what the kernels compute with
   LoraLeaves lora = {};
   bool owns_panels = false;  // pack() made them, and may write to their memory again
@@ -53,6 +53,10 @@ void pack_into(const at::Tensor& panels, const at::Tensor& values);
 at::Tensor unpacked(const at::Tensor& panels, std::int64_t in, std::int64_t out);
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight&);  // [T, in] -> [T, out]
+
+// residual + linear(x, w), in one pass where no gradients are asked for; residual [T, out],
+// contiguous.
+at::Tensor plus_linear(const at::Tensor& residual, const at::Tensor& x, const LinearWeight& w);
 
 // What linear() gives of each, in less time where no gradients are asked for: on the CPU threads
 // wait for each other once instead of three times.

@@ -9,13 +9,15 @@
 namespace rollcall {
 
 // How many rows of prompts and tool answers a round takes: what is computed in about a quarter of a
-// second, since decoding waits for them, and a worker's heartbeat; but never so few that weights
-// are read for little.
+// second where decoding waits for them, and in a second where only a worker's heartbeat does; but
+// never so few that weights are read for little.
 class PrefillPace {
  public:
   static constexpr std::int64_t kLeastRows = 64;
 
-  std::int64_t rows() const { return rows_; }
+  std::int64_t rows(bool decoding_waits) const {
+    return decoding_waits ? rows_ : std::min(4 * rows_, kMostPrefillRows);
+  }
 
   // A round of so many rows, kLeastRows or more, took so long.
   void add(std::int64_t rows, double seconds) {

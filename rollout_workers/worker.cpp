@@ -91,9 +91,12 @@ class Worker {
   bool is_outdated() const { return own_->engine.version() < client_.newest_version(); }
   bool may_take_newest() const {
     switch (setup_.newer_weights) {
-      case NewerWeights::kInFlight: return true;
-      case NewerWeights::kDrained: return running_ == 0;
-      case NewerWeights::kIgnored: break;
+      case NewerWeights::kInFlight:
+        return true;
+      case NewerWeights::kDrained:
+        return running_ == 0;
+      case NewerWeights::kIgnored:
+        break;
     }
     return running_ == 0 && waiting_.empty();
   }
@@ -109,7 +112,8 @@ class Worker {
   }
 
   // Whether an assignment may run with the policy at hand: its own version, which is loaded once
-  // nothing runs on the one before, or where newer ones will do, which run() loads, from its own on.
+  // nothing runs on the one before, or where newer ones will do, which run() loads, from its own
+  // on.
   enum class Fit { kNow, kLater, kGone };
   Fit policy_for(const Assignment& next) {
     if (!own_) return Fit::kNow;  // the lead learner has taken up what it assigns

@@ -33,7 +33,8 @@ struct WorkerSetup {
   int rank = 0;
   EngineOptions engine;
   bool lead_samples = false;  // the lead learner does; there is no policy here
-  // Of what is published while rollouts run, where a rollout may be of a newer version than its own.
+  // Of what is published while rollouts run, where a rollout may be of a newer version than its
+  // own.
   enum class NewerWeights {
     kIgnored,   // a rollout is of its own version
     kInFlight,  // taken up at once, by rollouts under way too

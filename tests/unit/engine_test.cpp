@@ -174,17 +174,18 @@ TEST_F(EngineTest, ATurnGoesOnWhileALongPromptIsPrefilled) {
 
 TEST(PrefillPace, TakesAboutAQuarterOfASecond) {
   PrefillPace pace;
-  EXPECT_EQ(pace.rows(), 64);
+  EXPECT_EQ(pace.rows(true), 64);
   pace.add(64, 10);  // a large model on a slow machine
-  EXPECT_EQ(pace.rows(), 64);
+  EXPECT_EQ(pace.rows(true), 64);
   for (const std::int64_t rows : {128, 256, 512, 1024, 1024}) {
-    pace.add(pace.rows(), 1e-6);
-    EXPECT_EQ(pace.rows(), rows) << "at most twice as many";
+    pace.add(pace.rows(true), 1e-6);
+    EXPECT_EQ(pace.rows(true), rows) << "at most twice as many";
   }
   pace.add(1024, 1);
-  EXPECT_EQ(pace.rows(), 256);
+  EXPECT_EQ(pace.rows(true), 256);
+  EXPECT_EQ(pace.rows(false), 1024) << "a second's, where nothing decodes";
   pace.add(300, 0.5);  // some of them decoded
-  EXPECT_EQ(pace.rows(), 150);
+  EXPECT_EQ(pace.rows(true), 150);
 }
 
 // Published weights give what the same weights row by row give, to the bit, and are not copied.

@@ -63,7 +63,7 @@ struct Layer {
                                    .bias = bias,
                                    .y = y,
                                    .ldy = out,
-                                   .add = add};
+                                   .plus = add ? y : nullptr};
     if constexpr (std::is_same_v<Element, float>) {
       kernels.linear(call);
     } else {
@@ -418,7 +418,7 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
     const AttentionRow task{q.data(), out.data(), nullptr,
                             behind({prefix.keys.data(), prefix.values.data(), before}, start),
                             behind({rest.keys.data(), rest.values.data(), own}, start - before)};
-    cpu_kernels().attention(&task, 1, shape, scratch.data());
+    cpu_kernels().attention(&task, 1, shape, 0, shape.kv_heads, scratch.data());
     for (std::int64_t h = 0; h < shape.heads; ++h) {
       const std::int64_t kv = h / (shape.heads / shape.kv_heads) * d;
       std::vector<double> p, mixed(static_cast<std::size_t>(d));
@@ -440,7 +440,7 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
 }
 
 // Rows that see the same keys are computed together: every mixture of them gives what each gives
-// alone.
+// alone, head by head.
 TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
   const AttentionShape shape = GetParam();
   const std::int64_t before = 150, most = 40, row_floats = shape.heads * shape.head_dim;
@@ -480,9 +480,10 @@ TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
       return rows;
     };
     const auto all = rows_into(together, lse_together);
-    cpu_kernels().attention(all.data(), n, shape, scratch.data());
+    cpu_kernels().attention(all.data(), n, shape, 0, shape.kv_heads, scratch.data());
     for (const auto& row : rows_into(alone, lse_alone))
-      cpu_kernels().attention(&row, 1, shape, scratch.data());
+      for (std::int64_t kv = 0; kv < shape.kv_heads; ++kv)
+        cpu_kernels().attention(&row, 1, shape, kv, kv + 1, scratch.data());
     EXPECT_EQ(together, alone) << window;
     EXPECT_EQ(lse_together, lse_alone) << window;
   }
@@ -557,7 +558,7 @@ std::vector<float> forward_values(const CpuKernels& kernels) {
                           &all[7 * rows * out],
                           {prefix.keys.data(), prefix.values.data(), 21, 5},
                           {own.keys.data(), own.values.data(), 18}};
-  kernels.attention(&task, 1, shape, scratch.data());
+  kernels.attention(&task, 1, shape, 0, shape.kv_heads, scratch.data());
   all.push_back(lse);
   return all;
 }

@@ -128,6 +128,8 @@ TEST_F(LinearTest, ComputesLayersTogetherAsOneByOne) {
       EXPECT_TRUE(at::equal(two, linear(x, b))) << rows;
       EXPECT_TRUE(at::equal(three, linear(x, c))) << rows;
       EXPECT_TRUE(at::equal(gated(x, a, c), silu_mul(linear(x, a), linear(x, c)))) << rows;
+      const at::Tensor residual = random_tensor({rows, 70}, 16);
+      EXPECT_TRUE(at::equal(plus_linear(residual, x, b), residual + linear(x, b))) << rows;
     }
   }
 }
