@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The journal beside the plain way to keep rows of different lengths in HDF5, its variable-length
-// types: the same trajectories, turn by turn, until they are on disk.
+// Rows of different lengths in HDF5: flat arrays with offsets, as in the journal, beside HDF5's own
+// variable-length types, both with the token arrays alone; and the journal, which holds all of a
+// trajectory and writes in a thread of its own. The same trajectories, turn by turn, until they are
+// on disk.
 // journal_benchmark [TRAJECTORIES [ROUNDS]]
 #include <fcntl.h>
 #include <hdf5.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <deque>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -25,7 +29,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr hsize_t kRowsAtOnce = 128;  // as the journal writes them
+constexpr hsize_t kRowsAtOnce = 128;          // as the journal writes them
+constexpr hsize_t kChunkNumbers = 64 * 1024;  // of a flat array
 
 template <class Id>
 Id checked(Id id) {
@@ -33,77 +38,148 @@ Id checked(Id id) {
   return id;
 }
 
-// The four arrays of each trajectory and no more of it, a variable-length dataset for each.
-class VariableLengthFile {
+// The arrays of a trajectory, one number a token.
+constexpr std::size_t kArrays = 4;
+const std::array<hid_t, kArrays>& number_types() {
+  static const std::array<hid_t, kArrays> types{H5T_NATIVE_INT32, H5T_NATIVE_UINT8,
+                                                H5T_NATIVE_FLOAT, H5T_NATIVE_INT32};
+  return types;
+}
+struct Array {
+  const void* data;
+  std::size_t size, bytes;
+};
+std::array<Array, kArrays> arrays_of(const Trajectory& t) {
+  const auto array = [](const auto& values) {
+    return Array{values.data(), values.size(), values.size() * sizeof values[0]};
+  };
+  return {array(t.tokens), array(t.is_action), array(t.behavior_logprobs), array(t.token_version)};
+}
+
+// A column that grows at its end.
+class Column {
  public:
-  explicit VariableLengthFile(const fs::path& path)
-      : file_(checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, H5P_DEFAULT))),
-        path_(path) {
-    const std::array<std::pair<const char*, hid_t>, kColumns> columns{
-        {{"tokens", H5T_NATIVE_INT32},
-         {"is_action", H5T_NATIVE_UINT8},
-         {"behavior_logprobs", H5T_NATIVE_FLOAT},
-         {"token_version", H5T_NATIVE_INT32}}};
+  Column(hid_t file, const std::string& name, hid_t type, hsize_t chunk) : type_(type) {
     const hsize_t none = 0, most = H5S_UNLIMITED;
     const hid_t space = checked(H5Screate_simple(1, &none, &most));
     const hid_t chunked = checked(H5Pcreate(H5P_DATASET_CREATE));
-    checked(H5Pset_chunk(chunked, 1, &kRowsAtOnce));
-    for (std::size_t i = 0; i < kColumns; ++i) {
-      types_[i] = checked(H5Tvlen_create(columns[i].second));
-      datasets_[i] = checked(
-          H5Dcreate2(file_, columns[i].first, types_[i], space, H5P_DEFAULT, chunked, H5P_DEFAULT));
-    }
+    checked(H5Pset_chunk(chunked, 1, &chunk));
+    dataset_ =
+        checked(H5Dcreate2(file, name.c_str(), type, space, H5P_DEFAULT, chunked, H5P_DEFAULT));
     H5Pclose(chunked);
     H5Sclose(space);
   }
-  ~VariableLengthFile() {
-    for (const hid_t dataset : datasets_) H5Dclose(dataset);
-    for (const hid_t type : types_) H5Tclose(type);
-    H5Fclose(file_);
-  }
-  VariableLengthFile(const VariableLengthFile&) = delete;
-  VariableLengthFile& operator=(const VariableLengthFile&) = delete;
+  ~Column() { H5Dclose(dataset_); }
+  Column(const Column&) = delete;
+  Column& operator=(const Column&) = delete;
 
-  void append(std::span<const Trajectory> rows) {
-    std::array<std::vector<hvl_t>, kColumns> cells;
-    for (const Trajectory& row : rows) {
-      cells[0].push_back(cell_of(row.tokens));
-      cells[1].push_back(cell_of(row.is_action));
-      cells[2].push_back(cell_of(row.behavior_logprobs));
-      cells[3].push_back(cell_of(row.token_version));
-    }
-    const hsize_t count = rows.size(), end = rows_ + count;
+  hsize_t size() const { return size_; }
+  void append(hsize_t count, const void* elements) {
+    const hsize_t end = size_ + count;
+    checked(H5Dset_extent(dataset_, &end));
     const hid_t memory = checked(H5Screate_simple(1, &count, nullptr));
-    for (std::size_t i = 0; i < kColumns; ++i) {
-      checked(H5Dset_extent(datasets_[i], &end));
-      const hid_t place = checked(H5Dget_space(datasets_[i]));
-      checked(H5Sselect_hyperslab(place, H5S_SELECT_SET, &rows_, nullptr, &count, nullptr));
-      checked(H5Dwrite(datasets_[i], types_[i], memory, place, H5P_DEFAULT, cells[i].data()));
-      H5Sclose(place);
-    }
+    const hid_t place = checked(H5Dget_space(dataset_));
+    checked(H5Sselect_hyperslab(place, H5S_SELECT_SET, &size_, nullptr, &count, nullptr));
+    checked(H5Dwrite(dataset_, type_, memory, place, H5P_DEFAULT, elements));
+    H5Sclose(place);
     H5Sclose(memory);
-    rows_ = end;
+    size_ = end;
   }
-  void commit() {
-    checked(H5Fflush(file_, H5F_SCOPE_LOCAL));
+
+ private:
+  hid_t type_, dataset_ = -1;
+  hsize_t size_ = 0;
+};
+
+class File {
+ public:
+  explicit File(const fs::path& path)
+      : path_(path),
+        id_(checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, H5P_DEFAULT))) {}
+  ~File() { H5Fclose(id_); }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  hid_t id() const { return id_; }
+  void commit() const {
+    checked(H5Fflush(id_, H5F_SCOPE_LOCAL));
     const int descriptor = checked(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
     checked(::fsync(descriptor));
     ::close(descriptor);
   }
 
  private:
-  static constexpr std::size_t kColumns = 4;
+  fs::path path_;
+  hid_t id_;
+};
 
-  template <class T>
-  static hvl_t cell_of(const std::vector<T>& values) {
-    return {values.size(), const_cast<T*>(values.data())};  // HDF5 only reads it
+class VariableLength {
+ public:
+  explicit VariableLength(hid_t file) {
+    for (std::size_t i = 0; i < kArrays; ++i) {
+      types_[i] = checked(H5Tvlen_create(number_types()[i]));
+      columns_.emplace_back(file, std::to_string(i), types_[i], kRowsAtOnce);
+    }
+  }
+  ~VariableLength() {
+    for (const hid_t type : types_) H5Tclose(type);
+  }
+  VariableLength(const VariableLength&) = delete;
+  VariableLength& operator=(const VariableLength&) = delete;
+
+  void append(std::span<const Trajectory> rows) {
+    for (std::size_t i = 0; i < kArrays; ++i) {
+      std::vector<hvl_t> cells;
+      for (const Trajectory& row : rows) {
+        const Array array = arrays_of(row)[i];
+        cells.push_back({array.size, const_cast<void*>(array.data)});  // HDF5 only reads it
+      }
+      columns_[i].append(cells.size(), cells.data());
+    }
   }
 
-  hid_t file_;
-  fs::path path_;
-  std::array<hid_t, kColumns> types_{}, datasets_{};
-  hsize_t rows_ = 0;
+ private:
+  std::array<hid_t, kArrays> types_{};
+  std::deque<Column> columns_;
 };
+
+class Flat {
+ public:
+  explicit Flat(hid_t file) : offsets_(file, "offsets", H5T_NATIVE_INT64, kChunkNumbers) {
+    for (std::size_t i = 0; i < kArrays; ++i)
+      columns_.emplace_back(file, std::to_string(i), number_types()[i], kChunkNumbers);
+  }
+
+  void append(std::span<const Trajectory> rows) {
+    std::vector<std::int64_t> ends;
+    auto end = static_cast<std::int64_t>(columns_[0].size());
+    for (const Trajectory& row : rows) ends.push_back(end += std::ssize(row.tokens));
+    for (std::size_t i = 0; i < kArrays; ++i) {
+      std::string all;
+      for (const Trajectory& row : rows) {
+        const Array array = arrays_of(row)[i];
+        all.append(static_cast<const char*>(array.data), array.bytes);
+      }
+      columns_[i].append(static_cast<hsize_t>(end) - columns_[i].size(), all.data());
+    }
+    offsets_.append(ends.size(), ends.data());
+  }
+
+ private:
+  std::deque<Column> columns_;
+  Column offsets_;
+};
+
+template <class Layout>
+double layout_seconds(const fs::path& path, std::span<const Trajectory> rows) {
+  const File file(path);
+  Layout layout(file.id());
+  return seconds_of([&] {
+    for (std::size_t i = 0; i < rows.size(); i += kRowsAtOnce)
+      layout.append(rows.subspan(i, std::min<std::size_t>(kRowsAtOnce, rows.size() - i)));
+    file.commit();
+  });
+}
 
 double journal_seconds(const fs::path& folder, std::span<const Trajectory> rows) {
   Journal journal(folder / "journal.h5", "{}");
@@ -113,38 +189,29 @@ double journal_seconds(const fs::path& folder, std::span<const Trajectory> rows)
   });
 }
 
-double variable_length_seconds(const fs::path& folder, std::span<const Trajectory> rows) {
-  VariableLengthFile file(folder / "variable.h5");
-  return seconds_of([&] {
-    for (std::size_t i = 0; i < rows.size(); i += kRowsAtOnce)
-      file.append(rows.subspan(i, std::min<std::size_t>(kRowsAtOnce, rows.size() - i)));
-    file.commit();
-  });
-}
-
 int run(int argc, char** argv) {
   const int count = argc > 1 ? std::atoi(argv[1]) : 4096,
             rounds = argc > 2 ? std::atoi(argv[2]) : 5;
   std::vector<Trajectory> rows;
   for (int i = 0; i < count; ++i)
     rows.push_back(scripted_trajectory({.group = i / 8, .member = i % 8}, 1));
-  std::vector<double> flat, variable, ratios;
-  double mb = 0;
+  std::vector<double> flat, variable, journal, ratios;
   for (int round = 0; round <= rounds; ++round) {
     const ScratchFolder folder(fs::current_path());
-    const double ours = journal_seconds(folder.path(), rows);
-    const double plain = variable_length_seconds(folder.path(), rows);
-    mb = 1e-6 * static_cast<double>(fs::file_size(folder.path() / "journal.h5"));
+    const double of_flat = layout_seconds<Flat>(folder.path() / "flat.h5", rows);
+    const double of_variable = layout_seconds<VariableLength>(folder.path() / "variable.h5", rows);
+    const double of_journal = journal_seconds(folder.path(), rows);
     if (round == 0) continue;  // warms up
-    flat.push_back(count / ours);
-    variable.push_back(count / plain);
-    ratios.push_back(plain / ours);
+    flat.push_back(count / of_flat);
+    variable.push_back(count / of_variable);
+    journal.push_back(count / of_journal);
+    ratios.push_back(of_variable / of_flat);
   }
   const nlohmann::ordered_json line{{"bench", "journal_layout"},
                                     {"trajectories", count},
-                                    {"mb", mb},
                                     {"flat_per_s", listed(spread(flat))},
                                     {"variable_per_s", listed(spread(variable))},
+                                    {"journal_per_s", listed(spread(journal))},
                                     {"ratio", listed(spread(ratios))}};
   print_line(line.dump());
   return 0;

@@ -477,12 +477,12 @@ def loop_tables(bench):
                   [[number(row["mb"]), f"{row['of_predicted']:.2f}"] for row in bench.find("long", bench="journal")])
     text += table(["requests in flight", "server's delay", "speed, of what the delay allows", "CPU a request, us"],
                   [[str(row["in_flight"]), f"{row['delay_ms']} ms", number(row["of_ideal"]), number(row["cpu_us"])] for row in bench.find("http")])
-    text += table(["trajectories of 1,500 tokens", "flat, trajectories/s", "variable-length, trajectories/s", "flat : variable-length"],
-                  [[f"{row['trajectories']:,}", number(row["flat_per_s"]), number(row["variable_per_s"]), number(row["ratio"])]
+    text += table(["trajectories of 1,500 tokens", "flat arrays, 1/s", "variable-length types, 1/s", "flat : variable-length", "the journal, 1/s"],
+                  [[f"{row['trajectories']:,}", *(number(row[key]) for key in ("flat_per_s", "variable_per_s", "ratio", "journal_per_s") if key in row)]
                    for row in bench.find("journal")])
     lags = [(row, bench.find("lag", delay_ms=row["delay_ms"], sigma=row["sigma"], max_lag=0)[-1]) for row in bench.find("lag")]
     text += table(["`policy.max_lag`", "tools of", "rollouts/s", "of the synchronous", "share of the time that the learner waits"],
-                  [[str(row["max_lag"]) + ("" if row["in_flight"] else ", drained"), f"{row['delay_ms']} ms" + (f", lognormal, sigma {row['sigma']}" if row["sigma"] else ""),
+                  [[str(row["max_lag"]) + ("" if row.get("in_flight", True) else ", drained"), f"{row['delay_ms']} ms" + (f", lognormal, sigma {row['sigma']}" if row["sigma"] else ""),
                     number(row["rollouts_per_s"]), ratio(row["rollouts_per_s"], base["rollouts_per_s"]), number(row["learner_waits"], 2)]
                    for row, base in lags])
     text += table(["workers", "sampled tokens/s", "of one"],

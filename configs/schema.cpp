@@ -466,7 +466,7 @@ std::vector<Field<PolicyOptions>> policy_fields() {
               "Policy versions that a sampled token may be behind the one that learns from it. 0: "
               "workers wait while the learners update, and a run can be repeated bit for bit. "
               "Above: so many steps are sampled ahead, and rollouts go on with newer weights as "
-              "soon as there are any."),
+              "soon as there are any, if `in_flight_updates` lets them."),
       flag("in_flight_updates", &O::in_flight_updates,
            "With `max_lag`: rollouts under way go on with newer weights. `false`: a worker takes "
            "them up once those have ended, and begins none before, so that one version sampled "

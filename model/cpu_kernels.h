@@ -86,7 +86,7 @@ struct LinearCall {
   const float* bias = nullptr;  // null: none
   float* y = nullptr;
   std::int64_t ldy = 0;
-  const float* plus = nullptr;  // added to it, laid out like y, which it may be; null: nothing
+  bool add = false;  // to what y holds
 };
 
 // y[r, c] += sum over t of a[t, r] * b[t, c], summed like a linear layer's: of a batch of rows t

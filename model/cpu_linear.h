@@ -184,7 +184,7 @@ struct BlockOutput {
   const float* bias;  // null: none
   float* y;
   std::int64_t ldy, columns;
-  const float* plus;  // null: nothing
+  bool add;
 };
 
 template <int kRows>
@@ -193,14 +193,13 @@ ROLLCALL_INLINE void put_sums(const Sums<kRows>& total, const BlockOutput& out) 
     for (int half = 0; half < 2; ++half) {
       const std::int64_t left = out.columns - half * kLanes;
       const std::int64_t count = left < 0 ? 0 : left > kLanes ? kLanes : left;
-      const std::int64_t at = r * out.ldy + half * kLanes;
-      float* to = out.y + at;
+      float* to = out.y + r * out.ldy + half * kLanes;
       Vec v = total.columns[r][half];
       if (out.bias != nullptr && count > 0) v += load_partial(out.bias + half * kLanes, count);
       if (count == kLanes) {
-        store(to, out.plus == nullptr ? v : load(out.plus + at) + v);
+        store(to, out.add ? load(to) + v : v);
       } else {
-        store_partial(to, out.plus == nullptr ? v : load_partial(out.plus + at, count) + v, count);
+        store_partial(to, out.add ? load_partial(to, count) + v : v, count);
       }
     }
   }
@@ -282,10 +281,9 @@ void linear(const LinearCall<Element>& c) {
       NextPanel next{reinterpret_cast<const char*>(panel + kPanelWidth * steps), bytes_a_step};
       for (std::int64_t r = first, count = 0; r < end; r += count) {
         count = even_part(end - r, kMost);
-        const std::int64_t at = r * c.ldy + column;
-        const BlockOutput out{c.bias == nullptr ? nullptr : c.bias + column, c.y + at, c.ldy,
-                              least(c.out - column, kPanelWidth),
-                              c.plus == nullptr ? nullptr : c.plus + at};
+        const BlockOutput out{c.bias == nullptr ? nullptr : c.bias + column,
+                              c.y + r * c.ldy + column, c.ldy, least(c.out - column, kPanelWidth),
+                              c.add};
         linear_rows<Order::kRows, kMost>(count, c.x + r * c.ldx, c.ldx, panel, next, steps, out);
         next.share += steps * bytes_a_step;
       }
@@ -306,8 +304,8 @@ void outer(const OuterCall<Element>& c) {
     const Element* panel = c.b + column * steps;
     for (std::int64_t r = 0, count = 0; r < c.rows; r += count) {
       count = even_part(c.rows - r, kMost);
-      float* y = c.y + r * c.ldy + column;
-      const BlockOutput out{nullptr, y, c.ldy, least(c.columns - column, kPanelWidth), /*plus=*/y};
+      const BlockOutput out{nullptr, c.y + r * c.ldy + column, c.ldy,
+                            least(c.columns - column, kPanelWidth), /*add=*/true};
       linear_rows<Order::kSteps, kMost>(count, c.a + r, 0, panel, NextPanel{nullptr, 0}, steps,
                                         out);
     }

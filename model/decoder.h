@@ -32,7 +32,8 @@ class Decoder {
   explicit Decoder(const ModelSpec&, at::ScalarType dtype = at::kFloat);
 
   // Packs the parameters, one at a time; call again after their values change. Keeps those that
-  // require gradients, as the leaves that receive them; the others need live only during the call.
+  // require gradients, as the leaves that receive them, and reads their matrices where they lie in
+  // each forward and backward pass; the others need live only during the call.
   // Linear layers named in `lora` train that adapter, which their weight holds already.
   void bind(const TensorSource&, const std::map<std::string, LoraLeaves>& lora = {});
   void bind(const NamedTensors&);

@@ -31,7 +31,7 @@ void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
                    body);
 }
 
-// The layer with panels: its own, or made of its weight.
+// The layer with panels: its own, or made of its weight, which it keeps beside them.
 LinearWeight with_panels(const LinearWeight&);
 
 // x [T, in] as the panels of the weight are multiplied with: x itself, or rounded to bfloat16

@@ -21,8 +21,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Calls body(panels) with the panels as what they are: float or BFloat16Pair. A null pointer if
-// there are none.
+// Calls body(panels) with the panels as what they are, float or BFloat16Pair; null if the layer has
+// a weight in their place.
 template <class Body>
 void visit_panels(const LinearWeight& w, const Body& body) {
   void* data = w.packed.defined() ? w.packed.data_ptr() : nullptr;
@@ -74,9 +74,8 @@ struct Tile {
   std::int64_t first_row, last_row, first_panel, last_panel;
 };
 
-// `inputs` as linear_inputs() makes them; `plus` [rows, out], or null.
-void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y,
-             const float* plus = nullptr) {
+// `inputs` as linear_inputs() makes them.
+void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y) {
   visit_panels(w, [&](auto* packed) {
     using Element = std::remove_pointer_t<decltype(packed)>;
     const std::int64_t steps = panel_steps<Element>(w.in);
@@ -91,8 +90,7 @@ void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, 
          .last_panel = tile.last_panel,
          .bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr,
          .y = y.data_ptr<float>() + tile.first_row * w.out,
-         .ldy = w.out,
-         .plus = plus == nullptr ? nullptr : plus + tile.first_row * w.out});
+         .ldy = w.out});
   });
 }
 
@@ -134,7 +132,6 @@ void times_weight(const Element* dy, std::int64_t rows, std::int64_t in, std::in
         transpose(first, last, p, transposed + p * panel_size);
     });
     parallel_tiles(rows, panels, panel_flops(last - first), [&](const Tile& tile) {
-      float* const to = dx + tile.first_row * in;
       (cpu_kernels().*
        Kernels<Element>::kLinear)({.x = dy + tile.first_row * steps_of(out) + steps_of(first),
                                    .ldx = steps_of(out),
@@ -144,9 +141,9 @@ void times_weight(const Element* dy, std::int64_t rows, std::int64_t in, std::in
                                    .out = in,
                                    .first_panel = tile.first_panel,
                                    .last_panel = tile.last_panel,
-                                   .y = to,
+                                   .y = dx + tile.first_row * in,
                                    .ldy = in,
-                                   .plus = add || first > 0 ? to : nullptr});
+                                   .add = add || first > 0});
     });
   }
 }
@@ -447,8 +444,16 @@ at::Tensor plus_linear(const at::Tensor& residual, const at::Tensor& x, const Li
   if (!go_together(x, {&w}) || at::GradMode::is_enabled()) return residual + linear(x, w);
   at::Tensor y = outputs_of(x, w);
   const at::Tensor inputs = linear_inputs(x, w);
+  const float* from = residual.const_data_ptr<float>();
+  auto* const to = y.data_ptr<float>();
   parallel_tiles(x.size(0), panel_count(w.out), panel_flops(w.in), [&](const Tile& tile) {
-    compute(tile, inputs, w, y, residual.const_data_ptr<float>());
+    compute(tile, inputs, w, y);
+    const std::int64_t column = tile.first_panel * kPanelWidth;
+    const std::int64_t end = std::min(w.out, tile.last_panel * kPanelWidth);
+    for (std::int64_t r = tile.first_row; r < tile.last_row; ++r) {
+#pragma omp simd
+      for (std::int64_t i = r * w.out + column; i < r * w.out + end; ++i) to[i] = from[i] + to[i];
+    }
   });
   return y;
 }

@@ -28,7 +28,8 @@ struct LinearWeight {
   at::Tensor bias = {};    // [out], or undefined
   // [panels, in, 32] float32, or bfloat16 in the kernels' order, `in` then even. Undefined where
   // there is a weight: each pass makes them for itself and drops them, which takes a few hundredths
-  // of its time and spares a copy of the model.
+  // of its time and spares a copy of the model. So both passes read the weight where it lies, and
+  // it must not change in between.
   at::Tensor packed = {};
   std::int64_t in = 0;
   std::int64_t out = 0;               // what the last panel has beyond them is padding
@@ -36,10 +37,10 @@ struct LinearWeight {
   LoraLeaves lora = {};
   bool owns_panels = false;  // pack() made them, and may write to their memory again
 };
-// Keeps `values` [out, in] as the weight if they require gradients or cannot be packed (CUDA,
-// float64). Packs others, of any float type, as panels of `dtype` (float32 or bfloat16, rounded to
-// nearest even), into the memory of the panels that it made before if it did: not between a forward
-// pass and its backward pass, which reads the panels again.
+// Keeps `values` [out, in] as the weight if they require gradients (then float32 or float64) or
+// cannot be packed (CUDA, float64). Packs others, of any float type, as panels of `dtype` (float32
+// or bfloat16, rounded to nearest even), into the memory of the panels that it made before if it
+// did: not between a forward pass and its backward pass, which reads the panels again.
 void pack(LinearWeight&, const at::Tensor& values, at::ScalarType dtype = at::kFloat);
 // Computes from panels that somebody else packed, where they lie. They must stay
 // as they are for as long, and are never written to.
@@ -54,8 +55,8 @@ at::Tensor unpacked(const at::Tensor& panels, std::int64_t in, std::int64_t out)
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight&);  // [T, in] -> [T, out]
 
-// residual + linear(x, w), in one pass where no gradients are asked for; residual [T, out],
-// contiguous.
+// residual + linear(x, w), with one wait of the threads where no gradients are asked for; residual
+// [T, out], contiguous.
 at::Tensor plus_linear(const at::Tensor& residual, const at::Tensor& x, const LinearWeight& w);
 
 // What linear() gives of each, in less time where no gradients are asked for: on the CPU threads

@@ -50,7 +50,7 @@ NamedTensors adapter_leaves(const LoraAdapter& adapter, const std::vector<std::s
   return leaves;
 }
 
-// The parameters whose gradients are asked for: the only ones held beside the decoder's panels.
+// The parameters whose gradients are asked for: the only ones that are not held as panels alone.
 NamedTensors make_leaves(StoredWeights& stored, const std::vector<std::string>& names) {
   NamedTensors leaves;
   for (const auto& name : names) {

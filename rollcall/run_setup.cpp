@@ -211,7 +211,7 @@ TrainSetup make_setup(const RunConfig& config, const DatasetSummary& train,
 
 WorkerSetup::NewerWeights newer_weights(const PolicyOptions& policy) {
   using NewerWeights = WorkerSetup::NewerWeights;
-  if (policy.max_lag == 0) return NewerWeights::kIgnored;
+  if (policy.max_lag == 0) return NewerWeights::kNever;
   return policy.in_flight_updates ? NewerWeights::kInFlight : NewerWeights::kDrained;
 }
 

@@ -81,8 +81,9 @@ class Worker {
     for (TurnReply& turn : inbox.turns) lead_policy_.take(std::move(turn));
   }
 
-  // The newest where nothing is bound to another: an idle worker that stayed behind would have to
-  // copy its weights once their memory is wanted. Before results computed with them are used.
+  // The newest where nothing that runs or waits is bound to another: even idle, for a worker that
+  // stayed behind would have to copy its weights once their memory is wanted. Before results
+  // computed with them are used.
   void take_up_weights() {
     if (is_outdated() && may_take_newest() && !client_.given_up()) load_weights();
     if (!client_.give_way(use_published_)) leaving_ = true;
@@ -95,7 +96,7 @@ class Worker {
         return true;
       case NewerWeights::kDrained:
         return running_ == 0;
-      case NewerWeights::kIgnored:
+      case NewerWeights::kNever:
         break;
     }
     return running_ == 0 && waiting_.empty();
@@ -118,7 +119,7 @@ class Worker {
   Fit policy_for(const Assignment& next) {
     if (!own_) return Fit::kNow;  // the lead learner has taken up what it assigns
     const Engine& engine = own_->engine;
-    if (setup_.newer_weights != NewerWeights::kIgnored) {
+    if (setup_.newer_weights != NewerWeights::kNever) {
       const bool drains = setup_.newer_weights == NewerWeights::kDrained && is_outdated();
       return drains || engine.version() < next.version ? Fit::kLater : Fit::kNow;
     }

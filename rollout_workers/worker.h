@@ -33,14 +33,13 @@ struct WorkerSetup {
   int rank = 0;
   EngineOptions engine;
   bool lead_samples = false;  // the lead learner does; there is no policy here
-  // Of what is published while rollouts run, where a rollout may be of a newer version than its
-  // own.
+  // Whether a rollout may be of a newer version than its assignment's, and when such are taken up.
   enum class NewerWeights {
-    kIgnored,   // a rollout is of its own version
-    kInFlight,  // taken up at once, by rollouts under way too
+    kNever,     // each rollout is of its assignment's
+    kInFlight,  // at once, by rollouts under way too
     kDrained,   // once no rollout is under way, and none begins before
   };
-  NewerWeights newer_weights = NewerWeights::kIgnored;
+  NewerWeights newer_weights = NewerWeights::kNever;
   bool loads_model = false;  // weights come from model_dir instead of the link, for any version
   std::filesystem::path adapter;  // PEFT directory merged into the model so loaded; empty: none
 };

@@ -23,8 +23,8 @@ class Trunk {
   // Trains the weights' own storage, and computes with them rounded to `dtype`.
   Trunk(const ModelSpec&, TrainedPolicy weights, Communicator&, at::ScalarType dtype);
 
-  // Takes up the masters' present values: before hidden(), whenever they have changed, and not
-  // between a forward pass and its backward pass.
+  // Takes up the masters' present values: before hidden(), whenever they have changed. They must
+  // not change between a forward pass and its backward pass, which both read them.
   void bind() { weights_.bind(decoder_, masters_.leaves()); }
 
   // Whether passes over `batches` keep their activations: `recompute` says so, or this machine's

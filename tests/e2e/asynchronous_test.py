@@ -57,7 +57,8 @@ class Asynchronous(Case):
         self.assertGreater(max(line.get("mixed_version_share", 0) for line in run.metrics()), 0)
 
     def test_without_in_flight_updates_one_version_samples_a_rollout(self):
-        run = self.make_run("drains", run={"steps": STEPS}, policy={"max_lag": LAG, "in_flight_updates": False}, checkpoint={"every": 3})
+        run = self.make_run("drains", run={"steps": STEPS}, policy={"max_lag": LAG, "in_flight_updates": False}, checkpoint={"every": 3},
+                            eval={"every": 2})
         self.endpoints.tool_waits = lambda headers: 0.2 if headers["X-Rft-Rollout-Id"].endswith(("_0", "_1")) else 0
         code, errors = run.train()
         self.assertEqual(code, 0, errors)

@@ -121,13 +121,14 @@ TEST_F(EngineTest, KeepsTheCacheAcrossTurns) {
 }
 
 // Two turns with a delta between them, against the log-probabilities that the decoder gives the
-// same tokens in one packed row. What is longer than a round's rows comes in pieces.
+// same tokens in one packed row. What is longer than a round's rows comes in pieces: 64 at first,
+// at most 512 when the second turn begins.
 TEST_P(EngineBits, GivesTheLearnersLogProbabilitiesBitForBit) {
-  for (const auto& [prompt_length, delta_length] : {std::pair{18, 5}, {150, 140}}) {
+  for (const auto& [prompt_length, delta_length] : {std::pair{18, 5}, {150, 560}}) {
     Ids prompt, delta;
     for (std::int32_t i = 0; i < prompt_length; ++i) prompt.push_back((11 + 7 * i) % 100);
     for (std::int32_t i = 0; i < delta_length; ++i) delta.push_back((7 + 3 * i) % 100);
-    const auto engine = make();
+    const auto engine = make(/*max_context=*/800);
     const SequenceId id = engine->open(prompt, 77);
     engine->request_turn(id, {}, turn(21));
     const auto first = run(*engine).at(id);
@@ -172,20 +173,24 @@ TEST_F(EngineTest, ATurnGoesOnWhileALongPromptIsPrefilled) {
   EXPECT_GT(rounds, 2);
 }
 
-TEST(PrefillPace, TakesAboutAQuarterOfASecond) {
+TEST(PrefillPace, TakesAboutAQuarterOfASecondOrHalfWhereNothingDecodes) {
   PrefillPace pace;
   EXPECT_EQ(pace.rows(true), 64);
+  EXPECT_EQ(pace.rows(false), 64) << "nothing is known yet";
   pace.add(64, 10);  // a large model on a slow machine
   EXPECT_EQ(pace.rows(true), 64);
+  EXPECT_EQ(pace.rows(false), 64);
   for (const std::int64_t rows : {128, 256, 512, 1024, 1024}) {
     pace.add(pace.rows(true), 1e-6);
     EXPECT_EQ(pace.rows(true), rows) << "at most twice as many";
+    EXPECT_EQ(pace.rows(false), std::min<std::int64_t>(1024, 2 * rows));
   }
   pace.add(1024, 1);
   EXPECT_EQ(pace.rows(true), 256);
-  EXPECT_EQ(pace.rows(false), 1024) << "a second's, where nothing decodes";
+  EXPECT_EQ(pace.rows(false), 512);
   pace.add(300, 0.5);  // some of them decoded
   EXPECT_EQ(pace.rows(true), 150);
+  EXPECT_EQ(pace.rows(false), 300);
 }
 
 // Published weights give what the same weights row by row give, to the bit, and are not copied.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -63,7 +64,7 @@ struct Layer {
                                    .bias = bias,
                                    .y = y,
                                    .ldy = out,
-                                   .plus = add ? y : nullptr};
+                                   .add = add};
     if constexpr (std::is_same_v<Element, float>) {
       kernels.linear(call);
     } else {
@@ -487,6 +488,32 @@ TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
     EXPECT_EQ(together, alone) << window;
     EXPECT_EQ(lse_together, lse_alone) << window;
   }
+}
+
+// Few rows are split between threads by heads, in the middle of a row if need be.
+TEST(AttendStretches, GivesTheSameBitsWithAnyNumberOfThreads) {
+  const AttentionShape shape{9, 3, 64, 0.125F};
+  const std::int64_t length = 3000, row_floats = shape.heads * shape.head_dim;
+  const Blocked prefix(shape, length, 10), own(shape, 20, 20);
+  const int threads = at::get_num_threads();
+  for (const std::int64_t rows : {1, 2, 3, 5}) {
+    const auto q = random_values(static_cast<std::size_t>(rows * row_floats), 30);
+    std::vector<std::vector<float>> outs;
+    for (const int count : {1, 2, 5}) {
+      at::set_num_threads(count);
+      std::vector<float>& out = outs.emplace_back(q.size());
+      out.resize(q.size() + static_cast<std::size_t>(rows * shape.heads));
+      attend_stretches({{0,
+                         rows,
+                         3,
+                         {prefix.keys.data(), prefix.values.data(), length},
+                         {own.keys.data(), own.values.data(), 3 + rows}}},
+                       shape, 0, q.data(), out.data(), out.data() + q.size());
+    }
+    EXPECT_EQ(outs[1], outs[0]) << rows;
+    EXPECT_EQ(outs[2], outs[0]) << rows;
+  }
+  at::set_num_threads(threads);
 }
 
 // What a backward pass computes of the same, and rope.
