@@ -58,7 +58,7 @@ class Asynchronous(Case):
 
     def test_without_in_flight_updates_one_version_samples_a_rollout(self):
         run = self.make_run("drains", run={"steps": STEPS}, policy={"max_lag": LAG, "in_flight_updates": False}, checkpoint={"every": 3},
-                            eval={"every": 2})
+                            data={"valid": str(self.folder / "data" / "valid.jsonl")}, eval={"every": 2})
         self.endpoints.tool_waits = lambda headers: 0.2 if headers["X-Rft-Rollout-Id"].endswith(("_0", "_1")) else 0
         code, errors = run.train()
         self.assertEqual(code, 0, errors)
