@@ -108,9 +108,9 @@ class Bench:
                 self.add(part, {**line, **more})
 
     def measure_in_turn(self, part, commands, rounds):
-        """Adds the line of each command, of so many turns: of what is [median, lowest, highest] the middle median and the extremes."""
+        """Adds the lines of each command, of so many turns: of what is [median, lowest, highest] the middle median and the extremes."""
         with self.watch(part):
-            turns = [[self.lines_of(command)[0] for command in commands] for _ in range(rounds)]
+            turns = [[line for command in commands for line in self.lines_of(command)] for _ in range(rounds)]
             for lines in zip(*turns):
                 self.add(part, {key: merged([line[key] for line in lines]) for key in lines[0]})
 
@@ -121,15 +121,13 @@ class Bench:
     def decode(self):
         for model in self.models:
             for dtype, gguf in (("float32", "F32"), ("bfloat16", "BF16")):
-                self.measure("decode", [self.ours("engine_benchmark"), self.model(model), *BATCHES, "--dtype", dtype,
-                                        "--threads", THREADS])
+                commands = [[self.ours("engine_benchmark"), self.model(model), *BATCHES, "--dtype", dtype, "--threads", THREADS]]
                 if self.has("llama"):
-                    self.measure("decode", [self.peers / "torch/bin/python", HERE / "peers/decode_llamacpp.py",
-                                            self.peers / "llama/bin/llama-batched-bench", f"{self.model(model)}.{gguf}.gguf",
-                                            dtype, *BATCHES])
+                    commands.append([self.peers / "torch/bin/python", HERE / "peers/decode_llamacpp.py",
+                                     self.peers / "llama/bin/llama-batched-bench", f"{self.model(model)}.{gguf}.gguf", dtype, *BATCHES])
                 if self.has("vllm"):
-                    self.measure("decode", [self.peers / "vllm/bin/python", HERE / "peers/decode_vllm.py", self.model(model), dtype,
-                                            *BATCHES])
+                    commands.append([self.peers / "vllm/bin/python", HERE / "peers/decode_vllm.py", self.model(model), dtype, *BATCHES])
+                self.measure_in_turn("decode", commands, {"3m": 3, "smollm2-135m": 1}[model])
 
     def prefix(self):
         for model in self.models:
