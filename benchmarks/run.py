@@ -4,8 +4,8 @@
 
     benchmarks/run.py [--build build/app] [--peers build/peers] [--out build/performance] [PART...]
 
-Parts: roofs, decode, prefix, turns, learner, learners, packed, loop, tools, workers, lag, http, journal, weights, cost, long (default: all, an hour and a
-half). The peers are made by peers/setup.sh; without them our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl;
+Parts: roofs, decode, prefix, turns, learner, learners, packed, loop, tools, workers, lag, http, journal, weights, cost, long (default: all, about
+two hours and a half). The peers are made by peers/setup.sh; without them our own numbers are measured alone. Every measurement is a line of OUT/rows.jsonl;
 a part that is run again replaces its lines. Ends with the tables of OUT/performance.md, medians with the extremes, and a ratio for each
 row: above 1 where Rollcall is better.
 """
