@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <deque>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -23,6 +22,7 @@
 #include "benchmarks/scripted_workers.h"
 #include "comms/scratch_folder.h"
 #include "trainer/journal.h"
+#include "trainer/journal_hdf5.h"
 
 namespace rollcall {
 namespace {
@@ -61,33 +61,27 @@ class Column {
  public:
   Column(hid_t file, const std::string& name, hid_t type, hsize_t chunk) : type_(type) {
     const hsize_t none = 0, most = H5S_UNLIMITED;
-    const hid_t space = checked(H5Screate_simple(1, &none, &most));
-    const hid_t chunked = checked(H5Pcreate(H5P_DATASET_CREATE));
-    checked(H5Pset_chunk(chunked, 1, &chunk));
-    dataset_ =
-        checked(H5Dcreate2(file, name.c_str(), type, space, H5P_DEFAULT, chunked, H5P_DEFAULT));
-    H5Pclose(chunked);
-    H5Sclose(space);
+    const Hdf5Id space(checked(H5Screate_simple(1, &none, &most)));
+    const Hdf5Id chunked(checked(H5Pcreate(H5P_DATASET_CREATE)));
+    checked(H5Pset_chunk(chunked.get(), 1, &chunk));
+    dataset_ = Hdf5Id(checked(H5Dcreate2(file, name.c_str(), type, space.get(), H5P_DEFAULT,
+                                         chunked.get(), H5P_DEFAULT)));
   }
-  ~Column() { H5Dclose(dataset_); }
-  Column(const Column&) = delete;
-  Column& operator=(const Column&) = delete;
 
   hsize_t size() const { return size_; }
   void append(hsize_t count, const void* elements) {
     const hsize_t end = size_ + count;
-    checked(H5Dset_extent(dataset_, &end));
-    const hid_t memory = checked(H5Screate_simple(1, &count, nullptr));
-    const hid_t place = checked(H5Dget_space(dataset_));
-    checked(H5Sselect_hyperslab(place, H5S_SELECT_SET, &size_, nullptr, &count, nullptr));
-    checked(H5Dwrite(dataset_, type_, memory, place, H5P_DEFAULT, elements));
-    H5Sclose(place);
-    H5Sclose(memory);
+    checked(H5Dset_extent(dataset_.get(), &end));
+    const Hdf5Id memory(checked(H5Screate_simple(1, &count, nullptr)));
+    const Hdf5Id place(checked(H5Dget_space(dataset_.get())));
+    checked(H5Sselect_hyperslab(place.get(), H5S_SELECT_SET, &size_, nullptr, &count, nullptr));
+    checked(H5Dwrite(dataset_.get(), type_, memory.get(), place.get(), H5P_DEFAULT, elements));
     size_ = end;
   }
 
  private:
-  hid_t type_, dataset_ = -1;
+  hid_t type_;  // borrowed
+  Hdf5Id dataset_;
   hsize_t size_ = 0;
 };
 
@@ -96,13 +90,10 @@ class File {
   explicit File(const fs::path& path)
       : path_(path),
         id_(checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, H5P_DEFAULT))) {}
-  ~File() { H5Fclose(id_); }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
 
-  hid_t id() const { return id_; }
+  hid_t id() const { return id_.get(); }
   void commit() const {
-    checked(H5Fflush(id_, H5F_SCOPE_LOCAL));
+    checked(H5Fflush(id_.get(), H5F_SCOPE_LOCAL));
     const int descriptor = checked(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
     checked(::fsync(descriptor));
     ::close(descriptor);
@@ -110,22 +101,17 @@ class File {
 
  private:
   fs::path path_;
-  hid_t id_;
+  Hdf5Id id_;
 };
 
 class VariableLength {
  public:
   explicit VariableLength(hid_t file) {
     for (std::size_t i = 0; i < kArrays; ++i) {
-      types_[i] = checked(H5Tvlen_create(number_types()[i]));
-      columns_.emplace_back(file, std::to_string(i), types_[i], kRowsAtOnce);
+      types_[i] = Hdf5Id(checked(H5Tvlen_create(number_types()[i])));
+      columns_.emplace_back(file, std::to_string(i), types_[i].get(), kRowsAtOnce);
     }
   }
-  ~VariableLength() {
-    for (const hid_t type : types_) H5Tclose(type);
-  }
-  VariableLength(const VariableLength&) = delete;
-  VariableLength& operator=(const VariableLength&) = delete;
 
   void append(std::span<const Trajectory> rows) {
     for (std::size_t i = 0; i < kArrays; ++i) {
@@ -139,8 +125,8 @@ class VariableLength {
   }
 
  private:
-  std::array<hid_t, kArrays> types_{};
-  std::deque<Column> columns_;
+  std::array<Hdf5Id, kArrays> types_;
+  std::vector<Column> columns_;
 };
 
 class Flat {
@@ -166,7 +152,7 @@ class Flat {
   }
 
  private:
-  std::deque<Column> columns_;
+  std::vector<Column> columns_;
   Column offsets_;
 };
 

@@ -108,6 +108,14 @@ void parallel_tiles(std::int64_t rows, std::int64_t panels, std::int64_t flops, 
   }
 }
 
+// Calls body(offset, columns) for each row of the tile in y [rows, out]: its part of the row.
+template <class Body>
+void for_each_row(const Tile& tile, std::int64_t out, const Body& body) {
+  const std::int64_t column = tile.first_panel * kPanelWidth;
+  const std::int64_t columns = std::min(out, tile.last_panel * kPanelWidth) - column;
+  for (std::int64_t r = tile.first_row; r < tile.last_row; ++r) body(r * out + column, columns);
+}
+
 constexpr std::int64_t panel_flops(std::int64_t in) { return 2 * kPanelWidth * in; }
 
 // Outputs of a weight whose panels are transposed at a time: the panels of a product must stay in
@@ -448,12 +456,10 @@ at::Tensor plus_linear(const at::Tensor& residual, const at::Tensor& x, const Li
   auto* const to = y.data_ptr<float>();
   parallel_tiles(x.size(0), panel_count(w.out), panel_flops(w.in), [&](const Tile& tile) {
     compute(tile, inputs, w, y);
-    const std::int64_t column = tile.first_panel * kPanelWidth;
-    const std::int64_t end = std::min(w.out, tile.last_panel * kPanelWidth);
-    for (std::int64_t r = tile.first_row; r < tile.last_row; ++r) {
+    for_each_row(tile, w.out, [&](std::int64_t at, std::int64_t columns) {
 #pragma omp simd
-      for (std::int64_t i = r * w.out + column; i < r * w.out + end; ++i) to[i] = from[i] + to[i];
-    }
+      for (std::int64_t i = at; i < at + columns; ++i) to[i] = from[i] + to[i];
+    });
   });
   return y;
 }
@@ -497,13 +503,10 @@ at::Tensor gated(const at::Tensor& x, const LinearWeight& gate, const LinearWeig
     compute(tile, inputs, gate, g);
     compute(tile, inputs, up, u);
     // Whole panels but at the end of a row: lanes do not depend on the tile.
-    const std::int64_t column = tile.first_panel * kPanelWidth;
-    const std::int64_t columns = std::min(gate.out, tile.last_panel * kPanelWidth) - column;
-    for (std::int64_t r = tile.first_row; r < tile.last_row; ++r) {
-      const std::int64_t at = r * gate.out + column;
+    for_each_row(tile, gate.out, [&](std::int64_t at, std::int64_t columns) {
       cpu_kernels().silu_mul(g.const_data_ptr<float>() + at, u.const_data_ptr<float>() + at,
                              columns, y.data_ptr<float>() + at);
-    }
+    });
   });
   return y;
 }
