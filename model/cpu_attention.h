@@ -254,12 +254,12 @@ class HeadAttention {
 
 template <int kRows>
 void attend_rows(const AttentionRow* rows, const AttentionRow* end_rows,
-                 const AttentionShape& shape, std::int64_t first_kv, std::int64_t last_kv,
+                 const AttentionShape& shape, std::int64_t first_head, std::int64_t last_head,
                  float* scratch) {
   const std::int64_t group = shape.heads / shape.kv_heads;
-  for (std::int64_t kv = first_kv; kv < last_kv; ++kv) {
-    std::int64_t head = kv * group;
-    const std::int64_t end = head + group;
+  for (std::int64_t head = first_head; head < last_head;) {
+    const std::int64_t of_kv_head = (head / group + 1) * group;
+    const std::int64_t end = of_kv_head < last_head ? of_kv_head : last_head;
     for (; head + 4 <= end; head += 4)
       HeadAttention<4, kRows>(rows, end_rows, head, shape, scratch).run();
     for (; head + 2 <= end; head += 2)
@@ -279,15 +279,15 @@ inline bool share_keys(const AttentionRow* rows, int count) {
 }
 
 void attention(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
-               std::int64_t first_kv, std::int64_t last_kv, float* scratch) {
+               std::int64_t first_head, std::int64_t last_head, float* scratch) {
   static_assert(kTeamRows <= kMostTeamRows);
   std::int64_t r = 0;
   while (r < count) {
     if (r + kTeamRows <= count && share_keys(rows + r, kTeamRows)) {
-      attend_rows<kTeamRows>(rows + r, rows + count, shape, first_kv, last_kv, scratch);
+      attend_rows<kTeamRows>(rows + r, rows + count, shape, first_head, last_head, scratch);
       r += kTeamRows;
     } else {
-      attend_rows<1>(rows + r, rows + count, shape, first_kv, last_kv, scratch);
+      attend_rows<1>(rows + r, rows + count, shape, first_head, last_head, scratch);
       ++r;
     }
   }

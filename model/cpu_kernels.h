@@ -20,7 +20,7 @@ struct KeyValueView {
 // position is not hidden.
 struct AttentionRow {
   const float* query = nullptr;  // [heads, head_dim]
-  float* out = nullptr;          // [heads, head_dim]
+  float* out = nullptr;          // [heads, head_dim]; may be the query
   float* lse = nullptr;          // [heads] log-sum-exp of the scaled scores; may be null
   KeyValueView prefix, own;
 };
@@ -148,11 +148,11 @@ struct CpuKernels {
   void (*silu_mul_gradient)(const float* gate, const float* up, const float* dy, std::int64_t n,
                             float* dgate, float* dup);
 
-  // Softmax attention of `count` rows for the heads that share the kv heads [first_kv, last_kv);
-  // rows that see the same keys are faster one after another. `scratch` holds kMostTeamRows *
-  // (heads / kv_heads) * 16 * the most blocks of prefix and own of one row floats.
+  // Softmax attention of `count` rows for the heads [first_head, last_head); rows that see the same
+  // keys are faster one after another, heads that share a kv head together. `scratch` holds
+  // kMostTeamRows * (heads / kv_heads) * 16 * the most blocks of prefix and own of one row floats.
   void (*attention)(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
-                    std::int64_t first_kv, std::int64_t last_kv, float* scratch);
+                    std::int64_t first_head, std::int64_t last_head, float* scratch);
 
   // Gradients of `count` rows for the heads that share `kv_head` (FlashAttention-2, backward pass):
   // P = exp(S - lse), dV += P^T dO, dS = P * dO (V - O)^T, dQ += dS K, dK += dS^T Q. V - O is

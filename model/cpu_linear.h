@@ -275,9 +275,9 @@ void linear(const LinearCall<Element>& c) {
     for (std::int64_t p = c.first_panel; p < c.last_panel; ++p) {
       const std::int64_t column = p * kPanelWidth;
       const Element* panel = c.packed + column * steps;
-      // A block alone runs through the panels as fast as they come.
-      const std::int64_t bytes_a_step =
-          blocks > 1 && p + 1 < c.last_panel ? (kStepBytes + blocks - 1) / blocks : 0;
+      // A block alone runs through the panels as fast as they come. Behind the last one lies what
+      // the caller is likely to ask for next.
+      const std::int64_t bytes_a_step = blocks > 1 ? (kStepBytes + blocks - 1) / blocks : 0;
       NextPanel next{reinterpret_cast<const char*>(panel + kPanelWidth * steps), bytes_a_step};
       for (std::int64_t r = first, count = 0; r < end; r += count) {
         count = even_part(end - r, kMost);

@@ -128,9 +128,14 @@ void Decoder::grow_rope_table(std::int64_t positions) const {
   sine_ = tensor(table.sine);
 }
 
-at::Tensor Decoder::attention_output(const Layer& layer, std::int64_t index, const at::Tensor& x,
-                                     const at::Tensor& cosine, const at::Tensor& sine,
-                                     const Attend& attend) const {
+Decoder::Rotations Decoder::rotations(std::int64_t positions) const {
+  grow_rope_table(positions);
+  return {cosine_.const_data_ptr<float>(), sine_.const_data_ptr<float>()};
+}
+
+at::Tensor Decoder::attention_output(std::int64_t index, const at::Tensor& x,
+                                     const Places& places) const {
+  const Layer& layer = layers_[static_cast<std::size_t>(index)];
   const std::int64_t rows = x.size(0), d = spec_.head_dim;
   auto [q, k, v] = linears(x, layer.q, layer.k, layer.v);
   q = q.view({rows, spec_.heads, d});
@@ -141,60 +146,49 @@ at::Tensor Decoder::attention_output(const Layer& layer, std::int64_t index, con
     k = rms_norm(k, layer.k_norm, spec_.rms_norm_eps);
   }
   if (spec_.rotates(index)) {
-    q = rope(q, cosine, sine);
-    k = rope(k, cosine, sine);
+    q = rope(q, places.cosine, places.sine);
+    k = rope(k, places.cosine, places.sine);
   }
-  return attend(index, q, k, v).view({rows, spec_.heads * d});
+  return packed_attention(q, k, v, places.segments, attention_scale(), spec_.window(index))
+      .view({rows, spec_.heads * d});
 }
 
-at::Tensor Decoder::layer_forward(std::int64_t index, const at::Tensor& x, const at::Tensor& cosine,
-                                  const at::Tensor& sine, const Attend& attend) const {
+at::Tensor Decoder::layer_forward(std::int64_t index, const at::Tensor& x,
+                                  const Places& places) const {
   const Layer& layer = layers_[static_cast<std::size_t>(index)];
   const at::Tensor normed = rms_norm(x, layer.input_norm, spec_.rms_norm_eps);
-  const at::Tensor y =
-      plus_linear(x, attention_output(layer, index, normed, cosine, sine, attend), layer.o);
+  const at::Tensor y = x + linear(attention_output(index, normed, places), layer.o);
   const at::Tensor mlp_in = rms_norm(y, layer.post_attention_norm, spec_.rms_norm_eps);
-  return plus_linear(y, gated(mlp_in, layer.gate, layer.up), layer.down);
-}
-
-at::Tensor Decoder::hidden(const at::Tensor& tokens, const at::Tensor& positions,
-                           const Attend& attend, Activations activations) const {
-  if (tokens.numel() > 0) grow_rope_table(positions.max().item<std::int64_t>() + 1);
-  at::Tensor x = embedding(tokens, embedding_);
-  const auto table = [&](const at::Tensor& all) {
-    return all.to(x.options().requires_grad(false)).index_select(0, positions);
-  };
-  const at::Tensor cosine = table(cosine_), sine = table(sine_);
-  const bool recompute = activations == Activations::kRecomputed && at::GradMode::is_enabled();
-  for (std::int64_t i = 0; i < spec_.layers; ++i) {
-    if (!recompute) {
-      x = layer_forward(i, x, cosine, sine, attend);
-      continue;
-    }
-    const auto again = [this, i, cosine, sine, attend](const at::Tensor& kept) {
-      return layer_forward(i, kept, cosine, sine, attend);
-    };
-    x = recomputed(again, x);
-  }
-  return rms_norm(x, final_norm_, spec_.rms_norm_eps);
+  const auto [gate, up] = linears(mlp_in, layer.gate, layer.up);
+  return y + linear(silu_mul(gate, up), layer.down);
 }
 
 at::Tensor Decoder::packed_hidden(const at::Tensor& tokens, const std::vector<Segment>& segments,
                                   Activations activations) const {
   at::Tensor positions = at::empty({tokens.size(0)}, at::kLong);
+  std::int64_t most = 0;
   for (const auto& s : segments) {
     const std::int64_t first =
         s.prefix < 0 ? 0 : segments[static_cast<std::size_t>(s.prefix)].length;
     auto* to = positions.data_ptr<std::int64_t>() + s.begin;
     for (std::int64_t j = 0; j < s.length; ++j) to[j] = first + j;
+    most = std::max(most, first + s.length);
   }
-  // Shared, since layers that are computed again keep their attention.
-  const auto kept = std::make_shared<const std::vector<Segment>>(segments);
-  const auto attend = [this, kept](std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
-                                   const at::Tensor& v) {
-    return packed_attention(q, k, v, *kept, attention_scale(), spec_.window(layer));
+  grow_rope_table(most);
+  at::Tensor x = rollcall::embedding(tokens, embedding_);
+  const auto table = [&](const at::Tensor& all) {
+    return all.to(x.options().requires_grad(false)).index_select(0, positions.to(tokens.device()));
   };
-  return hidden(tokens, positions.to(tokens.device()), attend, activations);
+  // Shared, since layers that are computed again keep them.
+  const auto places = std::make_shared<const Places>(segments, table(cosine_), table(sine_));
+  const bool recompute = activations == Activations::kRecomputed && at::GradMode::is_enabled();
+  for (std::int64_t i = 0; i < spec_.layers; ++i) {
+    const auto layer = [this, i, places](const at::Tensor& in) {
+      return layer_forward(i, in, *places);
+    };
+    x = recompute ? recomputed(layer, x) : layer(x);
+  }
+  return rms_norm(x, final_norm_, spec_.rms_norm_eps);
 }
 
 }  // namespace rollcall

@@ -21,11 +21,16 @@ class PublishedWeights;
 // from which the layer is computed again. The results have the same bits.
 enum class Activations { kKept, kRecomputed };
 
-// The forward pass of a pre-norm decoder (Llama, Mistral, Qwen and SmolLM layouts): the only one,
-// for prefill, decode and training alike. They differ in `Attend` alone, i.e. in where keys and
-// values lie. Single thread.
+// A pre-norm decoder (Llama, Mistral, Qwen and SmolLM layouts): its weights, and the forward pass
+// of whole sequences with gradients. CpuForward computes the same from caches, to the bit, without
+// them. Single thread.
 class Decoder {
  public:
+  struct Layer {
+    at::Tensor input_norm, post_attention_norm, q_norm, k_norm;
+    LinearWeight q, k, v, o, gate, up, down;
+  };
+
   // A policy whose weights are those bound to it, rounded to `dtype` (float32 or bfloat16) like the
   // inputs of its products; sums and all else are float32. Throws Error if they cannot fit into
   // memory.
@@ -41,20 +46,22 @@ class Decoder {
   // bind(). Throws Error if they are not of this decoder's dtype.
   void bind(const PublishedWeights&);
 
-  // Attention of one layer: q [T, heads, d], k and v [T, kv_heads, d], rotated -> [T, heads, d].
-  using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& q,
-                                          const at::Tensor& k, const at::Tensor& v)>;
-
-  // tokens, positions [T] int64 -> final hidden states [T, hidden] after the last norm.
-  at::Tensor hidden(const at::Tensor& tokens, const at::Tensor& positions, const Attend&,
-                    Activations = Activations::kKept) const;
-
-  // Whole sequences packed by `segments`, each starting at position 0, or behind its prefix.
+  // tokens [T] int64 -> final hidden states [T, hidden] after the last norm, of whole sequences
+  // packed by `segments`, each starting at position 0, or behind its prefix.
   // The decoder must outlive the backward pass, and bind() waits for it.
   at::Tensor packed_hidden(const at::Tensor& tokens, const std::vector<Segment>& segments,
                            Activations = Activations::kKept) const;
 
+  const LinearWeight& embedding() const { return embedding_; }
+  const std::vector<Layer>& layers() const { return layers_; }
+  const at::Tensor& final_norm() const { return final_norm_; }
   const LinearWeight& head() const { return head_; }
+  // Cosines and sines of so many positions or more, [positions, head_dim / 2] each; until the next
+  // call or packed_hidden().
+  struct Rotations {
+    const float *cosine, *sine;
+  };
+  Rotations rotations(std::int64_t positions) const;
   double attention_scale() const;
   // What a forward pass of so many tokens with gradients keeps until its backward pass, about.
   std::int64_t kept_bytes(std::int64_t tokens) const;
@@ -62,9 +69,10 @@ class Decoder {
   const ModelSpec& spec() const { return spec_; }
 
  private:
-  struct Layer {
-    at::Tensor input_norm, post_attention_norm, q_norm, k_norm;
-    LinearWeight q, k, v, o, gate, up, down;
+  // Where a layer's rows stand, and what they see.
+  struct Places {
+    std::vector<Segment> segments;
+    at::Tensor cosine, sine;  // [T, head_dim / 2]
   };
 
   static bool has_adapter(const Layer&);
@@ -72,11 +80,8 @@ class Decoder {
   using BindMatrix = std::function<void(LinearWeight&, const std::string& name)>;
   void bind_all(const BindMatrix& matrix, const TensorSource& vector,
                 const std::map<std::string, LoraLeaves>& lora);
-  at::Tensor layer_forward(std::int64_t index, const at::Tensor& x, const at::Tensor& cosine,
-                           const at::Tensor& sine, const Attend&) const;
-  at::Tensor attention_output(const Layer&, std::int64_t index, const at::Tensor& x,
-                              const at::Tensor& cosine, const at::Tensor& sine,
-                              const Attend&) const;
+  at::Tensor layer_forward(std::int64_t index, const at::Tensor& x, const Places&) const;
+  at::Tensor attention_output(std::int64_t index, const at::Tensor& x, const Places&) const;
   void grow_rope_table(std::int64_t positions) const;
 
   ModelSpec spec_;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "model/cpu_kernels.h"
 #include "model/ops.h"
 
 namespace rollcall {
@@ -16,6 +17,22 @@ namespace rollcall {
 // What the operators share in calling cpu_kernels.h. Parallel only where compiled with -fopenmp.
 
 inline bool has_kernel(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+// The kernels of an element's type.
+template <class Element>
+struct Kernels;
+template <>
+struct Kernels<float> {
+  static constexpr auto kLinear = &CpuKernels::linear;
+  static constexpr auto kOuter = &CpuKernels::outer;
+  static constexpr auto kPackColumns = &CpuKernels::pack_columns;
+};
+template <>
+struct Kernels<BFloat16Pair> {
+  static constexpr auto kLinear = &CpuKernels::linear_bfloat16;
+  static constexpr auto kOuter = &CpuKernels::outer_bfloat16;
+  static constexpr auto kPackColumns = &CpuKernels::pack_columns_bfloat16;
+};
 
 // As autograd functions take an argument that may be missing.
 inline std::optional<at::Tensor> defined(const at::Tensor& t) {

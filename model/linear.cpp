@@ -37,22 +37,6 @@ LinearWeight weight_of(const at::Tensor& panels, std::int64_t in, std::int64_t o
   return {.packed = panels, .in = in, .out = out, .dtype = panels.scalar_type()};
 }
 
-// The kernels of an element's type.
-template <class Element>
-struct Kernels;
-template <>
-struct Kernels<float> {
-  static constexpr auto kLinear = &CpuKernels::linear;
-  static constexpr auto kOuter = &CpuKernels::outer;
-  static constexpr auto kPackColumns = &CpuKernels::pack_columns;
-};
-template <>
-struct Kernels<BFloat16Pair> {
-  static constexpr auto kLinear = &CpuKernels::linear_bfloat16;
-  static constexpr auto kOuter = &CpuKernels::outer_bfloat16;
-  static constexpr auto kPackColumns = &CpuKernels::pack_columns_bfloat16;
-};
-
 template <class Element>
 const Element* elements(const at::Tensor& values) {
   return static_cast<const Element*>(values.const_data_ptr());
@@ -106,14 +90,6 @@ void parallel_tiles(std::int64_t rows, std::int64_t panels, std::int64_t flops, 
       body(Tile{0, rows, begin, end});
     });
   }
-}
-
-// Calls body(offset, columns) for each row of the tile in y [rows, out]: its part of the row.
-template <class Body>
-void for_each_row(const Tile& tile, std::int64_t out, const Body& body) {
-  const std::int64_t column = tile.first_panel * kPanelWidth;
-  const std::int64_t columns = std::min(out, tile.last_panel * kPanelWidth) - column;
-  for (std::int64_t r = tile.first_row; r < tile.last_row; ++r) body(r * out + column, columns);
 }
 
 constexpr std::int64_t panel_flops(std::int64_t in) { return 2 * kPanelWidth * in; }
@@ -254,16 +230,19 @@ struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
   }
 };
 
-// Whether they may be computed together: with gradients by one function, without from panels that
-// are there.
-bool go_together(const at::Tensor& x, std::initializer_list<const LinearWeight*> layers) {
-  return has_kernel(x) && std::ranges::all_of(layers, [](const LinearWeight* w) {
-           return at::GradMode::is_enabled() ? !w->lora.a.defined() : w->packed.defined();
-         });
-}
-
-std::vector<at::Tensor> linears_with_gradients(const at::Tensor& x,
-                                               std::vector<LinearWeight> layers) {
+// Together where one function can give all their gradients.
+std::vector<at::Tensor> linears_of(const at::Tensor& x, std::vector<const LinearWeight*> weights) {
+  std::vector<LinearWeight> layers;
+  std::vector<at::Tensor> y;
+  bool together = has_kernel(x);
+  for (const LinearWeight* w : weights) {
+    layers.push_back(*w);
+    together = together && !(w->lora.a.defined() && at::GradMode::is_enabled());
+  }
+  if (!together) {
+    for (const LinearWeight& w : layers) y.push_back(linear(x, w));
+    return y;
+  }
   const auto weight = [&](std::size_t i) {
     return i < layers.size() ? defined(layers[i].weight) : std::nullopt;
   };
@@ -441,74 +420,19 @@ at::Tensor unpacked(const at::Tensor& panels, std::int64_t in, std::int64_t out)
 at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
   if (w.lora.a.defined() && at::GradMode::is_enabled()) return lora_linear(x, w);
   if (!has_kernel(x)) return at::linear(x, w.weight, w.bias);
-  if (at::GradMode::is_enabled()) return linears_with_gradients(x, {w})[0];
-  if (!w.packed.defined()) return linear(x, with_panels(w));
-  at::Tensor y = outputs_of(x, w);
-  linear_into(linear_inputs(x, w), w, y);
-  return y;
+  return linears_of(x, {&w})[0];
 }
 
-at::Tensor plus_linear(const at::Tensor& residual, const at::Tensor& x, const LinearWeight& w) {
-  if (!go_together(x, {&w}) || at::GradMode::is_enabled()) return residual + linear(x, w);
-  at::Tensor y = outputs_of(x, w);
-  const at::Tensor inputs = linear_inputs(x, w);
-  const float* from = residual.const_data_ptr<float>();
-  auto* const to = y.data_ptr<float>();
-  parallel_tiles(x.size(0), panel_count(w.out), panel_flops(w.in), [&](const Tile& tile) {
-    compute(tile, inputs, w, y);
-    for_each_row(tile, w.out, [&](std::int64_t at, std::int64_t columns) {
-#pragma omp simd
-      for (std::int64_t i = at; i < at + columns; ++i) to[i] = from[i] + to[i];
-    });
-  });
-  return y;
+std::array<at::Tensor, 2> linears(const at::Tensor& x, const LinearWeight& a,
+                                  const LinearWeight& b) {
+  const auto y = linears_of(x, {&a, &b});
+  return {y[0], y[1]};
 }
 
 std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight& a, const LinearWeight& b,
                                   const LinearWeight& c) {
-  if (!go_together(x, {&a, &b, &c})) return {linear(x, a), linear(x, b), linear(x, c)};
-  if (at::GradMode::is_enabled()) {
-    auto y = linears_with_gradients(x, {a, b, c});
-    return {y[0], y[1], y[2]};
-  }
-  const std::array<const LinearWeight*, 3> layers{&a, &b, &c};
-  std::array<at::Tensor, 3> y{outputs_of(x, a), outputs_of(x, b), outputs_of(x, c)};
-  const at::Tensor inputs = linear_inputs(x, a);
-  std::int64_t panels = 0;
-  for (const LinearWeight* w : layers) panels += panel_count(w->out);
-  parallel_tiles(x.size(0), panels, panel_flops(a.in), [&](const Tile& tile) {
-    Tile part = tile;  // panels of one layer
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      const std::int64_t count = panel_count(layers[i]->out);
-      Tile own = part;
-      own.first_panel = std::max<std::int64_t>(0, part.first_panel);
-      own.last_panel = std::min(count, part.last_panel);
-      if (own.first_panel < own.last_panel) compute(own, inputs, *layers[i], y[i]);
-      part.first_panel -= count;
-      part.last_panel -= count;
-    }
-  });
-  return y;
-}
-
-at::Tensor gated(const at::Tensor& x, const LinearWeight& gate, const LinearWeight& up) {
-  if (!go_together(x, {&gate, &up})) return silu_mul(linear(x, gate), linear(x, up));
-  if (at::GradMode::is_enabled()) {
-    const auto both = linears_with_gradients(x, {gate, up});
-    return silu_mul(both[0], both[1]);
-  }
-  at::Tensor g = outputs_of(x, gate), u = outputs_of(x, up), y = outputs_of(x, gate);
-  const at::Tensor inputs = linear_inputs(x, gate);
-  parallel_tiles(x.size(0), panel_count(gate.out), 2 * panel_flops(gate.in), [&](const Tile& tile) {
-    compute(tile, inputs, gate, g);
-    compute(tile, inputs, up, u);
-    // Whole panels but at the end of a row: lanes do not depend on the tile.
-    for_each_row(tile, gate.out, [&](std::int64_t at, std::int64_t columns) {
-      cpu_kernels().silu_mul(g.const_data_ptr<float>() + at, u.const_data_ptr<float>() + at,
-                             columns, y.data_ptr<float>() + at);
-    });
-  });
-  return y;
+  const auto y = linears_of(x, {&a, &b, &c});
+  return {y[0], y[1], y[2]};
 }
 
 at::Tensor embedding(const at::Tensor& ids, const LinearWeight& w) {

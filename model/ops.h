@@ -55,17 +55,10 @@ at::Tensor unpacked(const at::Tensor& panels, std::int64_t in, std::int64_t out)
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight&);  // [T, in] -> [T, out]
 
-// residual + linear(x, w), with one wait of the threads where no gradients are asked for; residual
-// [T, out], contiguous.
-at::Tensor plus_linear(const at::Tensor& residual, const at::Tensor& x, const LinearWeight& w);
-
-// What linear() gives of each, in less time where no gradients are asked for: on the CPU threads
-// wait for each other once instead of three times.
+// What linear() gives of each; their input is rounded, and kept for the backward pass, once.
+std::array<at::Tensor, 2> linears(const at::Tensor& x, const LinearWeight&, const LinearWeight&);
 std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight&, const LinearWeight&,
                                   const LinearWeight&);
-
-// silu_mul(linear(x, gate), linear(x, up)), likewise; [T, in] -> [T, out].
-at::Tensor gated(const at::Tensor& x, const LinearWeight& gate, const LinearWeight& up);
 
 // Rows of the weight as float32: ids [T] int64, below `out` -> [T, in].
 at::Tensor embedding(const at::Tensor& ids, const LinearWeight&);

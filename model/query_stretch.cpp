@@ -35,20 +35,12 @@ void attend_stretches(const std::vector<QueryStretch>& stretches, const Attentio
     most_blocks = std::max(most_blocks, key_blocks(s.prefix.length) + key_blocks(s.seen + s.count));
   }
   if (rows.empty()) return;
-  const std::int64_t kv = shape.kv_heads, group = shape.heads / kv, count = std::ssize(rows);
-  // Few rows are split by heads, too; many that share keys are faster together.
-  const std::int64_t parts = count < 2 * at::get_num_threads() ? kv : 1;
-  const std::int64_t flops = 4 * row_floats * (positions / count) / parts;
-  parallel(count * parts, flops, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t group = shape.heads / shape.kv_heads, count = std::ssize(rows);
+  parallel(count, 4 * row_floats * (positions / count), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> scratch(
         static_cast<std::size_t>(kMostTeamRows * group * most_blocks * kKeyBlock));
-    const auto attend = [&](std::int64_t row, std::int64_t of, std::int64_t first,
-                            std::int64_t last) {
-      cpu_kernels().attention(rows.data() + row, of, shape, first, last, scratch.data());
-    };
-    if (parts == 1) return attend(begin, end - begin, 0, kv);
-    for (std::int64_t row = begin / kv; row * kv < end; ++row)
-      attend(row, 1, std::max<std::int64_t>(0, begin - row * kv), std::min(kv, end - row * kv));
+    cpu_kernels().attention(rows.data() + begin, end - begin, shape, 0, shape.heads,
+                            scratch.data());
   });
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/engine.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
@@ -238,6 +239,39 @@ TEST_P(EngineBits, GoesOnWhenPublishedWeightsMove) {
   const Completion second = sampled(worker);
   EXPECT_EQ(second.logprobs, alone({1, 2, 3}, 8, 20).logprobs);
   EXPECT_EQ(second.prefill_tokens, 0) << "the prompt is there";
+}
+
+// Large enough to wake threads for one row, with heads that they cannot share evenly.
+TEST(EngineThreads, SampleTheSameTokensWhateverTheirNumber) {
+  ModelSpec spec = tiny_spec();
+  spec.hidden_size = 264;
+  spec.intermediate_size = 520;
+  spec.heads = 9;
+  spec.kv_heads = 3;
+  spec.head_dim = 32;
+  const int threads = at::get_num_threads();
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const TinyModel model(7, spec, dtype);
+    std::vector<std::vector<float>> logprobs;
+    for (const int count : {1, 2, 5}) {
+      at::set_num_threads(count);
+      Engine engine(spec, {400, 64, dtype});
+      engine.load(3, source_of(model.weights.tensors));
+      std::vector<float>& all = logprobs.emplace_back();
+      for (const std::int32_t length : {1, 40, 90}) {
+        for (std::uint64_t seed = 0; seed < 3; ++seed) {
+          const SequenceId id = engine.open(Ids(static_cast<std::size_t>(length), 5), seed);
+          engine.request_turn(id, {}, {8, {}, 0});
+        }
+        while (engine.has_work())
+          for (const auto& f : engine.step())
+            all.insert(all.end(), f.completion.logprobs.begin(), f.completion.logprobs.end());
+      }
+    }
+    EXPECT_EQ(logprobs[1], logprobs[0]);
+    EXPECT_EQ(logprobs[2], logprobs[0]);
+  }
+  at::set_num_threads(threads);
 }
 
 class Bfloat16EngineTest : public EngineTest {

@@ -419,7 +419,7 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
     const AttentionRow task{q.data(), out.data(), nullptr,
                             behind({prefix.keys.data(), prefix.values.data(), before}, start),
                             behind({rest.keys.data(), rest.values.data(), own}, start - before)};
-    cpu_kernels().attention(&task, 1, shape, 0, shape.kv_heads, scratch.data());
+    cpu_kernels().attention(&task, 1, shape, 0, shape.heads, scratch.data());
     for (std::int64_t h = 0; h < shape.heads; ++h) {
       const std::int64_t kv = h / (shape.heads / shape.kv_heads) * d;
       std::vector<double> p, mixed(static_cast<std::size_t>(d));
@@ -481,16 +481,15 @@ TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
       return rows;
     };
     const auto all = rows_into(together, lse_together);
-    cpu_kernels().attention(all.data(), n, shape, 0, shape.kv_heads, scratch.data());
+    cpu_kernels().attention(all.data(), n, shape, 0, shape.heads, scratch.data());
     for (const auto& row : rows_into(alone, lse_alone))
-      for (std::int64_t kv = 0; kv < shape.kv_heads; ++kv)
-        cpu_kernels().attention(&row, 1, shape, kv, kv + 1, scratch.data());
+      for (std::int64_t h = 0; h < shape.heads; ++h)
+        cpu_kernels().attention(&row, 1, shape, h, h + 1, scratch.data());
     EXPECT_EQ(together, alone) << window;
     EXPECT_EQ(lse_together, lse_alone) << window;
   }
 }
 
-// Few rows are split between threads by heads, in the middle of a row if need be.
 TEST(AttendStretches, GivesTheSameBitsWithAnyNumberOfThreads) {
   const AttentionShape shape{9, 3, 64, 0.125F};
   const std::int64_t length = 3000, row_floats = shape.heads * shape.head_dim;
@@ -585,7 +584,7 @@ std::vector<float> forward_values(const CpuKernels& kernels) {
                           &all[7 * rows * out],
                           {prefix.keys.data(), prefix.values.data(), 21, 5},
                           {own.keys.data(), own.values.data(), 18}};
-  kernels.attention(&task, 1, shape, 0, shape.kv_heads, scratch.data());
+  kernels.attention(&task, 1, shape, 0, shape.heads, scratch.data());
   all.push_back(lse);
   return all;
 }

@@ -127,10 +127,6 @@ TEST_F(LinearTest, ComputesLayersTogetherAsOneByOne) {
       EXPECT_TRUE(at::equal(one, linear(x, a))) << rows;
       EXPECT_TRUE(at::equal(two, linear(x, b))) << rows;
       EXPECT_TRUE(at::equal(three, linear(x, c))) << rows;
-      EXPECT_TRUE(at::equal(gated(x, a, c), silu_mul(linear(x, a), linear(x, c)))) << rows;
-      at::Tensor residual = random_tensor({rows, 70}, 16);
-      residual.slice(1, 0, 7).mul_(1e-40);  // below what a product keeps in bfloat16
-      EXPECT_TRUE(at::equal(plus_linear(residual, x, b), residual + linear(x, b))) << rows;
     }
   }
 }

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/cpu_forward.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <span>
+#include <type_traits>
+
+#include "model/cpu_team.h"
+#include "model/kernel_calls.h"
+#include "model/query_stretch.h"
+
+namespace rollcall {
+namespace {
+
+using Member = CpuTeam::Member;
+
+constexpr std::int64_t kItemsAThread = 6;  // of a stage, if they can be so small
+constexpr std::int64_t kMostBlockRows = 16;
+
+constexpr std::int64_t parts(std::int64_t count, std::int64_t part) {
+  return (count + part - 1) / part;
+}
+
+// How many of `count` rows or panels to an item, so that each thread finds several.
+std::int64_t part_of(std::int64_t count, std::int64_t threads, std::int64_t most) {
+  return std::clamp<std::int64_t>(count / (kItemsAThread * threads), 1, most);
+}
+
+struct Range {
+  std::int64_t first, last;
+  std::int64_t count() const { return last - first; }
+};
+
+// Item `i` of [0, count) dealt by `part`.
+Range range_of(std::int64_t i, std::int64_t part, std::int64_t count) {
+  return {i * part, std::min(count, (i + 1) * part)};
+}
+
+// The items of a product: parts of its rows, which stay in the second cache level, times some
+// panels of its weight.
+struct Tiles {
+  static constexpr std::int64_t kMostRows = 192, kMostPanels = 4;
+  static constexpr std::int64_t kBlockRows = 12;  // that kernels compute at once
+
+  Tiles(std::int64_t rows_in, std::int64_t panels_in, std::int64_t threads)
+      : rows(rows_in),
+        panels(panels_in),
+        part_rows(
+            parts(parts(rows, std::max<std::int64_t>(1, parts(rows, kMostRows))), kBlockRows) *
+            kBlockRows),
+        row_parts(rows == 0 ? 0 : parts(rows, part_rows)),
+        part_panels(part_of(panels * row_parts, threads, kMostPanels)) {}
+
+  std::int64_t count() const { return row_parts * parts(panels, part_panels); }
+  Range rows_of(std::int64_t i) const {
+    return range_of(i / parts(panels, part_panels), part_rows, rows);
+  }
+  Range panels_of(std::int64_t i) const {
+    return range_of(i % parts(panels, part_panels), part_panels, panels);
+  }
+
+  std::int64_t rows, panels, part_rows, row_parts, part_panels;
+};
+
+// Of the outputs of a weight, those in `panels`.
+Range columns_of(const LinearWeight& w, const Range& panels) {
+  return {panels.first * kPanelWidth, std::min(w.out, panels.last * kPanelWidth)};
+}
+
+// Memory that only grows; what it held is lost.
+template <class T>
+class Buffer {
+ public:
+  void reserve(std::int64_t count) {
+    if (std::ssize(memory_) >= count) return;
+    memory_.clear();
+    memory_.resize(static_cast<std::size_t>(count));
+  }
+  T* data() { return memory_.data(); }
+
+ private:
+  std::vector<T> memory_;
+};
+
+// Where a row's key and value go, and what it sees.
+struct Place {
+  KvSegment* own;
+  const KvSegment* prefix;  // null: none
+  std::int64_t at;          // in `own`
+
+  std::int64_t before() const { return prefix == nullptr ? 0 : prefix->length(); }
+  std::int64_t position() const { return before() + at; }
+};
+
+// Element: what products multiply, float or BFloat16Pair.
+template <class Element>
+class Forward final : public CpuForward {
+ public:
+  explicit Forward(const Decoder& decoder)
+      : decoder_(decoder),
+        spec_(decoder.spec()),
+        shape_{spec_.heads, spec_.kv_heads, spec_.head_dim,
+               static_cast<float>(decoder.attention_scale())} {}
+
+  const float* hidden(const std::vector<std::int32_t>& tokens,
+                      const std::vector<Stretch>& stretches,
+                      const std::vector<std::int64_t>& wanted) override {
+    take_places(stretches);
+    std::vector<std::int64_t> every(tokens.size());
+    std::iota(every.begin(), every.end(), 0);
+    Rows& last = wanted == every ? all_ : last_;
+    if (&last == &last_) {
+      last_.places.clear();
+      for (const std::int64_t row : wanted)
+        last_.places.push_back(all_.places[static_cast<std::size_t>(row)]);
+    }
+    const std::int64_t threads = CpuTeam::threads_for(std::ssize(tokens) * layer_flops());
+    reserve(threads, last);
+    team_.run(threads, [&](Member& member) {
+      embed(member, tokens);
+      for (std::int64_t i = 0; i + 1 < spec_.layers; ++i) layer(member, i, all_);
+      if (&last == &last_) take_wanted(member, wanted);
+      layer(member, spec_.layers - 1, last);
+      norm(member, last, decoder_.final_norm());
+    });
+    return last.normed.data();
+  }
+
+  const float* logits(const float* hidden, std::int64_t rows) override {
+    const LinearWeight& head = decoder_.head();
+    logits_.reserve(rows * head.out);
+    head_inputs_.reserve(rows * panel_steps<Element>(head.in));
+    team_.run(CpuTeam::threads_for(2 * rows * head.in * head.out), [&](Member& member) {
+      share_rows(member, rows, [&](const Range& r) { round(hidden, head.in, r, head_inputs_); });
+      share_products(member, {{rows, operands(hidden, head_inputs_), head, logits_.data()}});
+    });
+    return logits_.data();
+  }
+
+ private:
+  using Operands = Buffer<Element>;  // of float32 products empty: they read what there is
+
+  // Rows that go through a layer together.
+  struct Rows {
+    std::int64_t count() const { return std::ssize(places); }
+    std::vector<Place> places;
+    Buffer<float> x, normed, q;  // the residual stream; queries, then what attention mixed for them
+    Operands rounded;            // `normed` or `q`
+  };
+  struct Product {
+    std::int64_t rows;
+    const Element* x;
+    const LinearWeight& w;
+    float* y;  // [rows, out]
+  };
+
+  std::int64_t q_width() const { return shape_.heads * shape_.head_dim; }
+  std::int64_t kv_width() const { return shape_.kv_heads * shape_.head_dim; }
+  std::int64_t layer_flops() const {
+    return 2 * spec_.hidden_size * (2 * q_width() + 2 * kv_width() + 3 * spec_.intermediate_size);
+  }
+
+  void take_places(const std::vector<Stretch>& stretches) {
+    all_.places.clear();
+    std::int64_t positions = 0;
+    most_blocks_ = 0;
+    for (const Stretch& s : stretches) {
+      const std::int64_t seen = s.own->length();
+      s.own->extend(s.count);
+      for (std::int64_t i = 0; i < s.count; ++i) all_.places.push_back({s.own, s.prefix, seen + i});
+      const std::int64_t before = s.prefix == nullptr ? 0 : s.prefix->length();
+      positions = std::max(positions, before + seen + s.count);
+      most_blocks_ = std::max(most_blocks_, key_blocks(before) + key_blocks(seen + s.count));
+    }
+    rotations_ = decoder_.rotations(positions);
+  }
+
+  void reserve(std::int64_t threads, Rows& last) {
+    for (Rows* rows : {&all_, &last}) {
+      const std::int64_t n = rows->count();
+      rows->x.reserve(n * spec_.hidden_size);
+      rows->normed.reserve(n * spec_.hidden_size);
+      rows->q.reserve(n * q_width());
+      if constexpr (kRounds)
+        rows->rounded.reserve(n * panel_steps<Element>(std::max(spec_.hidden_size, q_width())));
+    }
+    k_.reserve(all_.count() * kv_width());
+    v_.reserve(all_.count() * kv_width());
+    gated_.reserve(all_.count() * panel_steps<Element>(spec_.intermediate_size));
+    const std::int64_t tile =
+        std::min(all_.count(), Tiles::kMostRows) * Tiles::kMostPanels * kPanelWidth;
+    const std::int64_t scores =
+        kMostTeamRows * (shape_.heads / shape_.kv_heads) * kKeyBlock * most_blocks_;
+    scratch_.resize(static_cast<std::size_t>(std::max(threads, std::ssize(scratch_))));
+    for (Buffer<float>& of_thread : scratch_) of_thread.reserve(std::max(2 * tile, scores));
+  }
+
+  float* scratch(const Member& member) {
+    return scratch_[static_cast<std::size_t>(member.index())].data();
+  }
+
+  template <class Body>
+  static void share_rows(Member& member, std::int64_t rows, const Body& body) {
+    const std::int64_t part = part_of(rows, member.threads(), kMostBlockRows);
+    member.share(parts(rows, part), [&](std::int64_t i) { body(range_of(i, part, rows)); });
+  }
+
+  // What products take for rows of `width` floats.
+  static const Element* operands(const float* rows, Operands& rounded) {
+    if constexpr (kRounds)
+      return rounded.data();
+    else
+      return rows;
+  }
+  // Makes them, of some columns of some rows: the first an even one.
+  static void round(const float* rows, std::int64_t width, const Range& r, Operands& to,
+                    Range columns) {
+    if constexpr (kRounds) {
+      for (std::int64_t i = r.first; i < r.last; ++i)
+        cpu_kernels().round_inputs(rows + i * width + columns.first, columns.count(),
+                                   to.data() + i * panel_steps<Element>(width) + columns.first / 2);
+    }
+  }
+  static void round(const float* rows, std::int64_t width, const Range& r, Operands& to) {
+    round(rows, width, r, to, {0, width});
+  }
+
+  void embed(Member& member, const std::vector<std::int32_t>& tokens) {
+    const auto* panels = static_cast<const Element*>(decoder_.embedding().packed.const_data_ptr());
+    const std::int64_t hidden = spec_.hidden_size;
+    share_rows(member, all_.count(), [&](const Range& r) {
+      for (std::int64_t i = r.first; i < r.last; ++i) {
+        const std::int64_t id = tokens[static_cast<std::size_t>(i)];
+        unpack_weights(panels, hidden, id, id + 1, all_.x.data() + i * hidden);
+      }
+    });
+  }
+
+  void norm(Member& member, Rows& rows, const at::Tensor& weight) {
+    const std::int64_t n = spec_.hidden_size;
+    share_rows(member, rows.count(), [&](const Range& r) {
+      cpu_kernels().rms_norm(rows.x.data() + r.first * n, weight.const_data_ptr<float>(), r.count(),
+                             n, static_cast<float>(spec_.rms_norm_eps),
+                             rows.normed.data() + r.first * n, nullptr);
+      round(rows.normed.data(), n, r, rows.rounded);
+    });
+  }
+
+  // One tile of a product; `y` is of the tile's first row and column, and has rows of `ldy`.
+  static void multiply(const Element* x, const LinearWeight& w, const Range& rows,
+                       const Range& panels, float* y, std::int64_t ldy) {
+    const std::int64_t steps = panel_steps<Element>(w.in);
+    const Range columns = columns_of(w, panels);
+    (cpu_kernels().*Kernels<Element>::kLinear)(
+        {.x = x + rows.first * steps,
+         .ldx = steps,
+         .rows = rows.count(),
+         .packed = static_cast<const Element*>(w.packed.const_data_ptr()) + columns.first * steps,
+         .in = w.in,
+         .out = columns.count(),
+         .first_panel = 0,
+         .last_panel = panels.count(),
+         .bias = w.bias.defined() ? w.bias.const_data_ptr<float>() + columns.first : nullptr,
+         .y = y,
+         .ldy = ldy});
+  }
+
+  static void share_products(Member& member, std::initializer_list<Product> products) {
+    std::int64_t items = 0;
+    for (const Product& p : products) items += tiles_of(member, p).count();
+    member.share(items, [&](std::int64_t i) {
+      for (const Product& p : products) {
+        const Tiles tiles = tiles_of(member, p);
+        if (i >= tiles.count()) {
+          i -= tiles.count();
+          continue;
+        }
+        const Range rows = tiles.rows_of(i), panels = tiles.panels_of(i);
+        return multiply(p.x, p.w, rows, panels,
+                        p.y + rows.first * p.w.out + panels.first * kPanelWidth, p.w.out);
+      }
+    });
+  }
+  static Tiles tiles_of(const Member& member, const Product& p) {
+    return {p.rows, panel_count(p.w.out), member.threads()};
+  }
+
+  // Behind the product, whose sums do without numbers below 2^-126.
+  void add_product(Member& member, const Element* x, const LinearWeight& w, Rows& rows) {
+    const Tiles tiles(rows.count(), panel_count(w.out), member.threads());
+    member.share(tiles.count(), [&](std::int64_t i) {
+      const Range r = tiles.rows_of(i), panels = tiles.panels_of(i),
+                  columns = columns_of(w, panels);
+      const float* from = scratch(member);
+      multiply(x, w, r, panels, scratch(member), columns.count());
+      for (std::int64_t row = r.first; row < r.last; ++row, from += columns.count()) {
+        float* to = rows.x.data() + row * w.out + columns.first;
+#pragma omp simd
+        for (std::int64_t c = 0; c < columns.count(); ++c) to[c] += from[c];
+      }
+    });
+  }
+
+  void gate(Member& member, Rows& rows, const LinearWeight& gate, const LinearWeight& up) {
+    const Tiles tiles(rows.count(), panel_count(gate.out), member.threads());
+    const Element* x = operands(rows.normed.data(), rows.rounded);
+    member.share(tiles.count(), [&](std::int64_t i) {
+      const Range r = tiles.rows_of(i), panels = tiles.panels_of(i);
+      const Range columns = columns_of(gate, panels);
+      const std::int64_t width = columns.count();
+      float *gates = scratch(member), *ups = gates + r.count() * width;
+      multiply(x, gate, r, panels, gates, width);
+      multiply(x, up, r, panels, ups, width);
+      for (std::int64_t row = r.first; row < r.last; ++row, gates += width, ups += width) {
+        Element* to = gated_.data() + row * panel_steps<Element>(gate.out) +
+                      columns.first / kInputsAStep<Element>;
+        if constexpr (kRounds) {
+          cpu_kernels().silu_mul(gates, ups, width, gates);
+          cpu_kernels().round_inputs(gates, width, to);
+        } else {
+          cpu_kernels().silu_mul(gates, ups, width, to);
+        }
+      }
+    });
+  }
+
+  // Norms and rotates the heads of a row.
+  void turn(float* row, std::int64_t heads, const at::Tensor& norm, std::int64_t layer,
+            std::int64_t position) const {
+    if (norm.defined())
+      cpu_kernels().rms_norm(row, norm.const_data_ptr<float>(), heads, shape_.head_dim,
+                             static_cast<float>(spec_.rms_norm_eps), row, nullptr);
+    const std::int64_t at = position * (shape_.head_dim / 2);
+    if (spec_.rotates(layer))
+      cpu_kernels().rope(row, 1, heads, shape_.head_dim, rotations_.cosine + at,
+                         rotations_.sine + at);
+  }
+
+  void turn_and_store(Member& member, std::int64_t index, Rows& out) {
+    const Decoder::Layer& layer = decoder_.layers()[static_cast<std::size_t>(index)];
+    const std::int64_t n = all_.count();
+    share_rows(member, n + out.count(), [&](const Range& r) {
+      for (std::int64_t i = r.first; i < std::min(n, r.last); ++i) {
+        const Place& place = all_.places[static_cast<std::size_t>(i)];
+        float* key = k_.data() + i * kv_width();
+        turn(key, shape_.kv_heads, layer.k_norm, index, place.position());
+        place.own->store(index, place.at, key, v_.data() + i * kv_width());
+      }
+      for (std::int64_t i = std::max(n, r.first) - n; i < r.last - n; ++i)
+        turn(out.q.data() + i * q_width(), shape_.heads, layer.q_norm, index,
+             out.places[static_cast<std::size_t>(i)].position());
+    });
+  }
+
+  AttentionRow attention_row(std::int64_t layer, Rows& rows, std::int64_t i) const {
+    const Place& place = rows.places[static_cast<std::size_t>(i)];
+    const std::int64_t before = place.before(), own = place.at + 1;
+    const std::int64_t start = window_start(before + own - 1, spec_.window(layer));
+    float* const q = rows.q.data() + i * q_width();
+    return {
+        q, q, nullptr,
+        place.prefix == nullptr ? KeyValueView{} : behind(place.prefix->view(layer, before), start),
+        behind(place.own->view(layer, own), start - before)};
+  }
+
+  // Few rows are split by heads, too; many that share keys are faster together.
+  void attend(Member& member, std::int64_t layer, Rows& rows) {
+    const std::int64_t n = rows.count(), threads = member.threads();
+    const std::int64_t head_parts = n < 2 * threads ? std::min(threads, shape_.heads) : 1;
+    const std::int64_t part = head_parts > 1 ? 1 : part_of(n, threads, kMostBlockRows);
+    member.share(parts(n, part) * head_parts, [&](std::int64_t i) {
+      const Range r = range_of(i / head_parts, part, n);
+      const std::int64_t head = i % head_parts;
+      const Range heads{head * shape_.heads / head_parts, (head + 1) * shape_.heads / head_parts};
+      std::array<AttentionRow, kMostBlockRows> seen;
+      for (std::int64_t row = r.first; row < r.last; ++row)
+        seen[static_cast<std::size_t>(row - r.first)] = attention_row(layer, rows, row);
+      cpu_kernels().attention(seen.data(), r.count(), shape_, heads.first, heads.last,
+                              scratch(member));
+      round(rows.q.data(), q_width(), r, rows.rounded,
+            {heads.first * shape_.head_dim, heads.last * shape_.head_dim});
+    });
+  }
+
+  // Of all rows the keys and values, and `out` through the layer.
+  void layer(Member& member, std::int64_t index, Rows& out) {
+    const Decoder::Layer& w = decoder_.layers()[static_cast<std::size_t>(index)];
+    norm(member, all_, w.input_norm);
+    if (&out != &all_) norm(member, out, w.input_norm);
+    const Element* in = operands(all_.normed.data(), all_.rounded);
+    share_products(member,
+                   {{out.count(), operands(out.normed.data(), out.rounded), w.q, out.q.data()},
+                    {all_.count(), in, w.k, k_.data()},
+                    {all_.count(), in, w.v, v_.data()}});
+    turn_and_store(member, index, out);
+    attend(member, index, out);
+    add_product(member, operands(out.q.data(), out.rounded), w.o, out);
+    norm(member, out, w.post_attention_norm);
+    gate(member, out, w.gate, w.up);
+    add_product(member, gated_.data(), w.down, out);
+  }
+
+  void take_wanted(Member& member, const std::vector<std::int64_t>& wanted) {
+    const std::int64_t width = spec_.hidden_size;
+    share_rows(member, last_.count(), [&](const Range& r) {
+      for (std::int64_t i = r.first; i < r.last; ++i)
+        std::copy_n(all_.x.data() + wanted[static_cast<std::size_t>(i)] * width, width,
+                    last_.x.data() + i * width);
+    });
+  }
+
+  static constexpr bool kRounds = !std::is_same_v<Element, float>;
+
+  const Decoder& decoder_;
+  const ModelSpec& spec_;
+  AttentionShape shape_;
+  CpuTeam team_;
+  Rows all_, last_;  // of the batch; of those that the last layer is wanted for
+  Buffer<float> k_, v_, logits_;
+  Buffer<Element> gated_, head_inputs_;
+  std::vector<Buffer<float>> scratch_;  // of each thread
+  std::int64_t most_blocks_ = 0;        // of keys that a row sees
+  Decoder::Rotations rotations_{};
+};
+
+}  // namespace
+
+std::unique_ptr<CpuForward> make_cpu_forward(const Decoder& decoder) {
+  if (decoder.dtype() == at::kBFloat16) return std::make_unique<Forward<BFloat16Pair>>(decoder);
+  return std::make_unique<Forward<float>>(decoder);
+}
+
+}  // namespace rollcall
