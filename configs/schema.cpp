@@ -146,8 +146,8 @@ std::vector<Field<ModelOptions>> model_fields() {
           "Type of the policy's weights. `bfloat16`: sampler, learner and export use the float32 "
           "masters rounded to nearest even, and gradients go straight through to the masters. "
           "Products then take bfloat16 operands, twice as fast where the CPU or GPU multiplies "
-          "them; "
-          "sums, logits, gradients and moments are float32 in both, and on CPUs caches too."),
+          "them, and keys and values half the memory; sums, logits, gradients and moments are "
+          "float32 in both."),
       choice("train", &O::train, {"full", "lora"},
              "`full`: every weight. `lora`: a low-rank adapter on frozen weights; needs less "
              "memory, and about ten times the learning rate."),

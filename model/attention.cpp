@@ -14,8 +14,8 @@
 #include <algorithm>
 
 #include "model/cpu_kernels.h"
+#include "model/kernel_calls.h"
 #include "model/ops.h"
-#include "model/query_stretch.h"
 
 namespace rollcall {
 namespace {
@@ -57,16 +57,16 @@ BlockedSegments block_segments(const at::Tensor& k, const at::Tensor& v,
     blocked.first_block.push_back(blocks);
     blocks += key_blocks(s.length);
   }
-  blocked.keys.resize(static_cast<std::size_t>(blocks * shape.key_block_floats()));
-  blocked.values.resize(static_cast<std::size_t>(blocks * kKeyBlock * shape.value_row_floats()));
+  blocked.keys.resize(static_cast<std::size_t>(blocks * shape.key_block<float>()));
+  blocked.values.resize(static_cast<std::size_t>(blocks * kKeyBlock * shape.value_row<float>()));
   const std::int64_t row = shape.kv_heads * shape.head_dim;
   at::parallel_for(
       0, static_cast<std::int64_t>(segments.size()), 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
           const auto& s = segments[static_cast<std::size_t>(i)];
           const std::int64_t block = blocked.first_block[static_cast<std::size_t>(i)];
-          float* keys = blocked.keys.data() + block * shape.key_block_floats();
-          float* values = blocked.values.data() + block * kKeyBlock * shape.value_row_floats();
+          float* keys = blocked.keys.data() + block * shape.key_block<float>();
+          float* values = blocked.values.data() + block * kKeyBlock * shape.value_row<float>();
           for (std::int64_t j = 0; j < s.length; ++j)
             store_key_value(shape, j, k.const_data_ptr<float>() + (s.begin + j) * row,
                             v.const_data_ptr<float>() + (s.begin + j) * row, keys, values);
@@ -75,11 +75,11 @@ BlockedSegments block_segments(const at::Tensor& k, const at::Tensor& v,
   return blocked;
 }
 
-KeyValueView view_of(const BlockedSegments& blocked, std::size_t segment, std::int64_t length,
-                     const AttentionShape& shape) {
+KeyValueView<float> view_of(const BlockedSegments& blocked, std::size_t segment,
+                            std::int64_t length, const AttentionShape& shape) {
   const std::int64_t block = blocked.first_block[segment];
-  return {blocked.keys.data() + block * shape.key_block_floats(),
-          blocked.values.data() + block * kKeyBlock * shape.value_row_floats(), length};
+  return {blocked.keys.data() + block * shape.key_block<float>(),
+          blocked.values.data() + block * kKeyBlock * shape.value_row<float>(), length};
 }
 
 std::int64_t prefix_length(const Segment& s, const std::vector<Segment>& segments) {
@@ -94,17 +94,33 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
   const BlockedSegments blocked = block_segments(k, v, segments, shape);
   at::Tensor out = at::empty_like(q);
   if (lse != nullptr) *lse = at::empty({q.size(0), q.size(1)}, q.options());
-  std::vector<QueryStretch> stretches;
+  const std::int64_t row_floats = shape.heads * shape.head_dim;
+  std::vector<AttentionRow<float>> rows;
+  std::int64_t most_blocks = 0, positions = 0;
   for (std::size_t i = 0; i < segments.size(); ++i) {
-    const auto& s = segments[i];
-    KeyValueView prefix;
-    if (s.prefix >= 0)
-      prefix =
-          view_of(blocked, static_cast<std::size_t>(s.prefix), prefix_length(s, segments), shape);
-    stretches.push_back({s.begin, s.length, 0, prefix, view_of(blocked, i, s.length, shape)});
+    const Segment& s = segments[i];
+    const std::int64_t before = prefix_length(s, segments);
+    const auto prefix = s.prefix < 0
+                            ? KeyValueView<float>{}
+                            : view_of(blocked, static_cast<std::size_t>(s.prefix), before, shape);
+    for (std::int64_t j = 0; j < s.length; ++j) {
+      const std::int64_t row = s.begin + j, start = window_start(before + j, window);
+      rows.push_back(
+          {q.const_data_ptr<float>() + row * row_floats, out.data_ptr<float>() + row * row_floats,
+           lse == nullptr ? nullptr : lse->data_ptr<float>() + row * shape.heads,
+           prefix.behind(start), view_of(blocked, i, j + 1, shape).behind(start - before)});
+      positions += before + j + 1 - start;
+    }
+    most_blocks = std::max(most_blocks, key_blocks(before) + key_blocks(s.length));
   }
-  attend_stretches(stretches, shape, window, q.const_data_ptr<float>(), out.data_ptr<float>(),
-                   lse == nullptr ? nullptr : lse->data_ptr<float>());
+  const std::int64_t count = std::ssize(rows);
+  if (count == 0) return out;
+  parallel(count, 4 * row_floats * (positions / count), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> scratch(static_cast<std::size_t>(
+        kMostTeamRows * (shape.heads / shape.kv_heads) * most_blocks * kKeyBlock));
+    cpu_kernels().attention(rows.data() + begin, end - begin, shape, 0, shape.heads,
+                            scratch.data());
+  });
   return out;
 }
 
@@ -140,7 +156,7 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
   const std::int64_t row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
   const auto gradient_row = [&](std::int64_t t, std::size_t stretch, std::int64_t first_seen,
                                 std::int64_t length) {
-    const std::int64_t block = keys.first_block[stretch] * shape.key_block_floats();
+    const std::int64_t block = keys.first_block[stretch] * shape.key_block<float>();
     const std::int64_t first = segments[stretch].begin * kv_row;
     return AttentionGradientRow{q.const_data_ptr<float>() + t * row,
                                 dout.const_data_ptr<float>() + t * row,

@@ -25,7 +25,8 @@ constexpr int sums_for(int queries, int most) {
 }
 
 // The lanes of a block whose positions are in [first, length).
-inline Mask visible_lanes(std::int64_t block, const KeyValueView& view) {
+template <class Element>
+inline Mask visible_lanes(std::int64_t block, const KeyValueView<Element>& view) {
   return lanes_between(view.first - block * kKeyBlock, view.length - block * kKeyBlock);
 }
 
@@ -35,13 +36,15 @@ struct Blocks {
   std::int64_t columns() const { return (end - begin) * kKeyBlock; }
 };
 
-inline Blocks blocks_of(const KeyValueView& view) {
+template <class Element>
+inline Blocks blocks_of(const KeyValueView<Element>& view) {
   if (view.first >= view.length) return {};
   return {view.first / kKeyBlock, key_blocks(view.length)};
 }
 
 // The same keys and values, as far as any of the rows sees them.
-inline KeyValueView join(KeyValueView a, const KeyValueView& b) {
+template <class Element>
+inline KeyValueView<Element> join(KeyValueView<Element> a, const KeyValueView<Element>& b) {
   if (b.first < a.first) a.first = b.first;
   if (b.length > a.length) a.length = b.length;
   return a;
@@ -56,29 +59,38 @@ struct Team {
 };
 
 // Into the second cache level: it is wanted soon, and not at once.
-inline void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+
+// Sixteen lanes of one half of the elements at p; a float has one.
+ROLLCALL_INLINE Vec half_of(const float* p, int) { return load(p); }
+ROLLCALL_INLINE Vec half_of(const BFloat16Pair* p, int half) {
+  return half == 0 ? widened(p, even_part_of) : widened(p, odd_part_of);
+}
 
 // Scores of the blocks [b, blocks.end) of a stretch, of which query i sees views[i]. The keys at
 // the same places of `ahead` are fetched meanwhile, unless it is null.
-template <int kQueries, int kBlocks>
-inline void score_blocks(Team<kQueries>& team, const KeyValueView* views, const float* ahead,
-                         const Blocks& blocks, std::int64_t b, std::int64_t kv_head,
-                         const AttentionShape& shape) {
+template <int kQueries, int kBlocks, class Element>
+inline void score_blocks(Team<kQueries>& team, const KeyValueView<Element>* views,
+                         const Element* ahead, const Blocks& blocks, std::int64_t b,
+                         std::int64_t kv_head, const AttentionShape& shape) {
+  constexpr std::int64_t kDims = kInputsAStep<Element>;
+  const std::int64_t block_size = shape.key_block<Element>();
   for (; b + kBlocks <= blocks.end; b += kBlocks) {
-    const std::int64_t offset = b * shape.key_block_floats() + kv_head * shape.head_dim * kKeyBlock;
-    const float* keys = views[0].keys + offset;
+    const std::int64_t offset = b * block_size + kv_head * (shape.head_dim / kDims) * kKeyBlock;
+    const Element* keys = views[0].keys + offset;
     Vec sum[kQueries][kBlocks] = {};
-    for (std::int64_t i = 0; i < shape.head_dim; ++i) {
+    for (std::int64_t i = 0; i < shape.head_dim / kDims; ++i) {
       if (ahead != nullptr) {
-        for (int n = 0; n < kBlocks; ++n)
-          prefetch(ahead + offset + n * shape.key_block_floats() + i * kKeyBlock);
+        for (int n = 0; n < kBlocks; ++n) prefetch(ahead + offset + n * block_size + i * kKeyBlock);
       }
-      Vec key[kBlocks];
-      for (int n = 0; n < kBlocks; ++n)
-        key[n] = load(keys + n * shape.key_block_floats() + i * kKeyBlock);
-      for (int q = 0; q < kQueries; ++q) {
-        const float x = team.query[q][i];
-        for (int n = 0; n < kBlocks; ++n) sum[q][n] += x * key[n];
+      for (int half = 0; half < kDims; ++half) {
+        Vec key[kBlocks];
+        for (int n = 0; n < kBlocks; ++n)
+          key[n] = half_of(keys + n * block_size + i * kKeyBlock, half);
+        for (int q = 0; q < kQueries; ++q) {
+          const float x = team.query[q][i * kDims + half];
+          for (int n = 0; n < kBlocks; ++n) sum[q][n] += x * key[n];
+        }
       }
     }
     for (int q = 0; q < kQueries; ++q) {
@@ -94,26 +106,43 @@ inline void score_blocks(Team<kQueries>& team, const KeyValueView* views, const 
     score_blocks<kQueries, kBlocks / 2>(team, views, ahead, blocks, b, kv_head, shape);
 }
 
-template <int kQueries>
-void score_stretch(Team<kQueries>& team, const KeyValueView* views, const float* ahead,
+template <int kQueries, class Element>
+void score_stretch(Team<kQueries>& team, const KeyValueView<Element>* views, const Element* ahead,
                    const Blocks& blocks, std::int64_t kv_head, const AttentionShape& shape) {
   score_blocks<kQueries, sums_for(kQueries, 8)>(team, views, ahead, blocks, blocks.begin, kv_head,
                                                 shape);
 }
 
-// Adds probability * value of one stretch for 16 * kWide dimensions; `ahead` as of the scores.
-template <int kQueries, int kWide>
-inline void mix_stretch(float* const* probabilities, const KeyValueView& view, const float* ahead,
-                        const AttentionShape& shape, std::int64_t offset, Vec (*sum)[kWide]) {
-  const std::int64_t row = shape.value_row_floats();
+// Where dimensions [i, i + 16) of a head's values lie.
+template <class Element>
+struct ValuePlace {
+  static constexpr std::int64_t kDims = kLanes * kInputsAStep<Element>;
+  explicit ValuePlace(std::int64_t i)
+      : offset(i / kDims * kLanes), half(static_cast<int>(i % kDims / kLanes)) {}
+  std::int64_t offset;
+  int half;
+};
+
+// Adds probability * value of one stretch for dimensions [i, i + 16 * kWide) of a head; `ahead` as
+// of the scores.
+template <int kQueries, int kWide, class Element>
+inline void mix_stretch(float* const* probabilities, const KeyValueView<Element>& view,
+                        const Element* ahead, const AttentionShape& shape, std::int64_t kv_head,
+                        std::int64_t i, Vec (*sum)[kWide]) {
+  const std::int64_t row = shape.value_row<Element>(), head = kv_head * shape.value_head<Element>();
   const std::int64_t hidden_columns = blocks_of(view).begin * kKeyBlock;
-  const float* value = view.values + view.first * row + offset;
+  const ValuePlace<Element> first(i);
+  const Element* value = view.values + view.first * row + head + first.offset;
   for (std::int64_t j = view.first; j < view.length; ++j, value += row) {
     if (ahead != nullptr) {
-      for (int w = 0; w < kWide; ++w) prefetch(ahead + j * row + offset + w * kLanes);
+      for (int w = 0; w < kWide; w += static_cast<int>(kInputsAStep<Element>))
+        prefetch(ahead + j * row + head + first.offset + ValuePlace<Element>(w * kLanes).offset);
     }
     Vec v[kWide];
-    for (int w = 0; w < kWide; ++w) v[w] = load(value + w * kLanes);
+    for (int w = 0; w < kWide; ++w) {
+      const ValuePlace<Element> place(w * kLanes);  // `i` begins an element if there are several
+      v[w] = half_of(value + place.offset, kWide == 1 ? first.half : place.half);
+    }
     for (int q = 0; q < kQueries; ++q) {
       const float p = probabilities[q][j - hidden_columns];
       for (int w = 0; w < kWide; ++w) sum[q][w] += p * v[w];
@@ -123,11 +152,14 @@ inline void mix_stretch(float* const* probabilities, const KeyValueView& view, c
 
 // Rows [0, kRows) of kGroup heads; the rows have their prefix in common, or their own stretch, or
 // both.
-template <int kGroup, int kRows>
+template <int kGroup, int kRows, class Element>
 class HeadAttention {
+  using Row = AttentionRow<Element>;
+  using View = KeyValueView<Element>;
+
  public:
   // Rows behind these, up to `end`, come next.
-  HeadAttention(const AttentionRow* rows, const AttentionRow* end, std::int64_t first_head,
+  HeadAttention(const Row* rows, const Row* end, std::int64_t first_head,
                 const AttentionShape& shape, float* scratch)
       : rows_(rows),
         end_(end),
@@ -142,7 +174,7 @@ class HeadAttention {
       own_shared_ = own_shared_ && rows[r].own.keys == own_.keys;
     }
     for (int q = 0; q < kQueries; ++q) {
-      const AttentionRow& row = rows[q / kGroup];
+      const Row& row = rows[q / kGroup];
       prefix_views_[q] = row.prefix;
       own_views_[q] = row.own;
       team_.query[q] = row.query + (first_head + q % kGroup) * shape.head_dim;
@@ -166,20 +198,20 @@ class HeadAttention {
   static constexpr int kQueries = kGroup * kRows;
 
   // That stretch of the row behind row r, if it is another one: sequences lie far from each other.
-  KeyValueView ahead(int r, KeyValueView AttentionRow::*stretch) const {
-    const AttentionRow* next = rows_ + r + 1;
+  View ahead(int r, View Row::*stretch) const {
+    const Row* next = rows_ + r + 1;
     const bool other = next < end_ && (next->*stretch).keys != (rows_[r].*stretch).keys;
-    return other ? next->*stretch : KeyValueView{};
+    return other ? next->*stretch : View{};
   }
 
   void score() {
     for (int q = 0; q < kQueries; ++q) team_.scores[q] = scores_[q];
-    score_stretch(team_, prefix_views_, ahead(kRows - 1, &AttentionRow::prefix).keys,
-                  blocks_of(prefix_), kv_head_, shape_);
+    score_stretch(team_, prefix_views_, ahead(kRows - 1, &Row::prefix).keys, blocks_of(prefix_),
+                  kv_head_, shape_);
     for (int q = 0; q < kQueries; ++q) team_.scores[q] = scores_[q] + prefix_columns_;
     if (own_shared_)
-      return score_stretch(team_, own_views_, ahead(kRows - 1, &AttentionRow::own).keys,
-                           blocks_of(own_), kv_head_, shape_);
+      return score_stretch(team_, own_views_, ahead(kRows - 1, &Row::own).keys, blocks_of(own_),
+                           kv_head_, shape_);
     for (int r = 0; r < kRows; ++r) {
       Team<kGroup> heads;
       for (int h = 0; h < kGroup; ++h) {
@@ -187,7 +219,7 @@ class HeadAttention {
         heads.scores[h] = team_.scores[r * kGroup + h];
         heads.highest[h] = team_.highest[r * kGroup + h];
       }
-      score_stretch(heads, own_views_ + r * kGroup, ahead(r, &AttentionRow::own).keys,
+      score_stretch(heads, own_views_ + r * kGroup, ahead(r, &Row::own).keys,
                     blocks_of(rows_[r].own), kv_head_, shape_);
       for (int h = 0; h < kGroup; ++h) team_.highest[r * kGroup + h] = heads.highest[h];
     }
@@ -195,7 +227,7 @@ class HeadAttention {
 
   void normalize() {
     for (int q = 0; q < kQueries; ++q) {
-      const AttentionRow& row = rows_[q / kGroup];
+      const Row& row = rows_[q / kGroup];
       const std::int64_t columns =
           prefix_columns_ + blocks_of(own_shared_ ? own_ : row.own).columns();
       const float top = horizontal_max(team_.highest[q]);
@@ -215,16 +247,15 @@ class HeadAttention {
   template <int kWide>
   void mix(std::int64_t i) {
     Vec sum[kQueries][kWide] = {};
-    const std::int64_t offset = kv_head_ * shape_.padded_head_dim() + i;
-    mix_stretch<kQueries>(scores_, prefix_, ahead(kRows - 1, &AttentionRow::prefix).values, shape_,
-                          offset, sum);
+    mix_stretch<kQueries>(scores_, prefix_, ahead(kRows - 1, &Row::prefix).values, shape_, kv_head_,
+                          i, sum);
     if (own_shared_) {
-      mix_stretch<kQueries>(team_.scores, own_, ahead(kRows - 1, &AttentionRow::own).values, shape_,
-                            offset, sum);
+      mix_stretch<kQueries>(team_.scores, own_, ahead(kRows - 1, &Row::own).values, shape_,
+                            kv_head_, i, sum);
     } else {
       for (int r = 0; r < kRows; ++r)
-        mix_stretch<kGroup>(team_.scores + r * kGroup, rows_[r].own,
-                            ahead(r, &AttentionRow::own).values, shape_, offset, sum + r * kGroup);
+        mix_stretch<kGroup>(team_.scores + r * kGroup, rows_[r].own, ahead(r, &Row::own).values,
+                            shape_, kv_head_, i, sum + r * kGroup);
     }
     for (int q = 0; q < kQueries; ++q) {
       float* to = rows_[q / kGroup].out + (first_head_ + q % kGroup) * shape_.head_dim + i;
@@ -240,20 +271,20 @@ class HeadAttention {
     }
   }
 
-  const AttentionRow *rows_, *end_;
+  const Row *rows_, *end_;
   std::int64_t first_head_, kv_head_;
   const AttentionShape& shape_;
-  KeyValueView prefix_, own_;  // own_: if it is shared
+  View prefix_, own_;  // own_: if it is shared
   bool own_shared_ = true;
-  KeyValueView prefix_views_[kQueries], own_views_[kQueries];
+  View prefix_views_[kQueries], own_views_[kQueries];
   std::int64_t prefix_columns_ = 0, stride_ = 0;
   float* scores_[kQueries];
   float scale_[kQueries];
   Team<kQueries> team_;
 };
 
-template <int kRows>
-void attend_rows(const AttentionRow* rows, const AttentionRow* end_rows,
+template <int kRows, class Element>
+void attend_rows(const AttentionRow<Element>* rows, const AttentionRow<Element>* end_rows,
                  const AttentionShape& shape, std::int64_t first_head, std::int64_t last_head,
                  float* scratch) {
   const std::int64_t group = shape.heads / shape.kv_heads;
@@ -261,15 +292,17 @@ void attend_rows(const AttentionRow* rows, const AttentionRow* end_rows,
     const std::int64_t of_kv_head = (head / group + 1) * group;
     const std::int64_t end = of_kv_head < last_head ? of_kv_head : last_head;
     for (; head + 4 <= end; head += 4)
-      HeadAttention<4, kRows>(rows, end_rows, head, shape, scratch).run();
+      HeadAttention<4, kRows, Element>(rows, end_rows, head, shape, scratch).run();
     for (; head + 2 <= end; head += 2)
-      HeadAttention<2, kRows>(rows, end_rows, head, shape, scratch).run();
-    for (; head < end; ++head) HeadAttention<1, kRows>(rows, end_rows, head, shape, scratch).run();
+      HeadAttention<2, kRows, Element>(rows, end_rows, head, shape, scratch).run();
+    for (; head < end; ++head)
+      HeadAttention<1, kRows, Element>(rows, end_rows, head, shape, scratch).run();
   }
 }
 
 // Whether all rows have the same prefix, and with it, or without any, a stretch to share.
-inline bool share_keys(const AttentionRow* rows, int count) {
+template <class Element>
+bool share_keys(const AttentionRow<Element>* rows, int count) {
   bool own = true;
   for (int r = 1; r < count; ++r) {
     if (rows[r].prefix.keys != rows[0].prefix.keys) return false;
@@ -278,8 +311,9 @@ inline bool share_keys(const AttentionRow* rows, int count) {
   return own || rows[0].prefix.keys != nullptr;
 }
 
-void attention(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
-               std::int64_t first_head, std::int64_t last_head, float* scratch) {
+template <class Element>
+void attend(const AttentionRow<Element>* rows, std::int64_t count, const AttentionShape& shape,
+            std::int64_t first_head, std::int64_t last_head, float* scratch) {
   static_assert(kTeamRows <= kMostTeamRows);
   std::int64_t r = 0;
   while (r < count) {
@@ -298,15 +332,15 @@ struct GradientQuery {
   const float *query, *dout, *out;  // [head_dim]
   float* dquery;
   float lse;
-  KeyValueView view;  // keys and values blocked
-  float *p, *ds;      // of all positions: probabilities and score gradients
+  KeyValueView<float> view;  // keys and values blocked
+  float *p, *ds;             // of all positions: probabilities and score gradients
 };
 
 // Probabilities and score gradients of the blocks [b, blocks.end).
 template <int kQueries, int kBlocks>
 inline void gradient_scores(const GradientQuery* queries, const Blocks& blocks, std::int64_t b,
                             std::int64_t kv_head, const AttentionShape& shape) {
-  const std::int64_t d = shape.head_dim, block_floats = shape.key_block_floats();
+  const std::int64_t d = shape.head_dim, block_floats = shape.key_block<float>();
   for (; b + kBlocks <= blocks.end; b += kBlocks) {
     const std::int64_t offset = b * block_floats + kv_head * d * kKeyBlock;
     const float *keys = queries[0].view.keys + offset, *values = queries[0].view.values + offset;
@@ -339,7 +373,7 @@ inline void gradient_scores(const GradientQuery* queries, const Blocks& blocks, 
 // dQ += dS K, dK += dS^T Q, dV += P^T dO for `width` dimensions (at most 16) from `i` on.
 template <int kQueries, bool kWhole>
 inline void gradient_rows(const GradientQuery* queries, const AttentionGradientRow& rows,
-                          const KeyValueView& seen, std::int64_t kv_head,
+                          const KeyValueView<float>& seen, std::int64_t kv_head,
                           const AttentionShape& shape, std::int64_t i, std::int64_t width) {
   const auto get = [width](const float* from) {
     if constexpr (kWhole) return load(from);
@@ -378,11 +412,11 @@ void gradient_team(const AttentionGradientRow* rows, std::int64_t first, std::in
                    const AttentionShape& shape, float* scratch) {
   const std::int64_t group = shape.heads / shape.kv_heads, d = shape.head_dim;
   GradientQuery queries[kQueries];
-  KeyValueView seen;
+  KeyValueView<float> seen;
   for (int q = 0; q < kQueries; ++q) {
     const AttentionGradientRow& row = rows[(first + q) / group];
     const std::int64_t head = kv_head * group + (first + q) % group;
-    const KeyValueView view{row.keys, row.values, row.length, row.first};
+    const KeyValueView<float> view{row.keys, row.values, row.length, row.first};
     seen = q == 0 ? view : join(seen, view);
     queries[q] = {row.query + head * d,
                   row.dout + head * d,

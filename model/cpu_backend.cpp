@@ -37,7 +37,7 @@ class CpuBackend final : public EngineBackend {
   }
 
   Cache open_cache() override {
-    caches_.emplace(next_, Kept{KvSegment(shape_, spec_.layers), {}});
+    caches_.emplace(next_, Kept{KvSegment(shape_, spec_.layers, decoder_.dtype()), {}});
     return next_++;
   }
   void close_cache(Cache cache) override { caches_.erase(cache); }

@@ -259,11 +259,36 @@ void transpose_panel(const BFloat16Pair* packed, std::int64_t in, std::int64_t f
 
 void store_key_value(const AttentionShape& shape, std::int64_t position, const float* key,
                      const float* value, float* keys, float* values) {
-  float* block = keys + position / kKeyBlock * shape.key_block_floats() + position % kKeyBlock;
+  float* block = keys + position / kKeyBlock * shape.key_block<float>() + position % kKeyBlock;
   for (std::int64_t i = 0; i < shape.kv_heads * shape.head_dim; ++i) block[i * kKeyBlock] = key[i];
-  float* row = values + position * shape.value_row_floats();
+  float* row = values + position * shape.value_row<float>();
   for (std::int64_t h = 0; h < shape.kv_heads; ++h)
-    std::copy_n(value + h * shape.head_dim, shape.head_dim, row + h * shape.padded_head_dim());
+    std::copy_n(value + h * shape.head_dim, shape.head_dim, row + h * shape.value_head<float>());
+}
+
+void store_key_value(const AttentionShape& shape, std::int64_t position, const float* key,
+                     const float* value, BFloat16Pair* keys, BFloat16Pair* values) {
+  const auto round = cpu_kernels().round_inputs;
+  const std::int64_t d = shape.head_dim;
+  BFloat16Pair* block =
+      keys + position / kKeyBlock * shape.key_block<BFloat16Pair>() + position % kKeyBlock;
+  BFloat16Pair* row = values + position * shape.value_row<BFloat16Pair>();
+  for (std::int64_t h = 0; h < shape.kv_heads; ++h, key += d, value += d) {
+    for (std::int64_t i = 0; i < d; i += 32, row += 16) {
+      const std::int64_t count = std::min<std::int64_t>(32, d - i);
+      std::array<BFloat16Pair, 16> pairs{};
+      round(key + i, count, pairs.data());
+      for (std::int64_t pair = 0; pair < count / 2; ++pair, block += kKeyBlock)
+        *block = pairs[static_cast<std::size_t>(pair)];
+      pairs = {};
+      round(value + i, count, pairs.data());
+      for (std::size_t lane = 0; lane < 16; ++lane) {
+        const std::size_t low = lane / 2, high = low + 8;
+        row[lane] = lane % 2 == 0 ? (pairs[low] & 0xffff) | pairs[high] << 16
+                                  : pairs[low] >> 16 | (pairs[high] & 0xffff0000);
+      }
+    }
+  }
 }
 
 }  // namespace rollcall

@@ -9,7 +9,6 @@
 
 #include "model/cpu_team.h"
 #include "model/kernel_calls.h"
-#include "model/query_stretch.h"
 
 namespace rollcall {
 namespace {
@@ -346,7 +345,7 @@ class Forward final : public CpuForward {
         const Place& place = all_.places[static_cast<std::size_t>(i)];
         float* key = k_.data() + i * kv_width();
         turn(key, shape_.kv_heads, layer.k_norm, index, place.position());
-        place.own->store(index, place.at, key, v_.data() + i * kv_width());
+        place.own->store<Element>(index, place.at, key, v_.data() + i * kv_width());
       }
       for (std::int64_t i = std::max(n, r.first) - n; i < r.last - n; ++i)
         turn(out.q.data() + i * q_width(), shape_.heads, layer.q_norm, index,
@@ -354,15 +353,15 @@ class Forward final : public CpuForward {
     });
   }
 
-  AttentionRow attention_row(std::int64_t layer, Rows& rows, std::int64_t i) const {
+  AttentionRow<Element> attention_row(std::int64_t layer, Rows& rows, std::int64_t i) const {
     const Place& place = rows.places[static_cast<std::size_t>(i)];
     const std::int64_t before = place.before(), own = place.at + 1;
     const std::int64_t start = window_start(before + own - 1, spec_.window(layer));
     float* const q = rows.q.data() + i * q_width();
-    return {
-        q, q, nullptr,
-        place.prefix == nullptr ? KeyValueView{} : behind(place.prefix->view(layer, before), start),
-        behind(place.own->view(layer, own), start - before)};
+    const auto prefix = place.prefix == nullptr ? KeyValueView<Element>{}
+                                                : place.prefix->view<Element>(layer, before);
+    return {q, q, nullptr, prefix.behind(start),
+            place.own->view<Element>(layer, own).behind(start - before)};
   }
 
   // Few rows are split by heads, too; many that share keys are faster together.
@@ -374,11 +373,11 @@ class Forward final : public CpuForward {
       const Range r = range_of(i / head_parts, part, n);
       const std::int64_t head = i % head_parts;
       const Range heads{head * shape_.heads / head_parts, (head + 1) * shape_.heads / head_parts};
-      std::array<AttentionRow, kMostBlockRows> seen;
+      std::array<AttentionRow<Element>, kMostBlockRows> seen;
       for (std::int64_t row = r.first; row < r.last; ++row)
         seen[static_cast<std::size_t>(row - r.first)] = attention_row(layer, rows, row);
-      cpu_kernels().attention(seen.data(), r.count(), shape_, heads.first, heads.last,
-                              scratch(member));
+      (cpu_kernels().*Kernels<Element>::kAttention)(seen.data(), r.count(), shape_, heads.first,
+                                                    heads.last, scratch(member));
       round(rows.q.data(), q_width(), r, rows.rounded,
             {heads.first * shape_.head_dim, heads.last * shape_.head_dim});
     });

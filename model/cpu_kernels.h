@@ -5,28 +5,57 @@
 
 namespace rollcall {
 
-// Keys and values of one stretch of consecutive positions, one layer. Keys are blocked by 16
-// positions so that a score needs no horizontal sum: keys
-// [ceil(length/16)][kv_heads][head_dim][16], values [length][kv_heads][padded_head_dim], padding
-// zero. Positions before `first` are hidden, by a sliding window.
+// Two bfloat16 values, the first in the low half; of the inputs of a row or of an output's weights
+// two consecutive ones, which VDPBF16PS multiplies at once. Behind an odd number of inputs comes a
+// zero.
+using BFloat16Pair = std::uint32_t;
+
+// Products read their operands by steps: one float32 input, or two in bfloat16.
+template <class Element>
+inline constexpr std::int64_t kInputsAStep = 1;
+template <>
+inline constexpr std::int64_t kInputsAStep<BFloat16Pair> = 2;
+template <class Element>
+constexpr std::int64_t panel_steps(std::int64_t in) {
+  return (in + kInputsAStep<Element> - 1) / kInputsAStep<Element>;
+}
+
+// Keys and values of one stretch of consecutive positions, one layer, in float32 or bfloat16
+// (Element as of products). Keys are blocked by 16 positions so that a score needs no horizontal
+// sum: keys [ceil(length/16)][kv_heads][head_dim][16], of pairs [head_dim/2][16], each of two
+// consecutive dimensions of a position. values [length][kv_heads][padded_head_dim], padding zero;
+// of pairs each has dimensions i and i + 16. Positions before `first` are hidden, by a sliding
+// window.
+template <class Element>
 struct KeyValueView {
-  const float* keys = nullptr;
-  const float* values = nullptr;
+  const Element* keys = nullptr;
+  const Element* values = nullptr;
   std::int64_t length = 0;
   std::int64_t first = 0;  // at most length
+
+  // What of it a query sees whose window leaves out the first `hidden` positions.
+  KeyValueView behind(std::int64_t hidden) const {
+    return {keys, values, length, hidden < 0 ? 0 : hidden > length ? length : hidden};
+  }
 };
+
+// Where the window of the query at `position` begins: it sees keys from there on. window 0: at 0.
+constexpr std::int64_t window_start(std::int64_t position, std::int64_t window) {
+  return window == 0 || position < window ? 0 : position - window + 1;
+}
 
 // One query row: all its heads attend to `prefix` and then to `own`, in this order; at least one
 // position is not hidden.
+template <class Element>
 struct AttentionRow {
   const float* query = nullptr;  // [heads, head_dim]
   float* out = nullptr;          // [heads, head_dim]; may be the query
   float* lse = nullptr;          // [heads] log-sum-exp of the scaled scores; may be null
-  KeyValueView prefix, own;
+  KeyValueView<Element> prefix, own;
 };
 
 // One query row in the backward pass against one stretch of keys. Row-major arrays have rows of
-// kv_heads * head_dim floats; `keys` and `values` are both blocked like KeyValueView::keys.
+// kv_heads * head_dim floats; `keys` and `values` are both blocked like KeyValueView<float>::keys.
 struct AttentionGradientRow {
   const float* query = nullptr;  // [heads, head_dim]
   const float* dout = nullptr;   // [heads, head_dim], gradient of the row's output
@@ -44,9 +73,21 @@ struct AttentionGradientRow {
 struct AttentionShape {
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
-  std::int64_t padded_head_dim() const { return (head_dim + 15) / 16 * 16; }
-  std::int64_t key_block_floats() const { return kv_heads * head_dim * 16; }
-  std::int64_t value_row_floats() const { return kv_heads * padded_head_dim(); }
+
+  // Elements of a block of keys, of a position's values, and of one head of these.
+  template <class Element>
+  constexpr std::int64_t key_block() const {
+    return kv_heads * head_dim / kInputsAStep<Element> * 16;
+  }
+  template <class Element>
+  constexpr std::int64_t value_row() const {
+    return kv_heads * value_head<Element>();
+  }
+  template <class Element>
+  constexpr std::int64_t value_head() const {
+    constexpr std::int64_t kDims = 16 * kInputsAStep<Element>;
+    return (head_dim + kDims - 1) / kDims * 16;
+  }
 };
 
 inline constexpr std::int64_t kKeyBlock = 16;  // positions in a block of keys
@@ -58,20 +99,6 @@ constexpr std::int64_t key_blocks(std::int64_t positions) {
 inline constexpr int kMostTeamRows = 4;
 
 inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
-
-// Two consecutive bfloat16 inputs of a row or of an output's weights, the first in the low half:
-// what VDPBF16PS multiplies at once. Behind an odd number of inputs comes a zero.
-using BFloat16Pair = std::uint32_t;
-
-// Products read their operands by steps: one float32 input, or two in bfloat16.
-template <class Element>
-inline constexpr std::int64_t kInputsAStep = 1;
-template <>
-inline constexpr std::int64_t kInputsAStep<BFloat16Pair> = 2;
-template <class Element>
-constexpr std::int64_t panel_steps(std::int64_t in) {
-  return (in + kInputsAStep<Element> - 1) / kInputsAStep<Element>;
-}
 
 // y[r, o] = bias[o] + sum over k of x[r, k] * w[o, k], in blocks of 64 inputs that are summed by
 // themselves and added up in order of k, for the output columns of panels [first_panel,
@@ -151,8 +178,13 @@ struct CpuKernels {
   // Softmax attention of `count` rows for the heads [first_head, last_head); rows that see the same
   // keys are faster one after another, heads that share a kv head together. `scratch` holds
   // kMostTeamRows * (heads / kv_heads) * 16 * the most blocks of prefix and own of one row floats.
-  void (*attention)(const AttentionRow* rows, std::int64_t count, const AttentionShape& shape,
-                    std::int64_t first_head, std::int64_t last_head, float* scratch);
+  void (*attention)(const AttentionRow<float>* rows, std::int64_t count,
+                    const AttentionShape& shape, std::int64_t first_head, std::int64_t last_head,
+                    float* scratch);
+  // The same bits as of keys and values widened to float32.
+  void (*attention_bfloat16)(const AttentionRow<BFloat16Pair>* rows, std::int64_t count,
+                             const AttentionShape& shape, std::int64_t first_head,
+                             std::int64_t last_head, float* scratch);
 
   // Gradients of `count` rows for the heads that share `kv_head` (FlashAttention-2, backward pass):
   // P = exp(S - lse), dV += P^T dO, dS = P * dO (V - O)^T, dQ += dS K, dK += dS^T Q. V - O is
@@ -203,8 +235,11 @@ void transpose_panel(const float* packed, std::int64_t in, std::int64_t first, s
 void transpose_panel(const BFloat16Pair* packed, std::int64_t in, std::int64_t first,
                      std::int64_t last, std::int64_t panel, BFloat16Pair* transposed);
 
-// Writes one position's key [kv_heads, head_dim] and value into the blocked layout.
+// Writes one position's key [kv_heads, head_dim] and value as KeyValueView has them; pairs are
+// rounded to nearest even, and take an even head_dim.
 void store_key_value(const AttentionShape&, std::int64_t position, const float* key,
                      const float* value, float* keys, float* values);
+void store_key_value(const AttentionShape&, std::int64_t position, const float* key,
+                     const float* value, BFloat16Pair* keys, BFloat16Pair* values);
 
 }  // namespace rollcall

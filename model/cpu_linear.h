@@ -98,23 +98,6 @@ ROLLCALL_INLINE void add_steps(const Element* x, std::int64_t ldx, const Element
 
 #if !defined(__AVX512BF16__)
 
-// The first and the second elements of a register of pairs, widened.
-ROLLCALL_INLINE Register even_part_of(const BFloat16Pair* pairs) {
-  const PairRegister both = *reinterpret_cast<const PairRegisterUnaligned*>(pairs);
-  return __builtin_bit_cast(Register, both << 16);
-}
-ROLLCALL_INLINE Register odd_part_of(const BFloat16Pair* pairs) {
-  const PairRegister both = *reinterpret_cast<const PairRegisterUnaligned*>(pairs);
-  return __builtin_bit_cast(Register, both & 0xffff0000U);
-}
-
-template <class PartOf>
-ROLLCALL_INLINE Vec widened(const BFloat16Pair* pairs, PartOf part_of) {
-  Vec v;
-  for (int i = 0; i < kParts; ++i) v.part[i] = part_of(pairs + i * kPartLanes);
-  return v;
-}
-
 // Inputs of some steps of a block, widened once for both halves of the panel.
 template <Order kOrder, int kRows>
 class WideInputs {

@@ -91,6 +91,23 @@ ROLLCALL_INLINE Vec select(Mask mask, Vec a, Vec b) {
 
 ROLLCALL_INLINE Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 
+// The first and the second bfloat16 elements of a register of pairs, widened.
+ROLLCALL_INLINE Register even_part_of(const std::uint32_t* pairs) {
+  const PairRegister both = *reinterpret_cast<const PairRegisterUnaligned*>(pairs);
+  return __builtin_bit_cast(Register, both << 16);
+}
+ROLLCALL_INLINE Register odd_part_of(const std::uint32_t* pairs) {
+  const PairRegister both = *reinterpret_cast<const PairRegisterUnaligned*>(pairs);
+  return __builtin_bit_cast(Register, both & 0xffff0000U);
+}
+
+template <class PartOf>
+ROLLCALL_INLINE Vec widened(const std::uint32_t* pairs, PartOf part_of) {
+  Vec v;
+  for (int i = 0; i < kParts; ++i) v.part[i] = part_of(pairs + i * kPartLanes);
+  return v;
+}
+
 // True in the lanes [first, last).
 ROLLCALL_INLINE Mask lanes_between(std::int64_t first, std::int64_t last) {
   static constexpr std::int32_t kNumbers[kLanes] = {0, 1, 2,  3,  4,  5,  6,  7,

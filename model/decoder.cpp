@@ -81,10 +81,10 @@ void Decoder::bind_all(const BindMatrix& matrix, const TensorSource& source,
                        const std::map<std::string, LoraLeaves>& lora) {
   const auto optional = [&](const std::string& name) {
     const at::Tensor values = source(name);
-    return values.defined() ? policy_vector(values, dtype_) : at::Tensor();
+    return values.defined() ? policy_values(values, dtype_) : at::Tensor();
   };
   const auto vector = [&](const std::string& name) {
-    return policy_vector(required(source, name), dtype_);
+    return policy_values(required(source, name), dtype_);
   };
   const auto load = [&](LinearWeight& to, const std::string& name) {
     matrix(to, name + ".weight");
@@ -148,6 +148,10 @@ at::Tensor Decoder::attention_output(std::int64_t index, const at::Tensor& x,
   if (spec_.rotates(index)) {
     q = rope(q, places.cosine, places.sine);
     k = rope(k, places.cosine, places.sine);
+  }
+  if (dtype_ != at::kFloat) {  // as an engine's cache holds them
+    k = policy_values(k, dtype_);
+    v = policy_values(v, dtype_);
   }
   return packed_attention(q, k, v, places.segments, attention_scale(), spec_.window(index))
       .view({rows, spec_.heads * d});

@@ -141,7 +141,7 @@ class GpuBackend final : public EngineBackend {
   void set_vector(RollcallParameterKind kind, std::int64_t layer, std::int64_t first_row,
                   const at::Tensor& values) {
     if (!values.defined()) return;
-    const at::Tensor rounded = policy_vector(values.to(at::kFloat), options_.dtype).contiguous();
+    const at::Tensor rounded = policy_values(values.to(at::kFloat), options_.dtype).contiguous();
     set(kind, layer, first_row, rounded.size(0), rounded.const_data_ptr());
   }
 

@@ -26,12 +26,14 @@ struct Kernels<float> {
   static constexpr auto kLinear = &CpuKernels::linear;
   static constexpr auto kOuter = &CpuKernels::outer;
   static constexpr auto kPackColumns = &CpuKernels::pack_columns;
+  static constexpr auto kAttention = &CpuKernels::attention;
 };
 template <>
 struct Kernels<BFloat16Pair> {
   static constexpr auto kLinear = &CpuKernels::linear_bfloat16;
   static constexpr auto kOuter = &CpuKernels::outer_bfloat16;
   static constexpr auto kPackColumns = &CpuKernels::pack_columns_bfloat16;
+  static constexpr auto kAttention = &CpuKernels::attention_bfloat16;
 };
 
 // As autograd functions take an argument that may be missing.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -9,11 +12,14 @@
 namespace rollcall {
 
 // Keys and values of consecutive positions in all layers, growing at the end: a group's prompt, or
-// what one rollout added to it.
+// what one rollout added to it. Of a policy of bfloat16 they are BFloat16Pairs, else floats.
 class KvSegment {
  public:
-  KvSegment(const AttentionShape& shape, std::int64_t layers)
-      : shape_(shape), keys_(static_cast<std::size_t>(layers)), values_(keys_.size()) {}
+  KvSegment(const AttentionShape& shape, std::int64_t layers, at::ScalarType dtype)
+      : shape_(shape),
+        pairs_(dtype == at::kBFloat16),
+        keys_(static_cast<std::size_t>(layers)),
+        values_(keys_.size()) {}
 
   std::int64_t length() const { return length_; }
 
@@ -21,27 +27,39 @@ class KvSegment {
   // must then be stored in every layer before they are read.
   void extend(std::int64_t count) {
     length_ += count;
-    const auto blocks = static_cast<std::size_t>(key_blocks(length_));
-    for (std::size_t i = 0; i < keys_.size(); ++i) {
-      keys_[i].resize(blocks * static_cast<std::size_t>(shape_.key_block_floats()));
-      values_[i].resize(blocks * static_cast<std::size_t>(kKeyBlock * shape_.value_row_floats()));
-    }
+    pairs_ ? resize<BFloat16Pair>() : resize<float>();
   }
 
+  template <class Element>
   void store(std::int64_t layer, std::int64_t position, const float* key, const float* value) {
     const auto i = static_cast<std::size_t>(layer);
-    store_key_value(shape_, position, key, value, keys_[i].data(), values_[i].data());
+    store_key_value(shape_, position, key, value, reinterpret_cast<Element*>(keys_[i].data()),
+                    reinterpret_cast<Element*>(values_[i].data()));
   }
 
   // The first `length` positions of a layer.
-  KeyValueView view(std::int64_t layer, std::int64_t length) const {
+  template <class Element>
+  KeyValueView<Element> view(std::int64_t layer, std::int64_t length) const {
     const auto i = static_cast<std::size_t>(layer);
-    return {keys_[i].data(), values_[i].data(), length};
+    return {reinterpret_cast<const Element*>(keys_[i].data()),
+            reinterpret_cast<const Element*>(values_[i].data()), length};
   }
 
  private:
+  template <class Element>
+  void resize() {
+    const auto bytes = [](std::int64_t elements) {
+      return static_cast<std::size_t>(elements) * sizeof(Element);
+    };
+    const std::int64_t blocks = key_blocks(length_);
+    for (auto& of_layer : keys_) of_layer.resize(bytes(blocks * shape_.key_block<Element>()));
+    for (auto& of_layer : values_)
+      of_layer.resize(bytes(blocks * kKeyBlock * shape_.value_row<Element>()));
+  }
+
   AttentionShape shape_;
-  std::vector<std::vector<float>> keys_, values_;  // per layer
+  bool pairs_;
+  std::vector<std::vector<std::byte>> keys_, values_;  // of each layer
   std::int64_t length_ = 0;
 };
 

@@ -438,10 +438,10 @@ std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight& a, co
 at::Tensor embedding(const at::Tensor& ids, const LinearWeight& w) {
   if (ids.is_cpu()) check_ids(ids, w.out);
   if (w.packed.defined()) return embedding_rows(ids, w);
-  return policy_vector(at::embedding(w.weight, ids), w.dtype);
+  return policy_values(at::embedding(w.weight, ids), w.dtype);
 }
 
-at::Tensor policy_vector(const at::Tensor& values, at::ScalarType dtype) {
+at::Tensor policy_values(const at::Tensor& values, at::ScalarType dtype) {
   if (!has_panels(values)) return values;
   if (!values.requires_grad()) return rounded(values, dtype);
   return dtype == at::kFloat ? values

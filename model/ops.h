@@ -63,10 +63,10 @@ std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight&, cons
 // Rows of the weight as float32: ids [T] int64, below `out` -> [T, in].
 at::Tensor embedding(const at::Tensor& ids, const LinearWeight&);
 
-// A vector of parameters in a policy of `dtype`: rounded to it and held as float32. Its gradient
-// goes straight through. Shares `values` if they require gradients and nothing is rounded, copies
-// otherwise.
-at::Tensor policy_vector(const at::Tensor& values, at::ScalarType dtype);
+// Norms, biases, keys and values of a policy of `dtype`: rounded to it and held as float32. Their
+// gradients go straight through. Shares `values` if they require gradients and nothing is rounded,
+// copies otherwise.
+at::Tensor policy_values(const at::Tensor& values, at::ScalarType dtype);
 
 // x / sqrt(mean(x^2) + eps) * weight over the last dimension.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <type_traits>
@@ -12,7 +13,6 @@
 #include <vector>
 
 #include "model/cpu_kernels.h"
-#include "model/query_stretch.h"
 #include "model/sampling.h"
 
 namespace rollcall {
@@ -392,18 +392,30 @@ TEST(LogsumexpKernel, MatchesADoubleReferenceForEveryLength) {
   }
 }
 
-// Positions 0..n-1 of random keys and values in the blocked layout.
+// Positions 0..n-1 of random keys and values in the blocked layout; what no position fills is NaN.
+template <class Element = float>
 struct Blocked {
   Blocked(const AttentionShape& shape, std::int64_t n, std::uint64_t seed)
-      : k(random_values(static_cast<std::size_t>(n * shape.kv_heads * shape.head_dim), seed)),
-        v(random_values(k.size(), seed + 1)),
-        keys(static_cast<std::size_t>((n + 15) / 16 * shape.key_block_floats()), std::nanf("")),
-        values(static_cast<std::size_t>((n + 15) / 16 * 16 * shape.value_row_floats())) {
-    const std::int64_t row = shape.kv_heads * shape.head_dim;
+      : Blocked(shape, random_values(static_cast<std::size_t>(n * width(shape)), seed),
+                random_values(static_cast<std::size_t>(n * width(shape)), seed + 1)) {}
+  Blocked(const AttentionShape& shape, std::vector<float> of_keys, std::vector<float> of_values)
+      : k(std::move(of_keys)), v(std::move(of_values)) {
+    const std::int64_t n = std::ssize(k) / width(shape);
+    Element nan;
+    std::memset(&nan, 0xff, sizeof(nan));
+    keys.resize(static_cast<std::size_t>(key_blocks(n) * shape.key_block<Element>()), nan);
+    values.resize(static_cast<std::size_t>(n * shape.value_row<Element>()));
     for (std::int64_t i = 0; i < n; ++i)
-      store_key_value(shape, i, &k[i * row], &v[i * row], keys.data(), values.data());
+      store_key_value(shape, i, &k[i * width(shape)], &v[i * width(shape)], keys.data(),
+                      values.data());
   }
-  std::vector<float> k, v, keys, values;
+  static std::int64_t width(const AttentionShape& shape) { return shape.kv_heads * shape.head_dim; }
+
+  KeyValueView<Element> view(std::int64_t length) const {
+    return {keys.data(), values.data(), length};
+  }
+  std::vector<float> k, v;
+  std::vector<Element> keys, values;
 };
 
 class AttentionKernel : public testing::TestWithParam<AttentionShape> {};
@@ -411,14 +423,13 @@ class AttentionKernel : public testing::TestWithParam<AttentionShape> {};
 TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
   const AttentionShape shape = GetParam();
   const std::int64_t before = 21, own = 18, d = shape.head_dim, row = shape.kv_heads * d;
-  const Blocked prefix(shape, before, 10), rest(shape, own, 20);
+  const Blocked<> prefix(shape, before, 10), rest(shape, own, 20);
   const auto q = random_values(static_cast<std::size_t>(shape.heads * d), 30);
   for (const std::int64_t start : {0, 1, 15, 16, 17, 20, 21, 22, 37, 38}) {  // of the window
     std::vector<float> out(q.size()),
         scratch(static_cast<std::size_t>(shape.heads / shape.kv_heads * 64));
-    const AttentionRow task{q.data(), out.data(), nullptr,
-                            behind({prefix.keys.data(), prefix.values.data(), before}, start),
-                            behind({rest.keys.data(), rest.values.data(), own}, start - before)};
+    const AttentionRow<float> task{q.data(), out.data(), nullptr, prefix.view(before).behind(start),
+                                   rest.view(own).behind(start - before)};
     cpu_kernels().attention(&task, 1, shape, 0, shape.heads, scratch.data());
     for (std::int64_t h = 0; h < shape.heads; ++h) {
       const std::int64_t kv = h / (shape.heads / shape.kv_heads) * d;
@@ -445,22 +456,17 @@ TEST_P(AttentionKernel, MatchesADoubleReferenceOverPrefixAndOwnPositions) {
 TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
   const AttentionShape shape = GetParam();
   const std::int64_t before = 150, most = 40, row_floats = shape.heads * shape.head_dim;
-  const Blocked prefix(shape, before, 10), other_prefix(shape, before, 11);
-  std::vector<Blocked> owns;
+  const Blocked<> prefix(shape, before, 10), other_prefix(shape, before, 11);
+  std::vector<Blocked<>> owns;
   for (std::uint64_t i = 0; i < 5; ++i) owns.emplace_back(shape, most, 20 + i);
-  const auto view = [](const Blocked& b, std::int64_t length) {
-    return KeyValueView{b.keys.data(), b.values.data(), length};
-  };
-  std::vector<std::pair<KeyValueView, KeyValueView>> seen;
+  std::vector<std::pair<KeyValueView<float>, KeyValueView<float>>> seen;
   for (std::int64_t i = 0; i < 9; ++i)  // a prompt, then the result of a tool
-    seen.emplace_back(KeyValueView{}, view(prefix, before - 9 + i));
-  for (std::int64_t i = 0; i < 7; ++i)
-    seen.emplace_back(view(prefix, before), view(owns[0], 30 + i));
+    seen.emplace_back(KeyValueView<float>{}, prefix.view(before - 9 + i));
+  for (std::int64_t i = 0; i < 7; ++i) seen.emplace_back(prefix.view(before), owns[0].view(30 + i));
   for (std::size_t i = 0; i < owns.size(); ++i)  // a group in the middle of its answers
-    seen.emplace_back(view(prefix, before), view(owns[i], 1 + 7 * static_cast<std::int64_t>(i)));
-  for (std::size_t i = 0; i < 3; ++i)
-    seen.emplace_back(view(other_prefix, before), view(owns[i], 5));
-  for (std::size_t i = 0; i < 5; ++i) seen.emplace_back(KeyValueView{}, view(owns[i], 5));
+    seen.emplace_back(prefix.view(before), owns[i].view(1 + 7 * static_cast<std::int64_t>(i)));
+  for (std::size_t i = 0; i < 3; ++i) seen.emplace_back(other_prefix.view(before), owns[i].view(5));
+  for (std::size_t i = 0; i < 5; ++i) seen.emplace_back(KeyValueView<float>{}, owns[i].view(5));
   const auto n = static_cast<std::int64_t>(seen.size());
   const auto q = random_values(static_cast<std::size_t>(n * row_floats), 30);
   const std::int64_t group = shape.heads / shape.kv_heads;
@@ -471,12 +477,12 @@ TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
     std::vector<float> scratch(static_cast<std::size_t>(
         kMostTeamRows * group * (key_blocks(before) + key_blocks(most)) * kKeyBlock));
     const auto rows_into = [&](std::vector<float>& out, std::vector<float>& lse) {
-      std::vector<AttentionRow> rows;
+      std::vector<AttentionRow<float>> rows;
       for (std::int64_t r = 0; r < n; ++r) {
         const auto& [prefix_view, own] = seen[static_cast<std::size_t>(r)];
         const std::int64_t start = window_start(prefix_view.length + own.length - 1, window);
         rows.push_back({&q[r * row_floats], &out[r * row_floats], &lse[r * shape.heads],
-                        behind(prefix_view, start), behind(own, start - prefix_view.length)});
+                        prefix_view.behind(start), own.behind(start - prefix_view.length)});
       }
       return rows;
     };
@@ -490,29 +496,38 @@ TEST_P(AttentionKernel, GivesARowTheSameBitsInEveryCompany) {
   }
 }
 
-TEST(AttendStretches, GivesTheSameBitsWithAnyNumberOfThreads) {
-  const AttentionShape shape{9, 3, 64, 0.125F};
-  const std::int64_t length = 3000, row_floats = shape.heads * shape.head_dim;
-  const Blocked prefix(shape, length, 10), own(shape, 20, 20);
-  const int threads = at::get_num_threads();
-  for (const std::int64_t rows : {1, 2, 3, 5}) {
-    const auto q = random_values(static_cast<std::size_t>(rows * row_floats), 30);
-    std::vector<std::vector<float>> outs;
-    for (const int count : {1, 2, 5}) {
-      at::set_num_threads(count);
-      std::vector<float>& out = outs.emplace_back(q.size());
-      out.resize(q.size() + static_cast<std::size_t>(rows * shape.heads));
-      attend_stretches({{0,
-                         rows,
-                         3,
-                         {prefix.keys.data(), prefix.values.data(), length},
-                         {own.keys.data(), own.values.data(), 3 + rows}}},
-                       shape, 0, q.data(), out.data(), out.data() + q.size());
-    }
-    EXPECT_EQ(outs[1], outs[0]) << rows;
-    EXPECT_EQ(outs[2], outs[0]) << rows;
+// So a learner may compute with rounded floats what engines compute with pairs.
+TEST_P(AttentionKernel, ReadsPairsAsTheFloatsThatTheyRound) {
+  const AttentionShape shape = GetParam();
+  const std::int64_t before = 37, own = 23, row_floats = shape.heads * shape.head_dim;
+  const auto rounded = [](std::vector<float> values) {
+    for (float& x : values) x = static_cast<float>(c10::BFloat16(x));
+    return values;
+  };
+  const Blocked<BFloat16Pair> prefix(shape, before, 10), rest(shape, own, 20);
+  const Blocked<> wide_prefix(shape, rounded(prefix.k), rounded(prefix.v)),
+      wide_rest(shape, rounded(rest.k), rounded(rest.v));
+  const auto q = random_values(static_cast<std::size_t>(own * row_floats), 30);
+  for (const std::int64_t window : {0, 5, 40}) {
+    const auto attend = [&](auto kernel, const auto& first, const auto& second) {
+      using Element = std::remove_cvref_t<decltype(first.keys[0])>;
+      std::vector<float> out(q.size() + static_cast<std::size_t>(own * shape.heads)),
+          scratch(static_cast<std::size_t>(kMostTeamRows * shape.heads * 16 *
+                                           (key_blocks(before) + key_blocks(own))));
+      std::vector<AttentionRow<Element>> rows;
+      for (std::int64_t i = 0; i < own; ++i) {
+        const std::int64_t start = window_start(before + i, window);
+        rows.push_back({&q[i * row_floats], &out[i * row_floats], &out[q.size() + i * shape.heads],
+                        first.view(before).behind(start),
+                        second.view(i + 1).behind(start - before)});
+      }
+      kernel(rows.data(), own, shape, 0, shape.heads, scratch.data());
+      return out;
+    };
+    EXPECT_EQ(attend(cpu_kernels().attention_bfloat16, prefix, rest),
+              attend(cpu_kernels().attention, wide_prefix, wide_rest))
+        << window;
   }
-  at::set_num_threads(threads);
 }
 
 // What a backward pass computes of the same, and rope.
@@ -541,8 +556,8 @@ std::vector<float> gradient_values(const CpuKernels& kernels) {
   const auto keys = random_values(cells, 5), values = random_values(cells, 6);
   const auto q = random_values(queries * 120, 7), dout = random_values(queries * 120, 8);
   const auto out = random_values(queries * 120, 9);
-  std::vector<float> blocked_keys(2 * shape.key_block_floats()), blocked_values(blocked_keys),
-      unused(2 * kKeyBlock * shape.value_row_floats());
+  std::vector<float> blocked_keys(2 * shape.key_block<float>()), blocked_values(blocked_keys),
+      unused(2 * kKeyBlock * shape.value_row<float>());
   for (std::int64_t j = 0; j < positions; ++j) {
     store_key_value(shape, j, &keys[j * 40], &values[j * 40], blocked_keys.data(), unused.data());
     store_key_value(shape, j, &values[j * 40], &keys[j * 40], blocked_values.data(), unused.data());
@@ -566,7 +581,7 @@ std::vector<float> gradient_values(const CpuKernels& kernels) {
 std::vector<float> forward_values(const CpuKernels& kernels) {
   const std::int64_t rows = 13, in = 150, out = 70;
   const auto x = random_values(rows * in, 1), w = random_values(out * in, 2);
-  std::vector<float> all(7 * rows * out + rows);
+  std::vector<float> all(8 * rows * out + rows);
   float* y = all.data();
   auto next = [&, at = std::int64_t{0}]() mutable { return y + rows * out * at++; };
   Layer<float>(w, out, in).apply(kernels, x, w.data(), next());
@@ -577,14 +592,17 @@ std::vector<float> forward_values(const CpuKernels& kernels) {
   kernels.softmax(y, rows * out, lse, next());
   kernels.exponentials(y, rows * out, next());
   const AttentionShape shape{6, 2, 20, 0.3F};
-  const Blocked prefix(shape, 21, 10), own(shape, 18, 20);
+  const Blocked<> prefix(shape, 21, 10), own(shape, 18, 20);
   std::vector<float> scratch(3 * 64);
-  const AttentionRow task{x.data(),
-                          next(),
-                          &all[7 * rows * out],
-                          {prefix.keys.data(), prefix.values.data(), 21, 5},
-                          {own.keys.data(), own.values.data(), 18}};
+  const AttentionRow<float> task{x.data(),
+                                 next(),
+                                 &all[8 * rows * out],
+                                 {prefix.keys.data(), prefix.values.data(), 21, 5},
+                                 {own.keys.data(), own.values.data(), 18}};
   kernels.attention(&task, 1, shape, 0, shape.heads, scratch.data());
+  const Blocked<BFloat16Pair> pairs(shape, 21, 10);
+  const AttentionRow<BFloat16Pair> of_pairs{x.data(), next(), nullptr, {}, pairs.view(21)};
+  kernels.attention_bfloat16(&of_pairs, 1, shape, 0, shape.heads, scratch.data());
   all.push_back(lse);
   return all;
 }
@@ -613,7 +631,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionKernel,
                          testing::Values(AttentionShape{4, 2, 32, 0.2f},
                                          AttentionShape{6, 1, 24, 0.3f},
                                          AttentionShape{3, 3, 40, 0.1f},
-                                         AttentionShape{8, 1, 16, 0.25f}));
+                                         AttentionShape{8, 1, 16, 0.25f},
+                                         AttentionShape{9, 3, 64, 0.125f}));
 
 TEST(SampleToken, FollowsTheDistribution) {
   const std::vector<float> logits{std::log(0.5f), std::log(0.25f), std::log(0.125f),

@@ -245,11 +245,11 @@ TEST(Embedding, RefusesIdsWithoutARow) {
 TEST(PolicyVector, PassesGradientsStraightThroughItsRounding) {
   const at::Tensor leaf = random_tensor({5}, 10).set_requires_grad(true);
   const at::Tensor dy = random_tensor({5}, 11);
-  const at::Tensor rounded = policy_vector(leaf, at::kBFloat16);
+  const at::Tensor rounded = policy_values(leaf, at::kBFloat16);
   EXPECT_TRUE(at::equal(rounded, leaf.detach().to(at::kBFloat16).to(at::kFloat)));
   rounded.backward(dy);
   EXPECT_TRUE(at::equal(leaf.grad(), dy));
-  EXPECT_TRUE(policy_vector(leaf, at::kFloat).is_same(leaf));
+  EXPECT_TRUE(policy_values(leaf, at::kFloat).is_same(leaf));
 }
 
 }  // namespace
