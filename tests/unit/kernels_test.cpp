@@ -632,7 +632,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionKernel,
                                          AttentionShape{6, 1, 24, 0.3f},
                                          AttentionShape{3, 3, 40, 0.1f},
                                          AttentionShape{8, 1, 16, 0.25f},
-                                         AttentionShape{9, 3, 64, 0.125f}));
+                                         AttentionShape{9, 3, 64, 0.125f},
+                                         AttentionShape{2, 2, 64, 0.125f}));
 
 TEST(SampleToken, FollowsTheDistribution) {
   const std::vector<float> logits{std::log(0.5f), std::log(0.25f), std::log(0.125f),
