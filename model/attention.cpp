@@ -104,20 +104,19 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
                             ? KeyValueView<float>{}
                             : view_of(blocked, static_cast<std::size_t>(s.prefix), before, shape);
     for (std::int64_t j = 0; j < s.length; ++j) {
-      const std::int64_t row = s.begin + j, start = window_start(before + j, window);
-      rows.push_back(
-          {q.const_data_ptr<float>() + row * row_floats, out.data_ptr<float>() + row * row_floats,
-           lse == nullptr ? nullptr : lse->data_ptr<float>() + row * shape.heads,
-           prefix.behind(start), view_of(blocked, i, j + 1, shape).behind(start - before)});
-      positions += before + j + 1 - start;
+      const std::int64_t row = s.begin + j;
+      rows.push_back(attention_row(
+          q.const_data_ptr<float>() + row * row_floats, out.data_ptr<float>() + row * row_floats,
+          lse == nullptr ? nullptr : lse->data_ptr<float>() + row * shape.heads, prefix,
+          view_of(blocked, i, j + 1, shape), window));
+      positions += before + j + 1 - window_start(before + j, window);
     }
     most_blocks = std::max(most_blocks, key_blocks(before) + key_blocks(s.length));
   }
   const std::int64_t count = std::ssize(rows);
   if (count == 0) return out;
   parallel(count, 4 * row_floats * (positions / count), [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> scratch(static_cast<std::size_t>(
-        kMostTeamRows * (shape.heads / shape.kv_heads) * most_blocks * kKeyBlock));
+    std::vector<float> scratch(static_cast<std::size_t>(attention_scratch(shape, most_blocks)));
     cpu_kernels().attention(rows.data() + begin, end - begin, shape, 0, shape.heads,
                             scratch.data());
   });

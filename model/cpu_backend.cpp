@@ -6,6 +6,7 @@
 #include <map>
 #include <span>
 
+#include "comms/error.h"
 #include "model/cpu_forward.h"
 #include "model/engine_backend.h"
 #include "model/kernel_calls.h"
@@ -14,7 +15,7 @@ namespace rollcall {
 namespace {
 
 constexpr std::int64_t kSampleFlops = 32;  // of a logit
-constexpr std::size_t kMostDraws = 256;    // whose logits are in memory at once
+constexpr std::size_t kMostDraws = 64;     // whose logits are in memory at once
 
 // Batch-invariant: a row's bits depend on its sequence alone.
 class CpuBackend final : public EngineBackend {
@@ -28,7 +29,13 @@ class CpuBackend final : public EngineBackend {
 
   void load(const TensorSource& weights) override {
     const at::NoGradGuard no_grad;
-    decoder_.bind(weights);
+    decoder_.bind([&](const std::string& name) {
+      const at::Tensor values = weights(name);
+      if (!values.defined()) return values;
+      if (values.scalar_type() == at::kDouble || !values.is_cpu())
+        throw Error("engine: '" + name + "' is not of a type that kernels compute with");
+      return values.detach();
+    });
   }
   WeightsUse load(const PublishedWeights& weights) override {
     const at::NoGradGuard no_grad;
@@ -82,7 +89,7 @@ class CpuBackend final : public EngineBackend {
     std::vector<CpuForward::Stretch> stretches;
     for (const Stretch& s : batch.stretches)
       stretches.push_back({&caches_.at(s.cache).segment,
-                           s.prefix < 0 ? nullptr : &caches_.at(s.prefix).segment, s.row, s.count});
+                           s.prefix < 0 ? nullptr : &caches_.at(s.prefix).segment, s.count});
     std::vector<std::int64_t> wanted;
     for (const auto& keep : batch.keeps) wanted.push_back(keep.row);
     for (const Draw& draw : batch.draws)

@@ -3,8 +3,7 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
-#include <span>
+#include <ranges>
 #include <type_traits>
 
 #include "model/cpu_team.h"
@@ -41,7 +40,7 @@ Range range_of(std::int64_t i, std::int64_t part, std::int64_t count) {
 // panels of its weight.
 struct Tiles {
   static constexpr std::int64_t kMostRows = 192, kMostPanels = 4;
-  static constexpr std::int64_t kBlockRows = 12;  // that kernels compute at once
+  static constexpr std::int64_t kBlockRows = 12;  // the most that kernels compute at once
 
   Tiles(std::int64_t rows_in, std::int64_t panels_in, std::int64_t threads)
       : rows(rows_in),
@@ -100,27 +99,27 @@ class Forward final : public CpuForward {
   explicit Forward(const Decoder& decoder)
       : decoder_(decoder),
         spec_(decoder.spec()),
+        kernels_(cpu_kernels()),
         shape_{spec_.heads, spec_.kv_heads, spec_.head_dim,
                static_cast<float>(decoder.attention_scale())} {}
 
   const float* hidden(const std::vector<std::int32_t>& tokens,
                       const std::vector<Stretch>& stretches,
                       const std::vector<std::int64_t>& wanted) override {
-    take_places(stretches);
-    std::vector<std::int64_t> every(tokens.size());
-    std::iota(every.begin(), every.end(), 0);
-    Rows& last = wanted == every ? all_ : last_;
-    if (&last == &last_) {
-      last_.places.clear();
+    const std::int64_t positions = take_places(stretches);
+    const bool every = std::ranges::equal(wanted, std::views::iota(std::int64_t{0}, all_.count()));
+    Rows& last = every ? all_ : last_;
+    if (!every) {
+      last.places.clear();
       for (const std::int64_t row : wanted)
-        last_.places.push_back(all_.places[static_cast<std::size_t>(row)]);
+        last.places.push_back(all_.places[static_cast<std::size_t>(row)]);
     }
-    const std::int64_t threads = CpuTeam::threads_for(std::ssize(tokens) * layer_flops());
-    reserve(threads, last);
-    team_.run(threads, [&](Member& member) {
+    reserve(last);
+    const std::int64_t flops = all_.count() * product_flops() + 4 * q_width() * positions;
+    team_.run(flops, [&](Member& member) {
       embed(member, tokens);
       for (std::int64_t i = 0; i + 1 < spec_.layers; ++i) layer(member, i, all_);
-      if (&last == &last_) take_wanted(member, wanted);
+      if (!every) take_wanted(member, wanted);
       layer(member, spec_.layers - 1, last);
       norm(member, last, decoder_.final_norm());
     });
@@ -130,16 +129,17 @@ class Forward final : public CpuForward {
   const float* logits(const float* hidden, std::int64_t rows) override {
     const LinearWeight& head = decoder_.head();
     logits_.reserve(rows * head.out);
-    head_inputs_.reserve(rows * panel_steps<Element>(head.in));
-    team_.run(CpuTeam::threads_for(2 * rows * head.in * head.out), [&](Member& member) {
-      share_rows(member, rows, [&](const Range& r) { round(hidden, head.in, r, head_inputs_); });
+    if constexpr (kRounds) head_inputs_.reserve(rows * panel_steps<Element>(head.in));
+    team_.run(2 * rows * head.in * head.out, [&](Member& member) {
+      if constexpr (kRounds)
+        share_rows(member, rows, [&](const Range& r) { round(hidden, head.in, r, head_inputs_); });
       share_products(member, {{rows, operands(hidden, head_inputs_), head, logits_.data()}});
     });
     return logits_.data();
   }
 
  private:
-  using Operands = Buffer<Element>;  // of float32 products empty: they read what there is
+  using Operands = Buffer<Element>;  // of float32 empty: products read what there is
 
   // Rows that go through a layer together.
   struct Rows {
@@ -157,26 +157,30 @@ class Forward final : public CpuForward {
 
   std::int64_t q_width() const { return shape_.heads * shape_.head_dim; }
   std::int64_t kv_width() const { return shape_.kv_heads * shape_.head_dim; }
-  std::int64_t layer_flops() const {
+  // Of a row in a layer's products.
+  std::int64_t product_flops() const {
     return 2 * spec_.hidden_size * (2 * q_width() + 2 * kv_width() + 3 * spec_.intermediate_size);
   }
 
-  void take_places(const std::vector<Stretch>& stretches) {
+  // How many positions all rows see together.
+  std::int64_t take_places(const std::vector<Stretch>& stretches) {
     all_.places.clear();
-    std::int64_t positions = 0;
+    std::int64_t most = 0, seen_by_all = 0;
     most_blocks_ = 0;
     for (const Stretch& s : stretches) {
       const std::int64_t seen = s.own->length();
       s.own->extend(s.count);
       for (std::int64_t i = 0; i < s.count; ++i) all_.places.push_back({s.own, s.prefix, seen + i});
       const std::int64_t before = s.prefix == nullptr ? 0 : s.prefix->length();
-      positions = std::max(positions, before + seen + s.count);
+      most = std::max(most, before + seen + s.count);
+      seen_by_all += (before + seen + s.count) * s.count;
       most_blocks_ = std::max(most_blocks_, key_blocks(before) + key_blocks(seen + s.count));
     }
-    rotations_ = decoder_.rotations(positions);
+    rotations_ = decoder_.rotations(most);
+    return seen_by_all;
   }
 
-  void reserve(std::int64_t threads, Rows& last) {
+  void reserve(Rows& last) {
     for (Rows* rows : {&all_, &last}) {
       const std::int64_t n = rows->count();
       rows->x.reserve(n * spec_.hidden_size);
@@ -190,10 +194,10 @@ class Forward final : public CpuForward {
     gated_.reserve(all_.count() * panel_steps<Element>(spec_.intermediate_size));
     const std::int64_t tile =
         std::min(all_.count(), Tiles::kMostRows) * Tiles::kMostPanels * kPanelWidth;
-    const std::int64_t scores =
-        kMostTeamRows * (shape_.heads / shape_.kv_heads) * kKeyBlock * most_blocks_;
-    scratch_.resize(static_cast<std::size_t>(std::max(threads, std::ssize(scratch_))));
-    for (Buffer<float>& of_thread : scratch_) of_thread.reserve(std::max(2 * tile, scores));
+    const auto threads = static_cast<std::size_t>(CpuTeam::most_threads());
+    if (scratch_.size() < threads) scratch_.resize(threads);
+    for (Buffer<float>& of_thread : scratch_)
+      of_thread.reserve(std::max(2 * tile, attention_scratch(shape_, most_blocks_)));
   }
 
   float* scratch(const Member& member) {
@@ -214,15 +218,15 @@ class Forward final : public CpuForward {
       return rows;
   }
   // Makes them, of some columns of some rows: the first an even one.
-  static void round(const float* rows, std::int64_t width, const Range& r, Operands& to,
-                    Range columns) {
+  void round(const float* rows, std::int64_t width, const Range& r, Operands& to,
+             Range columns) const {
     if constexpr (kRounds) {
       for (std::int64_t i = r.first; i < r.last; ++i)
-        cpu_kernels().round_inputs(rows + i * width + columns.first, columns.count(),
-                                   to.data() + i * panel_steps<Element>(width) + columns.first / 2);
+        kernels_.round_inputs(rows + i * width + columns.first, columns.count(),
+                              to.data() + i * panel_steps<Element>(width) + columns.first / 2);
     }
   }
-  static void round(const float* rows, std::int64_t width, const Range& r, Operands& to) {
+  void round(const float* rows, std::int64_t width, const Range& r, Operands& to) const {
     round(rows, width, r, to, {0, width});
   }
 
@@ -240,33 +244,32 @@ class Forward final : public CpuForward {
   void norm(Member& member, Rows& rows, const at::Tensor& weight) {
     const std::int64_t n = spec_.hidden_size;
     share_rows(member, rows.count(), [&](const Range& r) {
-      cpu_kernels().rms_norm(rows.x.data() + r.first * n, weight.const_data_ptr<float>(), r.count(),
-                             n, static_cast<float>(spec_.rms_norm_eps),
-                             rows.normed.data() + r.first * n, nullptr);
+      kernels_.rms_norm(rows.x.data() + r.first * n, weight.const_data_ptr<float>(), r.count(), n,
+                        static_cast<float>(spec_.rms_norm_eps), rows.normed.data() + r.first * n,
+                        nullptr);
       round(rows.normed.data(), n, r, rows.rounded);
     });
   }
 
   // One tile of a product; `y` is of the tile's first row and column, and has rows of `ldy`.
-  static void multiply(const Element* x, const LinearWeight& w, const Range& rows,
-                       const Range& panels, float* y, std::int64_t ldy) {
+  void multiply(const Element* x, const LinearWeight& w, const Range& rows, const Range& panels,
+                float* y, std::int64_t ldy) const {
     const std::int64_t steps = panel_steps<Element>(w.in);
     const Range columns = columns_of(w, panels);
-    (cpu_kernels().*Kernels<Element>::kLinear)(
+    (kernels_.*Kernels<Element>::kLinear)(
         {.x = x + rows.first * steps,
          .ldx = steps,
          .rows = rows.count(),
          .packed = static_cast<const Element*>(w.packed.const_data_ptr()) + columns.first * steps,
          .in = w.in,
          .out = columns.count(),
-         .first_panel = 0,
          .last_panel = panels.count(),
          .bias = w.bias.defined() ? w.bias.const_data_ptr<float>() + columns.first : nullptr,
          .y = y,
          .ldy = ldy});
   }
 
-  static void share_products(Member& member, std::initializer_list<Product> products) {
+  void share_products(Member& member, std::initializer_list<Product> products) const {
     std::int64_t items = 0;
     for (const Product& p : products) items += tiles_of(member, p).count();
     member.share(items, [&](std::int64_t i) {
@@ -316,10 +319,10 @@ class Forward final : public CpuForward {
         Element* to = gated_.data() + row * panel_steps<Element>(gate.out) +
                       columns.first / kInputsAStep<Element>;
         if constexpr (kRounds) {
-          cpu_kernels().silu_mul(gates, ups, width, gates);
-          cpu_kernels().round_inputs(gates, width, to);
+          kernels_.silu_mul(gates, ups, width, gates);
+          kernels_.round_inputs(gates, width, to);
         } else {
-          cpu_kernels().silu_mul(gates, ups, width, to);
+          kernels_.silu_mul(gates, ups, width, to);
         }
       }
     });
@@ -329,12 +332,11 @@ class Forward final : public CpuForward {
   void turn(float* row, std::int64_t heads, const at::Tensor& norm, std::int64_t layer,
             std::int64_t position) const {
     if (norm.defined())
-      cpu_kernels().rms_norm(row, norm.const_data_ptr<float>(), heads, shape_.head_dim,
-                             static_cast<float>(spec_.rms_norm_eps), row, nullptr);
+      kernels_.rms_norm(row, norm.const_data_ptr<float>(), heads, shape_.head_dim,
+                        static_cast<float>(spec_.rms_norm_eps), row, nullptr);
     const std::int64_t at = position * (shape_.head_dim / 2);
     if (spec_.rotates(layer))
-      cpu_kernels().rope(row, 1, heads, shape_.head_dim, rotations_.cosine + at,
-                         rotations_.sine + at);
+      kernels_.rope(row, 1, heads, shape_.head_dim, rotations_.cosine + at, rotations_.sine + at);
   }
 
   void turn_and_store(Member& member, std::int64_t index, Rows& out) {
@@ -355,13 +357,12 @@ class Forward final : public CpuForward {
 
   AttentionRow<Element> attention_row(std::int64_t layer, Rows& rows, std::int64_t i) const {
     const Place& place = rows.places[static_cast<std::size_t>(i)];
-    const std::int64_t before = place.before(), own = place.at + 1;
-    const std::int64_t start = window_start(before + own - 1, spec_.window(layer));
     float* const q = rows.q.data() + i * q_width();
-    const auto prefix = place.prefix == nullptr ? KeyValueView<Element>{}
-                                                : place.prefix->view<Element>(layer, before);
-    return {q, q, nullptr, prefix.behind(start),
-            place.own->view<Element>(layer, own).behind(start - before)};
+    const auto prefix = place.prefix == nullptr
+                            ? KeyValueView<Element>{}
+                            : place.prefix->view<Element>(layer, place.before());
+    return rollcall::attention_row(
+        q, q, nullptr, prefix, place.own->view<Element>(layer, place.at + 1), spec_.window(layer));
   }
 
   // Few rows are split by heads, too; many that share keys are faster together.
@@ -376,8 +377,8 @@ class Forward final : public CpuForward {
       std::array<AttentionRow<Element>, kMostBlockRows> seen;
       for (std::int64_t row = r.first; row < r.last; ++row)
         seen[static_cast<std::size_t>(row - r.first)] = attention_row(layer, rows, row);
-      (cpu_kernels().*Kernels<Element>::kAttention)(seen.data(), r.count(), shape_, heads.first,
-                                                    heads.last, scratch(member));
+      (kernels_.*Kernels<Element>::kAttention)(seen.data(), r.count(), shape_, heads.first,
+                                               heads.last, scratch(member));
       round(rows.q.data(), q_width(), r, rows.rounded,
             {heads.first * shape_.head_dim, heads.last * shape_.head_dim});
     });
@@ -414,6 +415,7 @@ class Forward final : public CpuForward {
 
   const Decoder& decoder_;
   const ModelSpec& spec_;
+  const CpuKernels& kernels_;
   AttentionShape shape_;
   CpuTeam team_;
   Rows all_, last_;  // of the batch; of those that the last layer is wanted for

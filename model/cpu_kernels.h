@@ -23,9 +23,9 @@ constexpr std::int64_t panel_steps(std::int64_t in) {
 // Keys and values of one stretch of consecutive positions, one layer, in float32 or bfloat16
 // (Element as of products). Keys are blocked by 16 positions so that a score needs no horizontal
 // sum: keys [ceil(length/16)][kv_heads][head_dim][16], of pairs [head_dim/2][16], each of two
-// consecutive dimensions of a position. values [length][kv_heads][padded_head_dim], padding zero;
-// of pairs each has dimensions i and i + 16. Positions before `first` are hidden, by a sliding
-// window.
+// consecutive dimensions of a position. values [length][kv_heads][head_dim], a head padded with
+// zeros to whole sixteens; of pairs to thirty-twos, of which each has dimensions i and i + 16.
+// Positions before `first` are hidden, by a sliding window.
 template <class Element>
 struct KeyValueView {
   const Element* keys = nullptr;
@@ -70,6 +70,15 @@ struct AttentionGradientRow {
   std::int64_t length = 0, first = 0;  // the row sees positions [first, length)
 };
 
+// The row whose query comes behind all of `own`, but for what a window hides; 0: none.
+template <class Element>
+AttentionRow<Element> attention_row(const float* query, float* out, float* lse,
+                                    const KeyValueView<Element>& prefix,
+                                    const KeyValueView<Element>& own, std::int64_t window) {
+  const std::int64_t start = window_start(prefix.length + own.length - 1, window);
+  return {query, out, lse, prefix.behind(start), own.behind(start - prefix.length)};
+}
+
 struct AttentionShape {
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
@@ -97,6 +106,10 @@ constexpr std::int64_t key_blocks(std::int64_t positions) {
 
 // Rows whose scores the attention kernels hold at once.
 inline constexpr int kMostTeamRows = 4;
+// Floats of scratch for them, where prefix and own of a row take so many blocks together at most.
+constexpr std::int64_t attention_scratch(const AttentionShape& shape, std::int64_t blocks) {
+  return kMostTeamRows * (shape.heads / shape.kv_heads) * blocks * kKeyBlock;
+}
 
 inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
 
@@ -176,8 +189,8 @@ struct CpuKernels {
                             float* dgate, float* dup);
 
   // Softmax attention of `count` rows for the heads [first_head, last_head); rows that see the same
-  // keys are faster one after another, heads that share a kv head together. `scratch` holds
-  // kMostTeamRows * (heads / kv_heads) * 16 * the most blocks of prefix and own of one row floats.
+  // keys are faster one after another, heads that share a kv head together. `scratch` is
+  // attention_scratch() of the most blocks of a row.
   void (*attention)(const AttentionRow<float>* rows, std::int64_t count,
                     const AttentionShape& shape, std::int64_t first_head, std::int64_t last_head,
                     float* scratch);

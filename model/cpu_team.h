@@ -8,29 +8,50 @@
 #include <cstdint>
 #include <vector>
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
 #include "model/kernel_calls.h"
 
 namespace rollcall {
 
 // Threads that go through the same stages of work together. The items of a stage are dealt evenly,
 // neighbours to one thread; one that is done early, since another lost its core for a while, takes
-// the last items of the others. For files compiled with -fopenmp: elsewhere the calling thread does
-// it all.
+// the last items of the others. For files compiled with -fopenmp: elsewhere, and inside of a
+// parallel region, the calling thread does it all.
 class CpuTeam {
  public:
   // One of the threads, as run()'s body sees it.
   class Member {
    public:
     std::int64_t index() const { return index_; }
-    std::int64_t threads() const { return team_.threads_; }
+    // That work is dealt to: the members below this index.
+    std::int64_t threads() const { return threads_; }
 
     // Calls body(item) for those of the items [0, items), at most 2^32, that fall to this thread,
     // and returns when all are done. Every member calls it with the same items, stage after stage.
     template <class Body>
     void share(std::int64_t items, const Body& body) {
-      const auto first = [&](std::int64_t thread) { return items * thread / threads(); };
-      for (std::int64_t i = 0; i < threads(); ++i) {
-        const std::int64_t thread = (index_ + i) % threads(), end = first(thread + 1);
+      if (index_ < threads_) {
+        take(items, body);
+        // Nobody looks there: all have left the stage before this one.
+        team_.taken(stage_ + 1, index_).store(0);
+      }
+      ++stage_;
+#pragma omp barrier
+    }
+
+   private:
+    friend class CpuTeam;
+    Member(CpuTeam& team, std::int64_t index, std::int64_t threads)
+        : team_(team), index_(index), threads_(threads) {}
+
+    template <class Body>
+    void take(std::int64_t items, const Body& body) {
+      const auto first = [&](std::int64_t thread) { return items * thread / threads_; };
+      for (std::int64_t i = 0; i < threads_; ++i) {
+        const std::int64_t thread = (index_ + i) % threads_, end = first(thread + 1);
         std::atomic<std::uint64_t>& taken = team_.taken(stage_, thread);
         const auto count = static_cast<std::uint64_t>(end - first(thread));
         const std::uint64_t one = thread == index_ ? 1 : kOneAtEnd;
@@ -41,34 +62,30 @@ class CpuTeam {
           seen = taken.load();
         }
       }
-      // Nobody looks there: all have left the stage before this one.
-      team_.taken(stage_ + 1, index_).store(0);
-      ++stage_;
-#pragma omp barrier
     }
 
-   private:
-    friend class CpuTeam;
-    Member(CpuTeam& team, std::int64_t index) : team_(team), index_(index) {}
-
     CpuTeam& team_;
-    std::int64_t index_, stage_ = 0;
+    std::int64_t index_, threads_, stage_ = 0;
   };
 
-  // Threads worth waking for so much work.
-  static std::int64_t threads_for(std::int64_t flops) {
-    return std::clamp<std::int64_t>(flops / kGrainFlops, 1, at::get_num_threads());
-  }
+  // The most members that work is dealt to.
+  static std::int64_t most_threads() { return at::get_num_threads(); }
 
-  // Calls body(member) on each of the threads. The body must not throw.
+  // Calls body(member) on threads that are worth waking for so much work, and on others that only
+  // wait: a region of another size than the one before would make libgomp end threads and begin
+  // new ones. The body must not throw.
   template <class Body>
-  void run(std::int64_t threads, const Body& body) {
-    threads_ = threads;
-    taken_ = std::vector<Taken>(static_cast<std::size_t>(kStages * threads));
-    std::atomic<std::int64_t> joined = 0;
-#pragma omp parallel num_threads(static_cast <int>(threads_)) if (threads_ > 1)
+  void run(std::int64_t flops, const Body& body) {
+    const std::int64_t wanted = std::clamp<std::int64_t>(flops / kGrainFlops, 1, most_threads());
+    taken_ = std::vector<Taken>(static_cast<std::size_t>(kStages * wanted));
+#pragma omp parallel if (wanted > 1)
     {
-      Member member(*this, joined.fetch_add(1));
+      std::int64_t index = 0, threads = 1;
+#if defined(_OPENMP)
+      index = omp_get_thread_num();
+      threads = omp_get_num_threads();
+#endif
+      Member member(*this, index, std::min(wanted, threads));
       body(member);
     }
   }
@@ -79,13 +96,13 @@ class CpuTeam {
   struct alignas(64) Taken {
     std::atomic<std::uint64_t> items = 0;
   };
-  static constexpr std::int64_t kStages = 3;  // the present one, the next, and one that none is in
+  static constexpr std::int64_t kStages = 2;  // the present one and the next
 
   std::atomic<std::uint64_t>& taken(std::int64_t stage, std::int64_t thread) {
-    return taken_[static_cast<std::size_t>(stage % kStages * threads_ + thread)].items;
+    const std::int64_t threads = std::ssize(taken_) / kStages;
+    return taken_[static_cast<std::size_t>(stage % kStages * threads + thread)].items;
   }
 
-  std::int64_t threads_ = 1;
   std::vector<Taken> taken_;
 };
 

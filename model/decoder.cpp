@@ -117,7 +117,10 @@ void Decoder::bind_all(const BindMatrix& matrix, const TensorSource& source,
 }
 
 void Decoder::grow_rope_table(std::int64_t positions) const {
-  if (cosine_.defined() && positions <= cosine_.size(0)) return;
+  if (cosine_.defined()) {
+    if (positions <= cosine_.size(0)) return;
+    positions = std::max(positions, 2 * cosine_.size(0));  // decoding asks for one more each time
+  }
   const RopeTable table = rope_table(spec_.rope, spec_.head_dim, positions);
   const auto tensor = [&](const std::vector<float>& values) {
     at::Tensor all = at::empty({positions, spec_.head_dim / 2}, at::kFloat);

@@ -31,9 +31,9 @@ class Decoder {
     LinearWeight q, k, v, o, gate, up, down;
   };
 
-  // A policy whose weights are those bound to it, rounded to `dtype` (float32 or bfloat16) like the
-  // inputs of its products; sums and all else are float32. Throws Error if they cannot fit into
-  // memory.
+  // A policy whose weights are those bound to it, rounded to `dtype` (float32 or bfloat16) like
+  // keys, values and the inputs of its products; sums and all else are float32. Throws Error if
+  // they cannot fit into memory.
   explicit Decoder(const ModelSpec&, at::ScalarType dtype = at::kFloat);
 
   // Packs the parameters, one at a time; call again after their values change. Keeps those that

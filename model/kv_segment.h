@@ -48,13 +48,18 @@ class KvSegment {
  private:
   template <class Element>
   void resize() {
-    const auto bytes = [](std::int64_t elements) {
-      return static_cast<std::size_t>(elements) * sizeof(Element);
-    };
     const std::int64_t blocks = key_blocks(length_);
-    for (auto& of_layer : keys_) of_layer.resize(bytes(blocks * shape_.key_block<Element>()));
+    for (auto& of_layer : keys_) resize<Element>(of_layer, blocks * shape_.key_block<Element>());
     for (auto& of_layer : values_)
-      of_layer.resize(bytes(blocks * kKeyBlock * shape_.value_row<Element>()));
+      resize<Element>(of_layer, blocks * kKeyBlock * shape_.value_row<Element>());
+  }
+  // By an eighth where it must move: caches are most of an engine's memory, and doubled ones would
+  // be a third empty.
+  template <class Element>
+  static void resize(std::vector<std::byte>& memory, std::int64_t elements) {
+    const std::size_t size = static_cast<std::size_t>(elements) * sizeof(Element);
+    if (size > memory.capacity()) memory.reserve(size + (memory.empty() ? 0 : size / 8));
+    memory.resize(size);
   }
 
   AttentionShape shape_;

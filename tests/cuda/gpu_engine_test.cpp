@@ -197,7 +197,8 @@ TEST_F(GpuEngineTest, TakesPublishedWeightsUpRowByRow) {
   }
 }
 
-// Inputs of products are rounded on the GPU and are not on the CPU: near, and not the same.
+// Both round the inputs of products, keys and values; sums have another order, and the head's input
+// is float32 on the GPU.
 TEST_F(GpuEngineTest, IsNearTheCpuInBfloat16) {
   const TinyModel model(5, tiny_spec(), at::kBFloat16);
   const EngineOptions options{200, 8, at::kBFloat16};
@@ -221,8 +222,7 @@ TEST_F(GpuEngineTest, IsNearTheCpuInBfloat16) {
     gap += std::abs(static_cast<double>(a.logprobs[0]) - b.logprobs[0]);
   }
   EXPECT_GE(same, kDraws * 8 / 10);
-  EXPECT_LT(gap / same, 0.1);
-  EXPECT_GT(gap, 0) << "the inputs were not rounded";
+  EXPECT_LT(gap / same, 0.1) << gap / same;
 }
 
 TEST_F(GpuEngineTest, SaysWhatIsWrongWithABatch) {

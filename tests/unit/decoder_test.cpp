@@ -132,8 +132,6 @@ INSTANTIATE_TEST_SUITE_P(Families, GoldenModel,
                            return name;
                          });
 
-// The weights are exact in bfloat16 and the arithmetic is float32, so the policy is the float32
-// one; a run that rounds its activations too is as far away as it is from float32.
 // The reference computed a bfloat16 checkpoint in float32, and in bfloat16: our bfloat16 policy is
 // to be nearer to the first than the second is, whose sums and norms are rounded as well.
 TEST(Bfloat16Decoder, IsNearerToTheReferenceThanItsOwnBfloat16) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/engine.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
@@ -75,7 +74,9 @@ class EngineBits : public EngineTest, public testing::WithParamInterface<Layout>
 INSTANTIATE_TEST_SUITE_P(Layouts, EngineBits,
                          testing::Values(Layout{"plain", tiny_spec(), at::kFloat},
                                          Layout{"windowed", tiny_windowed_spec(), at::kFloat},
-                                         Layout{"bfloat16", tiny_spec(), at::kBFloat16}),
+                                         Layout{"bfloat16", tiny_spec(), at::kBFloat16},
+                                         Layout{"windowed_bfloat16", tiny_windowed_spec(),
+                                                at::kBFloat16}),
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(EngineBits, SamplesTheSameTokensAloneAndInACrowd) {
@@ -241,37 +242,35 @@ TEST_P(EngineBits, GoesOnWhenPublishedWeightsMove) {
   EXPECT_EQ(second.prefill_tokens, 0) << "the prompt is there";
 }
 
-// Large enough to wake threads for one row, with heads that they cannot share evenly.
-TEST(EngineThreads, SampleTheSameTokensWhateverTheirNumber) {
-  ModelSpec spec = tiny_spec();
-  spec.hidden_size = 264;
-  spec.intermediate_size = 520;
-  spec.heads = 9;
-  spec.kv_heads = 3;
-  spec.head_dim = 32;
-  const int threads = at::get_num_threads();
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    const TinyModel model(7, spec, dtype);
-    std::vector<std::vector<float>> logprobs;
-    for (const int count : {1, 2, 5}) {
-      at::set_num_threads(count);
-      Engine engine(spec, {400, 64, dtype});
-      engine.load(3, source_of(model.weights.tensors));
-      std::vector<float>& all = logprobs.emplace_back();
-      for (const std::int32_t length : {1, 40, 90}) {
-        for (std::uint64_t seed = 0; seed < 3; ++seed) {
-          const SequenceId id = engine.open(Ids(static_cast<std::size_t>(length), 5), seed);
-          engine.request_turn(id, {}, {8, {}, 0});
-        }
-        while (engine.has_work())
-          for (const auto& f : engine.step())
-            all.insert(all.end(), f.completion.logprobs.begin(), f.completion.logprobs.end());
-      }
-    }
-    EXPECT_EQ(logprobs[1], logprobs[0]);
-    EXPECT_EQ(logprobs[2], logprobs[0]);
-  }
-  at::set_num_threads(threads);
+// More draws than there are logits in memory at once.
+TEST_F(EngineTest, SamplesTheSameTokensInBatchesOfAnySize) {
+  const auto sample = [&](std::int64_t batch) {
+    const auto engine = make(/*max_context=*/400, batch);
+    for (std::uint64_t seed = 0; seed < 150; ++seed)
+      engine->request_turn(engine->open(Ids{1, 2, 3}, seed), {}, turn(3));
+    std::vector<Ids> tokens;
+    for (const auto& [id, done] : run(*engine)) tokens.push_back(done.tokens);
+    return tokens;
+  };
+  EXPECT_EQ(sample(150), sample(7));
+}
+
+TEST_F(EngineTest, SamplesFromLeavesThatNeedGradients) {
+  const auto leaf = [&](const std::string& name) {
+    const auto found = model_.weights.tensors.find(name);
+    return found == model_.weights.tensors.end()
+               ? at::Tensor()
+               : found->second.detach().clone().set_requires_grad(true);
+  };
+  Engine other(model_.spec, {400, 64, model_.decoder.dtype()});
+  other.load(3, leaf);
+  EXPECT_EQ(sampled(other).logprobs, sampled(*engine_).logprobs);
+  EXPECT_THROW(other.load(4,
+                          [&](const std::string& name) {
+                            const at::Tensor values = leaf(name);
+                            return values.defined() ? values.to(at::kDouble) : values;
+                          }),
+               Error);
 }
 
 class Bfloat16EngineTest : public EngineTest {

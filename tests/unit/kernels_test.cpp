@@ -627,13 +627,11 @@ TEST(Window, BeginsSoManyPositionsBackTheQuerysOwnIncluded) {
   EXPECT_EQ(window_start(9, 100), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, AttentionKernel,
-                         testing::Values(AttentionShape{4, 2, 32, 0.2f},
-                                         AttentionShape{6, 1, 24, 0.3f},
-                                         AttentionShape{3, 3, 40, 0.1f},
-                                         AttentionShape{8, 1, 16, 0.25f},
-                                         AttentionShape{9, 3, 64, 0.125f},
-                                         AttentionShape{2, 2, 64, 0.125f}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, AttentionKernel,
+    testing::Values(AttentionShape{4, 2, 32, 0.2f}, AttentionShape{6, 1, 24, 0.3f},
+                    AttentionShape{3, 3, 40, 0.1f}, AttentionShape{8, 1, 16, 0.25f},
+                    AttentionShape{9, 3, 64, 0.125f}, AttentionShape{2, 2, 64, 0.125f}));
 
 TEST(SampleToken, FollowsTheDistribution) {
   const std::vector<float> logits{std::log(0.5f), std::log(0.25f), std::log(0.125f),

@@ -242,7 +242,7 @@ TEST(Embedding, RefusesIdsWithoutARow) {
   }
 }
 
-TEST(PolicyVector, PassesGradientsStraightThroughItsRounding) {
+TEST(PolicyValues, PassesGradientsStraightThroughItsRounding) {
   const at::Tensor leaf = random_tensor({5}, 10).set_requires_grad(true);
   const at::Tensor dy = random_tensor({5}, 11);
   const at::Tensor rounded = policy_values(leaf, at::kBFloat16);
