@@ -21,11 +21,7 @@ constexpr std::size_t kMostDraws = 64;     // whose logits are in memory at once
 class CpuBackend final : public EngineBackend {
  public:
   CpuBackend(const ModelSpec& spec, const EngineOptions& options)
-      : spec_(spec),
-        decoder_(spec, options.dtype),
-        shape_{spec.heads, spec.kv_heads, spec.head_dim,
-               static_cast<float>(decoder_.attention_scale())},
-        forward_(make_cpu_forward(decoder_)) {}
+      : spec_(spec), decoder_(spec, options.dtype), forward_(make_cpu_forward(decoder_)) {}
 
   void load(const TensorSource& weights) override {
     const at::NoGradGuard no_grad;
@@ -44,7 +40,8 @@ class CpuBackend final : public EngineBackend {
   }
 
   Cache open_cache() override {
-    caches_.emplace(next_, Kept{KvSegment(shape_, spec_.layers, decoder_.dtype()), {}});
+    caches_.emplace(
+        next_, Kept{KvSegment(decoder_.attention_shape(), spec_.layers, decoder_.dtype()), {}});
     return next_++;
   }
   void close_cache(Cache cache) override { caches_.erase(cache); }
@@ -113,7 +110,6 @@ class CpuBackend final : public EngineBackend {
 
   ModelSpec spec_;
   Decoder decoder_;
-  AttentionShape shape_;
   std::unique_ptr<CpuForward> forward_;
   Cache next_ = 0;
   std::map<Cache, Kept> caches_;

@@ -100,8 +100,7 @@ class Forward final : public CpuForward {
       : decoder_(decoder),
         spec_(decoder.spec()),
         kernels_(cpu_kernels()),
-        shape_{spec_.heads, spec_.kv_heads, spec_.head_dim,
-               static_cast<float>(decoder.attention_scale())} {}
+        shape_(decoder.attention_shape()) {}
 
   const float* hidden(const std::vector<std::int32_t>& tokens,
                       const std::vector<Stretch>& stretches,

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "model/cpu_kernels.h"
 #include "model/model_spec.h"
 #include "model/ops.h"
 #include "model/weights.h"
@@ -63,6 +64,9 @@ class Decoder {
   };
   Rotations rotations(std::int64_t positions) const;
   double attention_scale() const;
+  AttentionShape attention_shape() const {
+    return {spec_.heads, spec_.kv_heads, spec_.head_dim, static_cast<float>(attention_scale())};
+  }
   // What a forward pass of so many tokens with gradients keeps until its backward pass, about.
   std::int64_t kept_bytes(std::int64_t tokens) const;
   at::ScalarType dtype() const { return dtype_; }

@@ -48,20 +48,10 @@ ModelSpec shallow_spec() {
 
 class CpuForwardTest : public testing::TestWithParam<Case> {
  protected:
-  CpuForwardTest() { bind(); }
-
-  // The learner's decoder is the model's; this one has panels.
-  void bind() {
-    const at::NoGradGuard no_grad;
-    frozen_.bind([&](const std::string& name) {
-      const auto found = model_.weights.tensors.find(name);
-      return found == model_.weights.tensors.end() ? at::Tensor() : found->second.detach();
-    });
-  }
+  CpuForwardTest() { frozen_.bind(model_.weights.tensors); }
 
   KvSegment segment() const {
-    return {AttentionShape{model_.spec.heads, model_.spec.kv_heads, model_.spec.head_dim},
-            model_.spec.layers, frozen_.dtype()};
+    return {frozen_.attention_shape(), model_.spec.layers, frozen_.dtype()};
   }
 
   static std::vector<std::int32_t> ids(std::int64_t first, std::int64_t count) {
@@ -92,7 +82,7 @@ class CpuForwardTest : public testing::TestWithParam<Case> {
   }
 
   TinyModel model_{7, GetParam().spec, GetParam().dtype};
-  Decoder frozen_{model_.spec, GetParam().dtype};
+  Decoder frozen_{model_.spec, GetParam().dtype};  // with panels; the model's is the learner's
 };
 
 INSTANTIATE_TEST_SUITE_P(
@@ -163,11 +153,8 @@ TEST_P(CpuForwardTest, KeepsSubnormalNumbersOfTheResidualStream) {
     if (name.find("o_proj") != std::string::npos || name.find("down") != std::string::npos)
       values.zero_();
   }
-  bind();
-  NamedTensors leaves;
-  for (const auto& [name, t] : model_.weights.tensors)
-    leaves[name] = t.detach().set_requires_grad(true);
-  model_.decoder.bind(leaves);
+  frozen_.bind(model_.weights.tensors);
+  model_.decoder.bind(model_.leaves());
   const Values expected = learnt(4, 9);
   KvSegment own = segment();
   const auto forward = make_cpu_forward(frozen_);

@@ -256,21 +256,12 @@ TEST_F(EngineTest, SamplesTheSameTokensInBatchesOfAnySize) {
 }
 
 TEST_F(EngineTest, SamplesFromLeavesThatNeedGradients) {
-  const auto leaf = [&](const std::string& name) {
-    const auto found = model_.weights.tensors.find(name);
-    return found == model_.weights.tensors.end()
-               ? at::Tensor()
-               : found->second.detach().clone().set_requires_grad(true);
-  };
   Engine other(model_.spec, {400, 64, model_.decoder.dtype()});
-  other.load(3, leaf);
+  NamedTensors leaves = model_.leaves();
+  other.load(3, source_of(leaves));
   EXPECT_EQ(sampled(other).logprobs, sampled(*engine_).logprobs);
-  EXPECT_THROW(other.load(4,
-                          [&](const std::string& name) {
-                            const at::Tensor values = leaf(name);
-                            return values.defined() ? values.to(at::kDouble) : values;
-                          }),
-               Error);
+  for (auto& [name, values] : leaves) values = values.to(at::kDouble);
+  EXPECT_THROW(other.load(4, source_of(leaves)), Error);
 }
 
 class Bfloat16EngineTest : public EngineTest {

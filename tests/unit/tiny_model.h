@@ -46,9 +46,12 @@ struct TinyModel {
       : spec(of), weights(make_flat_weights(spec)), decoder(spec, dtype) {
     init_weights(spec, seed, weights);
     weights.flat.mul_(4);  // far from uniform predictions
-    NamedTensors leaves;
-    for (const auto& [name, t] : weights.tensors) leaves[name] = t.detach().set_requires_grad(true);
-    decoder.bind(leaves);
+    decoder.bind(leaves());
+  }
+  NamedTensors leaves() const {  // the weights in their memory, to be trained
+    NamedTensors all;
+    for (const auto& [name, t] : weights.tensors) all[name] = t.detach().set_requires_grad(true);
+    return all;
   }
   ModelSpec spec;
   FlatWeights weights;
