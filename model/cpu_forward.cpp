@@ -36,17 +36,16 @@ Range range_of(std::int64_t i, std::int64_t part, std::int64_t count) {
   return {i * part, std::min(count, (i + 1) * part)};
 }
 
-// The items of a product: parts of its rows, which stay in the second cache level, times some
-// panels of its weight.
+// The items of a product: parts of its rows times some panels of its weight.
 struct Tiles {
-  static constexpr std::int64_t kMostRows = 192, kMostPanels = 4;
+  static constexpr std::int64_t kMostPanels = 4;
   static constexpr std::int64_t kBlockRows = 12;  // the most that kernels compute at once
 
   Tiles(std::int64_t rows_in, std::int64_t panels_in, std::int64_t threads)
       : rows(rows_in),
         panels(panels_in),
         part_rows(
-            parts(parts(rows, std::max<std::int64_t>(1, parts(rows, kMostRows))), kBlockRows) *
+            parts(parts(rows, std::max<std::int64_t>(1, parts(rows, kProductRows))), kBlockRows) *
             kBlockRows),
         row_parts(rows == 0 ? 0 : parts(rows, part_rows)),
         part_panels(part_of(panels * row_parts, threads, kMostPanels)) {}
@@ -192,7 +191,7 @@ class Forward final : public CpuForward {
     v_.reserve(all_.count() * kv_width());
     gated_.reserve(all_.count() * panel_steps<Element>(spec_.intermediate_size));
     const std::int64_t tile =
-        std::min(all_.count(), Tiles::kMostRows) * Tiles::kMostPanels * kPanelWidth;
+        std::min(all_.count(), kProductRows) * Tiles::kMostPanels * kPanelWidth;
     const auto threads = static_cast<std::size_t>(CpuTeam::most_threads());
     if (scratch_.size() < threads) scratch_.resize(threads);
     for (Buffer<float>& of_thread : scratch_)

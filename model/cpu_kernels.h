@@ -112,6 +112,8 @@ constexpr std::int64_t attention_scratch(const AttentionShape& shape, std::int64
 }
 
 inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of packed weights
+// Rows that a product takes at a time, so that their inputs stay in the second cache level.
+inline constexpr std::int64_t kProductRows = 192;
 
 // y[r, o] = bias[o] + sum over k of x[r, k] * w[o, k], in blocks of 64 inputs that are summed by
 // themselves and added up in order of k, for the output columns of panels [first_panel,

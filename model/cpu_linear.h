@@ -247,11 +247,10 @@ class WithoutSubnormals {
 template <class Element>
 void linear(const LinearCall<Element>& c) {
   constexpr int kMost = kLinearRows<Element>;
-  constexpr std::int64_t kRowChunk = 192;  // of x, so that it stays in the second cache level
-  static_assert(kRowChunk % kMost == 0);
+  static_assert(kProductRows % kMost == 0);
   const std::int64_t steps = panel_steps<Element>(c.in);
   for (std::int64_t first = 0, end = 0; first < c.rows; first = end) {
-    end = first + even_part((c.rows - first + kMost - 1) / kMost, kRowChunk / kMost) * kMost;
+    end = first + even_part((c.rows - first + kMost - 1) / kMost, kProductRows / kMost) * kMost;
     end = least(end, c.rows);
     const std::int64_t blocks = (end - first + kMost - 1) / kMost;
     constexpr std::int64_t kStepBytes = kPanelWidth * sizeof(Element);
