@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
 #include "model/cpu_kernels.h"
+#include "model/cpu_team.h"
 #include "model/kernel_calls.h"
 #include "model/ops.h"
 
@@ -45,7 +47,7 @@ std::vector<Segment> to_segments(const at::Tensor& table) {
 
 // Blocked keys and values of every segment.
 struct BlockedSegments {
-  std::vector<float> keys, values;
+  at::Tensor keys, values;                // what is behind a segment's last position is anything
   std::vector<std::int64_t> first_block;  // of each segment, in units of blocks
 };
 
@@ -57,37 +59,52 @@ BlockedSegments block_segments(const at::Tensor& k, const at::Tensor& v,
     blocked.first_block.push_back(blocks);
     blocks += key_blocks(s.length);
   }
-  blocked.keys.resize(static_cast<std::size_t>(blocks * shape.key_block<float>()));
-  blocked.values.resize(static_cast<std::size_t>(blocks * kKeyBlock * shape.value_row<float>()));
+  blocked.keys = at::empty({blocks * shape.key_block<float>()}, k.options());
+  blocked.values = at::empty({blocks * kKeyBlock * shape.value_row<float>()}, k.options());
   const std::int64_t row = shape.kv_heads * shape.head_dim;
-  at::parallel_for(
-      0, static_cast<std::int64_t>(segments.size()), 1, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-          const auto& s = segments[static_cast<std::size_t>(i)];
-          const std::int64_t block = blocked.first_block[static_cast<std::size_t>(i)];
-          float* keys = blocked.keys.data() + block * shape.key_block<float>();
-          float* values = blocked.values.data() + block * kKeyBlock * shape.value_row<float>();
-          for (std::int64_t j = 0; j < s.length; ++j)
-            store_key_value(shape, j, k.const_data_ptr<float>() + (s.begin + j) * row,
-                            v.const_data_ptr<float>() + (s.begin + j) * row, keys, values);
-        }
-      });
+  parallel(std::ssize(segments), k.numel() / std::max<std::int64_t>(1, std::ssize(segments)),
+           [&](std::int64_t begin, std::int64_t end) {
+             for (std::int64_t i = begin; i < end; ++i) {
+               const auto& s = segments[static_cast<std::size_t>(i)];
+               const std::int64_t block = blocked.first_block[static_cast<std::size_t>(i)];
+               float* keys = blocked.keys.data_ptr<float>() + block * shape.key_block<float>();
+               float* values =
+                   blocked.values.data_ptr<float>() + block * kKeyBlock * shape.value_row<float>();
+               for (std::int64_t j = 0; j < s.length; ++j)
+                 store_key_value(shape, j, k.const_data_ptr<float>() + (s.begin + j) * row,
+                                 v.const_data_ptr<float>() + (s.begin + j) * row, keys, values);
+             }
+           });
   return blocked;
 }
 
 KeyValueView<float> view_of(const BlockedSegments& blocked, std::size_t segment,
                             std::int64_t length, const AttentionShape& shape) {
   const std::int64_t block = blocked.first_block[segment];
-  return {blocked.keys.data() + block * shape.key_block<float>(),
-          blocked.values.data() + block * kKeyBlock * shape.value_row<float>(), length};
+  return {blocked.keys.const_data_ptr<float>() + block * shape.key_block<float>(),
+          blocked.values.const_data_ptr<float>() + block * kKeyBlock * shape.value_row<float>(),
+          length};
+}
+
+// The queries [first, last) that are of a segment's rows.
+struct Queries {
+  std::int64_t first, last;
+};
+
+Queries queries_of(const Segment& s, const at::Tensor& rows) {
+  const auto* begin = rows.const_data_ptr<std::int64_t>();
+  const auto* end = begin + rows.numel();
+  return {std::lower_bound(begin, end, s.begin) - begin,
+          std::lower_bound(begin, end, s.begin + s.length) - begin};
 }
 
 std::int64_t prefix_length(const Segment& s, const std::vector<Segment>& segments) {
   return s.prefix < 0 ? 0 : segments[static_cast<std::size_t>(s.prefix)].length;
 }
 
-// Kernel forward; lse [T, heads] is filled for the backward.
+// Kernel forward; lse [N, heads] is filled for the backward.
 at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const at::Tensor& rows_of_queries,
                              const std::vector<Segment>& segments, double scale,
                              std::int64_t window, at::Tensor* lse) {
   const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
@@ -95,6 +112,7 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
   at::Tensor out = at::empty_like(q);
   if (lse != nullptr) *lse = at::empty({q.size(0), q.size(1)}, q.options());
   const std::int64_t row_floats = shape.heads * shape.head_dim;
+  const auto* row_of = rows_of_queries.const_data_ptr<std::int64_t>();
   std::vector<AttentionRow<float>> rows;
   std::int64_t most_blocks = 0, positions = 0;
   for (std::size_t i = 0; i < segments.size(); ++i) {
@@ -103,11 +121,12 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
     const auto prefix = s.prefix < 0
                             ? KeyValueView<float>{}
                             : view_of(blocked, static_cast<std::size_t>(s.prefix), before, shape);
-    for (std::int64_t j = 0; j < s.length; ++j) {
-      const std::int64_t row = s.begin + j;
+    const Queries queries = queries_of(s, rows_of_queries);
+    for (std::int64_t n = queries.first; n < queries.last; ++n) {
+      const std::int64_t j = row_of[n] - s.begin;
       rows.push_back(attention_row(
-          q.const_data_ptr<float>() + row * row_floats, out.data_ptr<float>() + row * row_floats,
-          lse == nullptr ? nullptr : lse->data_ptr<float>() + row * shape.heads, prefix,
+          q.const_data_ptr<float>() + n * row_floats, out.data_ptr<float>() + n * row_floats,
+          lse == nullptr ? nullptr : lse->data_ptr<float>() + n * shape.heads, prefix,
           view_of(blocked, i, j + 1, shape), window));
       positions += before + j + 1 - window_start(before + j, window);
     }
@@ -145,25 +164,27 @@ struct AttentionGradients {
 };
 
 AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                      const at::Tensor& out, const at::Tensor& dout,
-                                      const at::Tensor& lse, const std::vector<Segment>& segments,
-                                      double scale, std::int64_t window) {
+                                      const at::Tensor& rows_of_queries, const at::Tensor& out,
+                                      const at::Tensor& dout, const at::Tensor& lse,
+                                      const std::vector<Segment>& segments, double scale,
+                                      std::int64_t window) {
   const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
   const BlockedSegments keys = block_segments(k, v, segments, shape),
                         values = block_segments(v, k, segments, shape);
   AttentionGradients g{at::zeros_like(q), at::zeros_like(k), at::zeros_like(v)};
   const std::int64_t row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
-  const auto gradient_row = [&](std::int64_t t, std::size_t stretch, std::int64_t first_seen,
+  const auto* row_of = rows_of_queries.const_data_ptr<std::int64_t>();
+  const auto gradient_row = [&](std::int64_t n, std::size_t stretch, std::int64_t first_seen,
                                 std::int64_t length) {
     const std::int64_t block = keys.first_block[stretch] * shape.key_block<float>();
     const std::int64_t first = segments[stretch].begin * kv_row;
-    return AttentionGradientRow{q.const_data_ptr<float>() + t * row,
-                                dout.const_data_ptr<float>() + t * row,
-                                lse.const_data_ptr<float>() + t * shape.heads,
-                                out.const_data_ptr<float>() + t * row,
-                                g.q.data_ptr<float>() + t * row,
-                                keys.keys.data() + block,
-                                values.keys.data() + block,
+    return AttentionGradientRow{q.const_data_ptr<float>() + n * row,
+                                dout.const_data_ptr<float>() + n * row,
+                                lse.const_data_ptr<float>() + n * shape.heads,
+                                out.const_data_ptr<float>() + n * row,
+                                g.q.data_ptr<float>() + n * row,
+                                keys.keys.const_data_ptr<float>() + block,
+                                values.keys.const_data_ptr<float>() + block,
                                 k.const_data_ptr<float>() + first,
                                 g.k.data_ptr<float>() + first,
                                 g.v.data_ptr<float>() + first,
@@ -172,20 +193,22 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
   };
   const auto groups = independent_groups(segments);
   const auto tasks = static_cast<std::int64_t>(groups.size()) * shape.kv_heads;
-  at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
+  parallel(tasks, kGrainFlops, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> scratch;
     for (std::int64_t task = begin; task < end; ++task) {
       for (const std::size_t s : groups[static_cast<std::size_t>(task / shape.kv_heads)]) {
         const Segment& segment = segments[s];
         const std::int64_t before = prefix_length(segment, segments);
+        const Queries queries = queries_of(segment, rows_of_queries);
         std::vector<AttentionGradientRow> rows;
-        const auto start = [&](std::int64_t j) { return window_start(before + j, window); };
-        for (std::int64_t j = 0; j < segment.length; ++j)
-          rows.push_back(gradient_row(segment.begin + j, s,
-                                      std::max<std::int64_t>(0, start(j) - before), j + 1));
-        for (std::int64_t j = 0; j < segment.length && start(j) < before; ++j)
-          rows.push_back(gradient_row(segment.begin + j, static_cast<std::size_t>(segment.prefix),
-                                      start(j), before));
+        const auto at = [&](std::int64_t n) { return row_of[n] - segment.begin; };
+        const auto start = [&](std::int64_t n) { return window_start(before + at(n), window); };
+        for (std::int64_t n = queries.first; n < queries.last; ++n)
+          rows.push_back(
+              gradient_row(n, s, std::max<std::int64_t>(0, start(n) - before), at(n) + 1));
+        for (std::int64_t n = queries.first; n < queries.last && start(n) < before; ++n)
+          rows.push_back(
+              gradient_row(n, static_cast<std::size_t>(segment.prefix), start(n), before));
         const std::int64_t blocks = key_blocks(std::max(segment.length, before));
         scratch.resize(static_cast<std::size_t>(2 * kMostTeamRows * blocks * kKeyBlock));
         cpu_kernels().attention_gradient(rows.data(), static_cast<std::int64_t>(rows.size()),
@@ -198,11 +221,11 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
 
 struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v, const at::Tensor& segments, double scale,
-                            std::int64_t window) {
+                            const at::Tensor& v, const at::Tensor& rows, const at::Tensor& segments,
+                            double scale, std::int64_t window) {
     at::Tensor lse;
-    at::Tensor out = attention_forward(q, k, v, to_segments(segments), scale, window, &lse);
-    context->save_for_backward({q, k, v, segments, out, lse});
+    at::Tensor out = attention_forward(q, k, v, rows, to_segments(segments), scale, window, &lse);
+    context->save_for_backward({q, k, v, segments, out, lse, rows});
     context->saved_data["scale"] = scale;
     context->saved_data["window"] = window;
     return out;
@@ -212,10 +235,10 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
     const at::Tensor dout = grads[0].contiguous();
-    const auto g = attention_backward(q, k, v, saved[4], dout, saved[5], to_segments(saved[3]),
-                                      context->saved_data["scale"].toDouble(),
-                                      context->saved_data["window"].toInt());
-    return {g.q, g.k, g.v, at::Tensor(), at::Tensor(), at::Tensor()};
+    const auto g = attention_backward(
+        q, k, v, saved[6], saved[4], dout, saved[5], to_segments(saved[3]),
+        context->saved_data["scale"].toDouble(), context->saved_data["window"].toInt());
+    return {g.q, g.k, g.v, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -255,12 +278,18 @@ at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at:
 }  // namespace
 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::vector<Segment>& segments, double scale,
-                            std::int64_t window) {
-  if (q.is_cpu() && q.scalar_type() == at::kFloat) {
+                            const std::vector<Segment>& segments, double scale, std::int64_t window,
+                            const at::Tensor& rows) {
+  if (has_kernel(q)) {
+    const at::Tensor of_queries = rows.defined() ? rows : at::arange(k.size(0));
     if (at::GradMode::is_enabled())
-      return AttentionFunction::apply(q, k, v, to_tensor(segments), scale, window);
-    return attention_forward(q, k, v, segments, scale, window, nullptr);
+      return AttentionFunction::apply(q, k, v, of_queries, to_tensor(segments), scale, window);
+    return attention_forward(q, k, v, of_queries, segments, scale, window, nullptr);
+  }
+  if (rows.defined()) {
+    const at::Tensor all =
+        at::zeros({k.size(0), q.size(1), q.size(2)}, q.options()).index_copy(0, rows, q);
+    return packed_attention(all, k, v, segments, scale, window).index_select(0, rows);
   }
   std::vector<at::Tensor> parts;
   for (const auto& s : segments) {

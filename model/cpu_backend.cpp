@@ -8,8 +8,8 @@
 
 #include "comms/error.h"
 #include "model/cpu_forward.h"
+#include "model/cpu_team.h"
 #include "model/engine_backend.h"
-#include "model/kernel_calls.h"
 
 namespace rollcall {
 namespace {

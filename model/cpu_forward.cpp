@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "model/cpu_team.h"
+#include "model/cpu_tiles.h"
 #include "model/kernel_calls.h"
 
 namespace rollcall {
@@ -14,57 +15,7 @@ namespace {
 
 using Member = CpuTeam::Member;
 
-constexpr std::int64_t kItemsAThread = 6;  // of a stage, if they can be so small
 constexpr std::int64_t kMostBlockRows = 16;
-
-constexpr std::int64_t parts(std::int64_t count, std::int64_t part) {
-  return (count + part - 1) / part;
-}
-
-// How many of `count` rows or panels to an item, so that each thread finds several.
-std::int64_t part_of(std::int64_t count, std::int64_t threads, std::int64_t most) {
-  return std::clamp<std::int64_t>(count / (kItemsAThread * threads), 1, most);
-}
-
-struct Range {
-  std::int64_t first, last;
-  std::int64_t count() const { return last - first; }
-};
-
-// Item `i` of [0, count) dealt by `part`.
-Range range_of(std::int64_t i, std::int64_t part, std::int64_t count) {
-  return {i * part, std::min(count, (i + 1) * part)};
-}
-
-// The items of a product: parts of its rows times some panels of its weight.
-struct Tiles {
-  static constexpr std::int64_t kMostPanels = 4;
-  static constexpr std::int64_t kBlockRows = 12;  // the most that kernels compute at once
-
-  Tiles(std::int64_t rows_in, std::int64_t panels_in, std::int64_t threads)
-      : rows(rows_in),
-        panels(panels_in),
-        part_rows(
-            parts(parts(rows, std::max<std::int64_t>(1, parts(rows, kProductRows))), kBlockRows) *
-            kBlockRows),
-        row_parts(rows == 0 ? 0 : parts(rows, part_rows)),
-        part_panels(part_of(panels * row_parts, threads, kMostPanels)) {}
-
-  std::int64_t count() const { return row_parts * parts(panels, part_panels); }
-  Range rows_of(std::int64_t i) const {
-    return range_of(i / parts(panels, part_panels), part_rows, rows);
-  }
-  Range panels_of(std::int64_t i) const {
-    return range_of(i % parts(panels, part_panels), part_panels, panels);
-  }
-
-  std::int64_t rows, panels, part_rows, row_parts, part_panels;
-};
-
-// Of the outputs of a weight, those in `panels`.
-Range columns_of(const LinearWeight& w, const Range& panels) {
-  return {panels.first * kPanelWidth, std::min(w.out, panels.last * kPanelWidth)};
-}
 
 // Memory that only grows; what it held is lost.
 template <class T>
@@ -130,8 +81,9 @@ class Forward final : public CpuForward {
     if constexpr (kRounds) head_inputs_.reserve(rows * panel_steps<Element>(head.in));
     team_.run(2 * rows * head.in * head.out, [&](Member& member) {
       if constexpr (kRounds)
-        share_rows(member, rows, [&](const Range& r) { round(hidden, head.in, r, head_inputs_); });
-      share_products(member, {{rows, operands(hidden, head_inputs_), head, logits_.data()}});
+        share_rows(member, rows, [&](const Part& r) { round(hidden, head.in, r, head_inputs_); });
+      share_products(member,
+                     {product_of(operands(hidden, head_inputs_), rows, head, logits_.data())});
     });
     return logits_.data();
   }
@@ -145,12 +97,6 @@ class Forward final : public CpuForward {
     std::vector<Place> places;
     Buffer<float> x, normed, q;  // the residual stream; queries, then what attention mixed for them
     Operands rounded;            // `normed` or `q`
-  };
-  struct Product {
-    std::int64_t rows;
-    const Element* x;
-    const LinearWeight& w;
-    float* y;  // [rows, out]
   };
 
   std::int64_t q_width() const { return shape_.heads * shape_.head_dim; }
@@ -204,8 +150,8 @@ class Forward final : public CpuForward {
 
   template <class Body>
   static void share_rows(Member& member, std::int64_t rows, const Body& body) {
-    const std::int64_t part = part_of(rows, member.threads(), kMostBlockRows);
-    member.share(parts(rows, part), [&](std::int64_t i) { body(range_of(i, part, rows)); });
+    const std::int64_t part = part_size(rows, member.threads(), kMostBlockRows);
+    member.share(parts(rows, part), [&](std::int64_t i) { body(nth_part(i, part, rows)); });
   }
 
   // What products take for rows of `width` floats.
@@ -216,22 +162,22 @@ class Forward final : public CpuForward {
       return rows;
   }
   // Makes them, of some columns of some rows: the first an even one.
-  void round(const float* rows, std::int64_t width, const Range& r, Operands& to,
-             Range columns) const {
+  void round(const float* rows, std::int64_t width, const Part& r, Operands& to,
+             Part columns) const {
     if constexpr (kRounds) {
       for (std::int64_t i = r.first; i < r.last; ++i)
         kernels_.round_inputs(rows + i * width + columns.first, columns.count(),
                               to.data() + i * panel_steps<Element>(width) + columns.first / 2);
     }
   }
-  void round(const float* rows, std::int64_t width, const Range& r, Operands& to) const {
+  void round(const float* rows, std::int64_t width, const Part& r, Operands& to) const {
     round(rows, width, r, to, {0, width});
   }
 
   void embed(Member& member, const std::vector<std::int32_t>& tokens) {
     const auto* panels = static_cast<const Element*>(decoder_.embedding().packed.const_data_ptr());
     const std::int64_t hidden = spec_.hidden_size;
-    share_rows(member, all_.count(), [&](const Range& r) {
+    share_rows(member, all_.count(), [&](const Part& r) {
       for (std::int64_t i = r.first; i < r.last; ++i) {
         const std::int64_t id = tokens[static_cast<std::size_t>(i)];
         unpack_weights(panels, hidden, id, id + 1, all_.x.data() + i * hidden);
@@ -241,7 +187,7 @@ class Forward final : public CpuForward {
 
   void norm(Member& member, Rows& rows, const at::Tensor& weight) {
     const std::int64_t n = spec_.hidden_size;
-    share_rows(member, rows.count(), [&](const Range& r) {
+    share_rows(member, rows.count(), [&](const Part& r) {
       kernels_.rms_norm(rows.x.data() + r.first * n, weight.const_data_ptr<float>(), r.count(), n,
                         static_cast<float>(spec_.rms_norm_eps), rows.normed.data() + r.first * n,
                         nullptr);
@@ -249,52 +195,28 @@ class Forward final : public CpuForward {
     });
   }
 
-  // One tile of a product; `y` is of the tile's first row and column, and has rows of `ldy`.
-  void multiply(const Element* x, const LinearWeight& w, const Range& rows, const Range& panels,
-                float* y, std::int64_t ldy) const {
-    const std::int64_t steps = panel_steps<Element>(w.in);
-    const Range columns = columns_of(w, panels);
-    (kernels_.*Kernels<Element>::kLinear)(
-        {.x = x + rows.first * steps,
-         .ldx = steps,
-         .rows = rows.count(),
-         .packed = static_cast<const Element*>(w.packed.const_data_ptr()) + columns.first * steps,
-         .in = w.in,
-         .out = columns.count(),
-         .last_panel = panels.count(),
-         .bias = w.bias.defined() ? w.bias.const_data_ptr<float>() + columns.first : nullptr,
-         .y = y,
-         .ldy = ldy});
+  void share_products(Member& member, std::initializer_list<LinearCall<Element>> products) const {
+    rollcall::share_products<Element>(member, {products.begin(), products.size()});
   }
 
-  void share_products(Member& member, std::initializer_list<Product> products) const {
-    std::int64_t items = 0;
-    for (const Product& p : products) items += tiles_of(member, p).count();
-    member.share(items, [&](std::int64_t i) {
-      for (const Product& p : products) {
-        const Tiles tiles = tiles_of(member, p);
-        if (i >= tiles.count()) {
-          i -= tiles.count();
-          continue;
-        }
-        const Range rows = tiles.rows_of(i), panels = tiles.panels_of(i);
-        return multiply(p.x, p.w, rows, panels,
-                        p.y + rows.first * p.w.out + panels.first * kPanelWidth, p.w.out);
-      }
-    });
-  }
-  static Tiles tiles_of(const Member& member, const Product& p) {
-    return {p.rows, panel_count(p.w.out), member.threads()};
+  // Some rows and panels of a product, whose columns stand side by side in `y`.
+  void compute_into(float* y, const LinearCall<Element>& product, const Part& rows,
+                    const Part& panels) const {
+    auto tile = tile_of(product, rows, panels);
+    tile.y = y;
+    tile.ldy = tile.out;
+    compute(tile);
   }
 
   // Behind the product, whose sums do without numbers below 2^-126.
   void add_product(Member& member, const Element* x, const LinearWeight& w, Rows& rows) {
-    const Tiles tiles(rows.count(), panel_count(w.out), member.threads());
+    const LinearCall<Element> product = product_of(x, rows.count(), w, nullptr);
+    const Tiles tiles(product, member.threads());
     member.share(tiles.count(), [&](std::int64_t i) {
-      const Range r = tiles.rows_of(i), panels = tiles.panels_of(i),
-                  columns = columns_of(w, panels);
+      const Part r = tiles.rows_of(i), panels = tiles.panels_of(i),
+                 columns = columns_of(w.out, panels);
       const float* from = scratch(member);
-      multiply(x, w, r, panels, scratch(member), columns.count());
+      compute_into(scratch(member), product, r, panels);
       for (std::int64_t row = r.first; row < r.last; ++row, from += columns.count()) {
         float* to = rows.x.data() + row * w.out + columns.first;
 #pragma omp simd
@@ -304,15 +226,17 @@ class Forward final : public CpuForward {
   }
 
   void gate(Member& member, Rows& rows, const LinearWeight& gate, const LinearWeight& up) {
-    const Tiles tiles(rows.count(), panel_count(gate.out), member.threads());
     const Element* x = operands(rows.normed.data(), rows.rounded);
+    const LinearCall<Element> of_gate = product_of(x, rows.count(), gate, nullptr),
+                              of_up = product_of(x, rows.count(), up, nullptr);
+    const Tiles tiles(of_gate, member.threads());
     member.share(tiles.count(), [&](std::int64_t i) {
-      const Range r = tiles.rows_of(i), panels = tiles.panels_of(i);
-      const Range columns = columns_of(gate, panels);
+      const Part r = tiles.rows_of(i), panels = tiles.panels_of(i);
+      const Part columns = columns_of(gate.out, panels);
       const std::int64_t width = columns.count();
       float *gates = scratch(member), *ups = gates + r.count() * width;
-      multiply(x, gate, r, panels, gates, width);
-      multiply(x, up, r, panels, ups, width);
+      compute_into(gates, of_gate, r, panels);
+      compute_into(ups, of_up, r, panels);
       for (std::int64_t row = r.first; row < r.last; ++row, gates += width, ups += width) {
         Element* to = gated_.data() + row * panel_steps<Element>(gate.out) +
                       columns.first / kInputsAStep<Element>;
@@ -340,7 +264,7 @@ class Forward final : public CpuForward {
   void turn_and_store(Member& member, std::int64_t index, Rows& out) {
     const Decoder::Layer& layer = decoder_.layers()[static_cast<std::size_t>(index)];
     const std::int64_t n = all_.count();
-    share_rows(member, n + out.count(), [&](const Range& r) {
+    share_rows(member, n + out.count(), [&](const Part& r) {
       for (std::int64_t i = r.first; i < std::min(n, r.last); ++i) {
         const Place& place = all_.places[static_cast<std::size_t>(i)];
         float* key = k_.data() + i * kv_width();
@@ -367,11 +291,11 @@ class Forward final : public CpuForward {
   void attend(Member& member, std::int64_t layer, Rows& rows) {
     const std::int64_t n = rows.count(), threads = member.threads();
     const std::int64_t head_parts = n < 2 * threads ? std::min(threads, shape_.heads) : 1;
-    const std::int64_t part = head_parts > 1 ? 1 : part_of(n, threads, kMostBlockRows);
+    const std::int64_t part = head_parts > 1 ? 1 : part_size(n, threads, kMostBlockRows);
     member.share(parts(n, part) * head_parts, [&](std::int64_t i) {
-      const Range r = range_of(i / head_parts, part, n);
+      const Part r = nth_part(i / head_parts, part, n);
       const std::int64_t head = i % head_parts;
-      const Range heads{head * shape_.heads / head_parts, (head + 1) * shape_.heads / head_parts};
+      const Part heads{head * shape_.heads / head_parts, (head + 1) * shape_.heads / head_parts};
       std::array<AttentionRow<Element>, kMostBlockRows> seen;
       for (std::int64_t row = r.first; row < r.last; ++row)
         seen[static_cast<std::size_t>(row - r.first)] = attention_row(layer, rows, row);
@@ -388,10 +312,10 @@ class Forward final : public CpuForward {
     norm(member, all_, w.input_norm);
     if (&out != &all_) norm(member, out, w.input_norm);
     const Element* in = operands(all_.normed.data(), all_.rounded);
-    share_products(member,
-                   {{out.count(), operands(out.normed.data(), out.rounded), w.q, out.q.data()},
-                    {all_.count(), in, w.k, k_.data()},
-                    {all_.count(), in, w.v, v_.data()}});
+    share_products(member, {product_of(operands(out.normed.data(), out.rounded), out.count(), w.q,
+                                       out.q.data()),
+                            product_of(in, all_.count(), w.k, k_.data()),
+                            product_of(in, all_.count(), w.v, v_.data())});
     turn_and_store(member, index, out);
     attend(member, index, out);
     add_product(member, operands(out.q.data(), out.rounded), w.o, out);
@@ -402,7 +326,7 @@ class Forward final : public CpuForward {
 
   void take_wanted(Member& member, const std::vector<std::int64_t>& wanted) {
     const std::int64_t width = spec_.hidden_size;
-    share_rows(member, last_.count(), [&](const Range& r) {
+    share_rows(member, last_.count(), [&](const Part& r) {
       for (std::int64_t i = r.first; i < r.last; ++i)
         std::copy_n(all_.x.data() + wanted[static_cast<std::size_t>(i)] * width, width,
                     last_.x.data() + i * width);

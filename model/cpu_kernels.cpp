@@ -156,6 +156,7 @@ const CpuKernels ROLLCALL_JOIN(kKernels_, ROLLCALL_ISA) = {ROLLCALL_TEXT(ROLLCAL
                                                            outer_bfloat16,
                                                            pack_columns<float>,
                                                            pack_columns<BFloat16Pair>,
+                                                           pack_pair_columns,
                                                            round_inputs,
                                                            rms_norm,
                                                            rms_norm_gradient,

@@ -165,6 +165,9 @@ struct CpuKernels {
                        float* packed);
   void (*pack_columns_bfloat16)(const float* x, std::int64_t ldx, std::int64_t terms,
                                 std::int64_t columns, BFloat16Pair* packed);
+  // The same of rows that round_inputs() made, which begin every `ldx` pairs.
+  void (*pack_pair_columns)(const BFloat16Pair* x, std::int64_t ldx, std::int64_t terms,
+                            std::int64_t columns, BFloat16Pair* packed);
 
   // x [n] to nearest even, as panel_steps(n) pairs.
   void (*round_inputs)(const float* x, std::int64_t n, BFloat16Pair* pairs);

@@ -342,6 +342,31 @@ void pack_columns(const float* x, std::int64_t ldx, std::int64_t terms, std::int
   }
 }
 
+void pack_pair_columns(const BFloat16Pair* x, std::int64_t ldx, std::int64_t terms,
+                       std::int64_t columns, BFloat16Pair* packed) {
+  constexpr std::int64_t kPairs = kPanelWidth / 2;
+  static constexpr BFloat16Pair kZeros[kPairs] = {};
+  for (std::int64_t column = 0; column < columns; column += kPanelWidth) {
+    const std::int64_t pairs = least(columns - column + 1, kPanelWidth) / 2;
+    BFloat16Pair padded[2][kPairs] = {};
+    const auto row = [&](std::int64_t t) {
+      const BFloat16Pair* from = x + t * ldx + column / 2;
+      if (t >= terms) return kZeros;
+      if (pairs == kPairs) return from;
+      BFloat16Pair* to = padded[t % 2];
+      for (std::int64_t i = 0; i < pairs; ++i) to[i] = from[i];
+      return static_cast<const BFloat16Pair*>(to);
+    };
+    for (std::int64_t t = 0; t < terms; t += 2, packed += kPanelWidth) {
+      const BFloat16Pair *first = row(t), *second = row(t + 1);
+      for (std::int64_t i = 0; i < kPairs; ++i) {
+        packed[2 * i] = (first[i] & 0xffffU) | second[i] << 16;
+        packed[2 * i + 1] = first[i] >> 16 | (second[i] & 0xffff0000U);
+      }
+    }
+  }
+}
+
 typedef std::uint64_t TwoLanes __attribute__((vector_size(kRegisterBytes)));
 typedef std::uint32_t HalfRegister __attribute__((vector_size(kRegisterBytes / 2)));
 typedef std::uint32_t HalfRegisterUnaligned

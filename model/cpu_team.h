@@ -12,9 +12,30 @@
 #include <omp.h>
 #endif
 
-#include "model/kernel_calls.h"
-
 namespace rollcall {
+
+inline constexpr std::int64_t kGrainFlops = 1 << 18;  // work worth waking a thread for
+inline constexpr std::int64_t kItemsAThread = 6;      // of a stage, if they can be so small
+
+// How many parts of `part` items each, the last may have fewer, make `count`.
+constexpr std::int64_t parts(std::int64_t count, std::int64_t part) {
+  return (count + part - 1) / part;
+}
+
+// How many of `count` to a part, so that each thread finds several.
+inline std::int64_t part_size(std::int64_t count, std::int64_t threads, std::int64_t most) {
+  return std::clamp<std::int64_t>(count / (kItemsAThread * threads), 1, most);
+}
+
+// [first, last) of a count.
+struct Part {
+  std::int64_t first, last;
+  std::int64_t count() const { return last - first; }
+};
+
+inline Part nth_part(std::int64_t i, std::int64_t part, std::int64_t count) {
+  return {i * part, std::min(count, (i + 1) * part)};
+}
 
 // Threads that go through the same stages of work together. The items of a stage are dealt evenly,
 // neighbours to one thread; one that is done early, since another lost its core for a while, takes
@@ -105,5 +126,18 @@ class CpuTeam {
 
   std::vector<Taken> taken_;
 };
+
+// Runs body(begin, end) over the parts of [0, n), each item costing `flops`, as a stage of its own.
+template <class Body>
+void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
+  CpuTeam().run(n * flops, [&](CpuTeam::Member& member) {
+    const std::int64_t part =
+        member.threads() == 1 ? std::max<std::int64_t>(n, 1) : part_size(n, member.threads(), n);
+    member.share(parts(n, part), [&](std::int64_t i) {
+      const Part r = nth_part(i, part, n);
+      body(r.first, r.last);
+    });
+  });
+}
 
 }  // namespace rollcall

@@ -3,6 +3,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_unique2.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 
@@ -10,6 +11,7 @@
 #include <array>
 #include <cmath>
 #include <memory>
+#include <tuple>
 
 #include "comms/error.h"
 #include "model/published_weights.h"
@@ -136,12 +138,20 @@ Decoder::Rotations Decoder::rotations(std::int64_t positions) const {
   return {cosine_.const_data_ptr<float>(), sine_.const_data_ptr<float>()};
 }
 
+// Of keys' and values' inputs x [T, hidden], and those of the queries, if they are others.
 at::Tensor Decoder::attention_output(std::int64_t index, const at::Tensor& x,
-                                     const Places& places) const {
+                                     const at::Tensor& of_queries, const Places& places) const {
   const Layer& layer = layers_[static_cast<std::size_t>(index)];
   const std::int64_t rows = x.size(0), d = spec_.head_dim;
-  auto [q, k, v] = linears(x, layer.q, layer.k, layer.v);
-  q = q.view({rows, spec_.heads, d});
+  const bool every = !of_queries.defined();
+  at::Tensor q, k, v;
+  if (every) {
+    std::tie(q, k, v) = std::tuple_cat(linears(x, layer.q, layer.k, layer.v));
+  } else {
+    q = linear(of_queries, layer.q);
+    std::tie(k, v) = std::tuple_cat(linears(x, layer.k, layer.v));
+  }
+  q = q.view({q.size(0), spec_.heads, d});
   k = k.view({rows, spec_.kv_heads, d});
   v = v.view({rows, spec_.kv_heads, d});
   if (layer.q_norm.defined()) {
@@ -149,29 +159,38 @@ at::Tensor Decoder::attention_output(std::int64_t index, const at::Tensor& x,
     k = rms_norm(k, layer.k_norm, spec_.rms_norm_eps);
   }
   if (spec_.rotates(index)) {
-    q = rope(q, places.cosine, places.sine);
-    k = rope(k, places.cosine, places.sine);
+    const Turns& of_q = every ? places.all : places.last;
+    q = rope(q, of_q.cosine, of_q.sine);
+    k = rope(k, places.all.cosine, places.all.sine);
   }
   if (dtype_ != at::kFloat) {  // as an engine's cache holds them
     k = policy_values(k, dtype_);
     v = policy_values(v, dtype_);
   }
-  return packed_attention(q, k, v, places.segments, attention_scale(), spec_.window(index))
-      .view({rows, spec_.heads * d});
+  return packed_attention(q, k, v, places.segments, attention_scale(), spec_.window(index),
+                          every ? at::Tensor() : places.last_rows)
+      .view({q.size(0), spec_.heads * d});
 }
 
 at::Tensor Decoder::layer_forward(std::int64_t index, const at::Tensor& x,
                                   const Places& places) const {
   const Layer& layer = layers_[static_cast<std::size_t>(index)];
-  const at::Tensor normed = rms_norm(x, layer.input_norm, spec_.rms_norm_eps);
-  const at::Tensor y = x + linear(attention_output(index, normed, places), layer.o);
+  const auto norm = [&](const at::Tensor& in) {
+    return rms_norm(in, layer.input_norm, spec_.rms_norm_eps);
+  };
+  at::Tensor out = x, of_queries;
+  if (index + 1 == spec_.layers && places.last_rows.defined()) {
+    out = distinct_rows(x, places.last_rows);
+    of_queries = norm(out);
+  }
+  const at::Tensor y = out + linear(attention_output(index, norm(x), of_queries, places), layer.o);
   const at::Tensor mlp_in = rms_norm(y, layer.post_attention_norm, spec_.rms_norm_eps);
   const auto [gate, up] = linears(mlp_in, layer.gate, layer.up);
   return y + linear(silu_mul(gate, up), layer.down);
 }
 
 at::Tensor Decoder::packed_hidden(const at::Tensor& tokens, const std::vector<Segment>& segments,
-                                  Activations activations) const {
+                                  Activations activations, const at::Tensor& rows) const {
   at::Tensor positions = at::empty({tokens.size(0)}, at::kLong);
   std::int64_t most = 0;
   for (const auto& s : segments) {
@@ -183,11 +202,20 @@ at::Tensor Decoder::packed_hidden(const at::Tensor& tokens, const std::vector<Se
   }
   grow_rope_table(most);
   at::Tensor x = rollcall::embedding(tokens, embedding_);
-  const auto table = [&](const at::Tensor& all) {
-    return all.to(x.options().requires_grad(false)).index_select(0, positions.to(tokens.device()));
+  const auto turns = [&](const at::Tensor& at) {
+    const auto table = [&](const at::Tensor& all) {
+      return all.to(x.options().requires_grad(false)).index_select(0, at.to(tokens.device()));
+    };
+    return Turns{table(cosine_), table(sine_)};
   };
   // Shared, since layers that are computed again keep them.
-  const auto places = std::make_shared<const Places>(segments, table(cosine_), table(sine_));
+  const auto places = std::make_shared<Places>(segments, turns(positions));
+  at::Tensor of_rows;  // where each is among the last layer's
+  if (rows.defined()) {
+    std::tie(places->last_rows, of_rows, std::ignore) =
+        at::_unique2(rows, /*sorted=*/true, /*return_inverse=*/true);
+    places->last = turns(positions.index_select(0, places->last_rows.cpu()));
+  }
   const bool recompute = activations == Activations::kRecomputed && at::GradMode::is_enabled();
   for (std::int64_t i = 0; i < spec_.layers; ++i) {
     const auto layer = [this, i, places](const at::Tensor& in) {
@@ -195,7 +223,8 @@ at::Tensor Decoder::packed_hidden(const at::Tensor& tokens, const std::vector<Se
     };
     x = recompute ? recomputed(layer, x) : layer(x);
   }
-  return rms_norm(x, final_norm_, spec_.rms_norm_eps);
+  x = rms_norm(x, final_norm_, spec_.rms_norm_eps);
+  return !rows.defined() || rows.equal(places->last_rows) ? x : x.index_select(0, of_rows);
 }
 
 }  // namespace rollcall

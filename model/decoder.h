@@ -48,10 +48,11 @@ class Decoder {
   void bind(const PublishedWeights&);
 
   // tokens [T] int64 -> final hidden states [T, hidden] after the last norm, of whole sequences
-  // packed by `segments`, each starting at position 0, or behind its prefix.
+  // packed by `segments`, each starting at position 0, or behind its prefix; or those of `rows` [N]
+  // int64 alone, which may repeat, as [N, hidden]: of its last layer the rest are keys and values.
   // The decoder must outlive the backward pass, and bind() waits for it.
   at::Tensor packed_hidden(const at::Tensor& tokens, const std::vector<Segment>& segments,
-                           Activations = Activations::kKept) const;
+                           Activations = Activations::kKept, const at::Tensor& rows = {}) const;
 
   const LinearWeight& embedding() const { return embedding_; }
   const std::vector<Layer>& layers() const { return layers_; }
@@ -73,10 +74,15 @@ class Decoder {
   const ModelSpec& spec() const { return spec_; }
 
  private:
-  // Where a layer's rows stand, and what they see.
+  // Where rows stand.
+  struct Turns {
+    at::Tensor cosine, sine;  // [rows, head_dim / 2]
+  };
+  // And what they see: all of them, and those that the last layer is wanted for.
   struct Places {
     std::vector<Segment> segments;
-    at::Tensor cosine, sine;  // [T, head_dim / 2]
+    Turns all, last = {};
+    at::Tensor last_rows = {};  // [W] int64, ascending; undefined: all
   };
 
   static bool has_adapter(const Layer&);
@@ -85,7 +91,8 @@ class Decoder {
   void bind_all(const BindMatrix& matrix, const TensorSource& vector,
                 const std::map<std::string, LoraLeaves>& lora);
   at::Tensor layer_forward(std::int64_t index, const at::Tensor& x, const Places&) const;
-  at::Tensor attention_output(std::int64_t index, const at::Tensor& x, const Places&) const;
+  at::Tensor attention_output(std::int64_t index, const at::Tensor& x, const at::Tensor& of_queries,
+                              const Places&) const;
   void grow_rope_table(std::int64_t positions) const;
 
   ModelSpec spec_;

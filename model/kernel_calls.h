@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
@@ -14,7 +13,7 @@
 
 namespace rollcall {
 
-// What the operators share in calling cpu_kernels.h. Parallel only where compiled with -fopenmp.
+// What the operators share in calling cpu_kernels.h.
 
 inline bool has_kernel(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
 
@@ -26,6 +25,7 @@ struct Kernels<float> {
   static constexpr auto kLinear = &CpuKernels::linear;
   static constexpr auto kOuter = &CpuKernels::outer;
   static constexpr auto kPackColumns = &CpuKernels::pack_columns;
+  static constexpr auto kPackInputColumns = &CpuKernels::pack_columns;
   static constexpr auto kAttention = &CpuKernels::attention;
 };
 template <>
@@ -33,6 +33,7 @@ struct Kernels<BFloat16Pair> {
   static constexpr auto kLinear = &CpuKernels::linear_bfloat16;
   static constexpr auto kOuter = &CpuKernels::outer_bfloat16;
   static constexpr auto kPackColumns = &CpuKernels::pack_columns_bfloat16;
+  static constexpr auto kPackInputColumns = &CpuKernels::pack_pair_columns;
   static constexpr auto kAttention = &CpuKernels::attention_bfloat16;
 };
 
@@ -41,14 +42,20 @@ inline std::optional<at::Tensor> defined(const at::Tensor& t) {
   return t.defined() ? std::optional(t) : std::nullopt;
 }
 
-inline constexpr std::int64_t kGrainFlops = 1 << 18;  // work worth waking a thread for
-
-// Runs body(begin, end) over [0, n) in parallel, each item costing `flops`.
+// Calls body(panels) with the panels as what they are, float or BFloat16Pair; null if the layer has
+// a weight in their place.
 template <class Body>
-void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
-  at::parallel_for(0, n, std::max<std::int64_t>(1, kGrainFlops / std::max<std::int64_t>(1, flops)),
-                   body);
+void visit_panels(const LinearWeight& w, const Body& body) {
+  void* data = w.packed.defined() ? w.packed.data_ptr() : nullptr;
+  if (w.dtype == at::kBFloat16) {
+    body(static_cast<BFloat16Pair*>(data));
+  } else {
+    body(static_cast<float*>(data));
+  }
 }
+
+// Packs the outputs of one panel, `rows` [32, in] or what is left of them, where it belongs.
+void pack_panel(const LinearWeight&, std::int64_t panel, const float* rows);
 
 // The layer with panels: its own, or made of its weight, which it keeps beside them.
 LinearWeight with_panels(const LinearWeight&);
@@ -60,14 +67,13 @@ at::Tensor linear_inputs(const at::Tensor& x, const LinearWeight&);
 // y = x @ W^T + bias, from the panels and linear_inputs() of them; y [T, out] contiguous.
 void linear_into(const at::Tensor& inputs, const LinearWeight&, at::Tensor& y);
 
-// dx = dy @ W, [T, out] -> [T, in], added to dx if that is defined. Of dtype bfloat16 dy is
-// rounded, too.
+// dx = dy @ W, [T, out] -> [T, in], added to dx if that is defined; dy as linear_inputs() makes it
+// of [T, out] float32.
 void add_times_weight(const at::Tensor& dy, const LinearWeight&, at::Tensor& dx);
 
-// Adds dy^T @ x to every dw [out, in] that is defined: `inputs` as linear_inputs() made them of x,
-// dy [T, out] contiguous, rounded like the inputs.
-void add_outer(const at::Tensor& inputs, const std::vector<at::Tensor>& dy,
-               std::vector<at::Tensor>& dw);
+// Adds dy^T @ x to every dw [out, in] that is defined: x [T, in], and dy [T, out] of each, as
+// linear_inputs() makes them.
+void add_outer(const at::Tensor& x, const std::vector<at::Tensor>& dy, std::vector<at::Tensor>& dw);
 
 // linear() of a weight with an adapter, with gradients for x and the adapter alone.
 at::Tensor lora_linear(const at::Tensor& x, const LinearWeight&);

@@ -1,45 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <vector>
 
-#include "comms/error.h"
 #include "model/cpu_kernels.h"
+#include "model/cpu_team.h"
+#include "model/cpu_tiles.h"
 #include "model/kernel_calls.h"
 #include "model/ops.h"
 
 namespace rollcall {
 namespace {
 
+using Member = CpuTeam::Member;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// Calls body(panels) with the panels as what they are, float or BFloat16Pair; null if the layer has
-// a weight in their place.
-template <class Body>
-void visit_panels(const LinearWeight& w, const Body& body) {
-  void* data = w.packed.defined() ? w.packed.data_ptr() : nullptr;
-  if (w.dtype == at::kBFloat16) {
-    body(static_cast<BFloat16Pair*>(data));
-  } else {
-    body(static_cast<float*>(data));
-  }
-}
-
-LinearWeight weight_of(const at::Tensor& panels, std::int64_t in, std::int64_t out) {
-  return {.packed = panels, .in = in, .out = out, .dtype = panels.scalar_type()};
-}
 
 template <class Element>
 const Element* elements(const at::Tensor& values) {
   return static_cast<const Element*>(values.const_data_ptr());
+}
+
+// Calls body(Element{}) with the type that products of that dtype multiply.
+template <class Body>
+void with_element(at::ScalarType dtype, const Body& body) {
+  dtype == at::kBFloat16 ? body(BFloat16Pair{}) : body(float{});
 }
 
 // Memory of `count` elements, as a tensor: its allocator keeps what was freed.
@@ -53,53 +45,70 @@ bool needs_gradient(const std::optional<at::Tensor>& weight) {
   return weight.has_value() && weight->requires_grad();
 }
 
-// Columns of `y` of these rows and panels.
-struct Tile {
-  std::int64_t first_row, last_row, first_panel, last_panel;
-};
+constexpr std::int64_t product_flops(std::int64_t rows, std::int64_t in, std::int64_t out) {
+  return 2 * rows * in * out;
+}
 
-// `inputs` as linear_inputs() makes them.
-void compute(const Tile& tile, const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y) {
-  visit_panels(w, [&](auto* packed) {
-    using Element = std::remove_pointer_t<decltype(packed)>;
-    const std::int64_t steps = panel_steps<Element>(w.in);
-    (cpu_kernels().*Kernels<Element>::kLinear)(
-        {.x = elements<Element>(inputs) + tile.first_row * steps,
-         .ldx = steps,
-         .rows = tile.last_row - tile.first_row,
-         .packed = packed,
-         .in = w.in,
-         .out = w.out,
-         .first_panel = tile.first_panel,
-         .last_panel = tile.last_panel,
-         .bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr,
-         .y = y.data_ptr<float>() + tile.first_row * w.out,
-         .ldy = w.out});
+// x, or memory for its rows rounded.
+at::Tensor inputs_for(const at::Tensor& x, at::ScalarType dtype) {
+  if (dtype != at::kBFloat16) return x;
+  return at::empty({x.size(0), 2 * panel_steps<BFloat16Pair>(x.size(1))}, at::kBFloat16);
+}
+
+// Rows rounded at a time.
+constexpr std::int64_t kRoundedRows = 32;
+
+void round_part(const at::Tensor& x, std::int64_t part, at::Tensor& inputs) {
+  const std::int64_t in = x.size(1), steps = panel_steps<BFloat16Pair>(in);
+  const Part rows = nth_part(part, kRoundedRows, x.size(0));
+  auto* const to = static_cast<BFloat16Pair*>(inputs.data_ptr());
+  for (std::int64_t r = rows.first; r < rows.last; ++r)
+    cpu_kernels().round_inputs(x.const_data_ptr<float>() + r * in, in, to + r * steps);
+}
+
+// y = x @ W^T + bias of each layer; those without panels are given memory for them. `inputs` is
+// inputs_for(x), and becomes what the panels are multiplied with.
+template <class Element>
+void layers_into(const at::Tensor& x, std::vector<LinearWeight>& layers, at::Tensor& inputs,
+                 variable_list& y) {
+  const std::int64_t rows = x.size(0);
+  std::vector<LinearCall<Element>> products;
+  std::vector<at::Tensor> weights;  // to be packed, or undefined
+  std::int64_t flops = 0, panels = 0;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    LinearWeight& layer = layers[i];
+    at::Tensor& weight = weights.emplace_back();
+    if (!layer.packed.defined()) {
+      weight = layer.weight.detach().contiguous();
+      layer.packed = at::empty(panel_sizes(layer.out, layer.in, layer.dtype), layer.dtype);
+      panels += panel_count(layer.out);
+    }
+    flops += product_flops(rows, layer.in, layer.out);
+    products.push_back(product_of(elements<Element>(inputs), rows, layer, y[i].data_ptr<float>()));
+  }
+  const std::int64_t rounded = inputs.is_same(x) ? 0 : parts(rows, kRoundedRows);
+  CpuTeam().run(flops, [&](Member& member) {
+    member.share(panels + rounded, [&](std::int64_t item) {
+      if (item >= panels) return round_part(x, item - panels, inputs);
+      for (std::size_t i = 0; i < layers.size(); ++i) {
+        if (!weights[i].defined()) continue;
+        const std::int64_t count = panel_count(layers[i].out);
+        if (item < count)
+          return pack_panel(layers[i], item,
+                            weights[i].const_data_ptr<float>() + item * kPanelWidth * layers[i].in);
+        item -= count;
+      }
+    });
+    share_products<Element>(member, products);
   });
 }
-
-// Calls body(tile) for tiles that make all rows and `panels`, each of `flops` for a row.
-template <class Body>
-void parallel_tiles(std::int64_t rows, std::int64_t panels, std::int64_t flops, const Body& body) {
-  if (rows >= panels) {
-    parallel(rows, flops * panels, [&](std::int64_t begin, std::int64_t end) {
-      body(Tile{begin, end, 0, panels});
-    });
-  } else {
-    parallel(panels, flops * rows, [&](std::int64_t begin, std::int64_t end) {
-      body(Tile{0, rows, begin, end});
-    });
-  }
-}
-
-constexpr std::int64_t panel_flops(std::int64_t in) { return 2 * kPanelWidth * in; }
 
 // Outputs of a weight whose panels are transposed at a time: the panels of a product must stay in
 // the second cache level with a block of its rows. Whole blocks of sums.
 constexpr std::int64_t kTransposedOutputs = 1024;
 
-// dx = dy @ W, or added to it; dy as linear_inputs() makes it. `transpose` writes panel p of the
-// transposed weight's columns [first, last).
+// dx = dy @ W, or added to it. `transpose` writes panel p of the transposed weight's columns
+// [first, last).
 template <class Element, class Transpose>
 void times_weight(const Element* dy, std::int64_t rows, std::int64_t in, std::int64_t out,
                   const Transpose& transpose, bool add, float* dx) {
@@ -108,71 +117,80 @@ void times_weight(const Element* dy, std::int64_t rows, std::int64_t in, std::in
   const at::Tensor memory =
       scratch<Element>(panels * kPanelWidth * steps_of(std::min(out, kTransposedOutputs)));
   auto* const transposed = static_cast<Element*>(memory.data_ptr());
-  for (std::int64_t first = 0; first < out; first += kTransposedOutputs) {
-    const std::int64_t last = std::min(out, first + kTransposedOutputs);
-    const std::int64_t panel_size = kPanelWidth * steps_of(last - first);
-    parallel(panels, 4 * panel_size, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t p = begin; p < end; ++p)
-        transpose(first, last, p, transposed + p * panel_size);
-    });
-    parallel_tiles(rows, panels, panel_flops(last - first), [&](const Tile& tile) {
-      (cpu_kernels().*
-       Kernels<Element>::kLinear)({.x = dy + tile.first_row * steps_of(out) + steps_of(first),
-                                   .ldx = steps_of(out),
-                                   .rows = tile.last_row - tile.first_row,
-                                   .packed = transposed,
-                                   .in = last - first,
-                                   .out = in,
-                                   .first_panel = tile.first_panel,
-                                   .last_panel = tile.last_panel,
-                                   .y = dx + tile.first_row * in,
-                                   .ldy = in,
-                                   .add = add || first > 0});
-    });
-  }
+  CpuTeam().run(product_flops(rows, in, out), [&](Member& member) {
+    for (std::int64_t first = 0; first < out; first += kTransposedOutputs) {
+      const std::int64_t last = std::min(out, first + kTransposedOutputs);
+      const std::int64_t panel_size = kPanelWidth * steps_of(last - first);
+      member.share(panels,
+                   [&](std::int64_t p) { transpose(first, last, p, transposed + p * panel_size); });
+      const LinearCall<Element> product{.x = dy + steps_of(first),
+                                        .ldx = steps_of(out),
+                                        .rows = rows,
+                                        .packed = transposed,
+                                        .in = last - first,
+                                        .out = in,
+                                        .last_panel = panels,
+                                        .y = dx,
+                                        .ldy = in,
+                                        .add = add || first > 0};
+      share_products<Element>(member, {&product, 1});
+    }
+  });
 }
 
 // Rows of a batch whose products are summed at a time: a panel of them stays in the first cache
 // level, the panels of all inputs in the second. Whole blocks of sums.
 constexpr std::int64_t kSummedRows = 512;
 
-// Adds dy^T @ x to each dw [out, in] that is defined; x [rows, in] float32.
+// The gradient of a layer's weight.
 template <class Element>
-void add_outer_of(const at::Tensor& x, const std::vector<at::Tensor>& dy,
-                  std::vector<at::Tensor>& dw) {
+struct Outer {
+  const Element* dy;
+  std::int64_t out;
+  float* dw;
+};
+
+template <class Element>
+void add_outers(const Element* x, std::int64_t rows, std::int64_t in,
+                const std::vector<Outer<Element>>& outers) {
   const CpuKernels& kernels = cpu_kernels();
-  const auto pack_columns = kernels.*Kernels<Element>::kPackColumns;
-  const std::int64_t rows = x.size(0), in = x.size(1), steps = panel_steps<Element>(rows);
-  const at::Tensor memory = scratch<Element>(panel_count(in) * kPanelWidth * steps);
+  const auto pack_columns = kernels.*Kernels<Element>::kPackInputColumns;
+  const std::int64_t x_steps = panel_steps<Element>(in), x_panels = panel_count(in);
+  const std::int64_t most_steps = panel_steps<Element>(std::min(rows, kSummedRows));
+  const at::Tensor memory = scratch<Element>(x_panels * kPanelWidth * most_steps);
   auto* const inputs = static_cast<Element*>(memory.data_ptr());
-  parallel(panel_count(in), 2 * kPanelWidth * rows, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t first = begin * kPanelWidth;
-    pack_columns(x.const_data_ptr<float>() + first, in, rows,
-                 std::min(in, end * kPanelWidth) - first, inputs + first * steps);
-  });
-  for (std::size_t i = 0; i < dw.size(); ++i) {
-    if (!dw[i].defined()) continue;
-    const std::int64_t out = dw[i].size(0);
-    parallel(panel_count(out), panel_flops(in) * rows, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<Element> gradients(static_cast<std::size_t>(kPanelWidth * (steps + 1)));
-      for (std::int64_t first = begin * kPanelWidth; first < std::min(out, end * kPanelWidth);
-           first += kPanelWidth) {
-        const std::int64_t count = std::min(kPanelWidth, out - first);
-        pack_columns(dy[i].const_data_ptr<float>() + first, out, rows, count, gradients.data());
+  std::int64_t panels = 0, flops = 0;
+  for (const auto& o : outers) {
+    panels += panel_count(o.out);
+    flops += product_flops(rows, in, o.out);
+  }
+  CpuTeam().run(flops, [&](Member& member) {
+    std::vector<Element> gradients(static_cast<std::size_t>(kPanelWidth * (most_steps + 1)));
+    for (std::int64_t first = 0; first < rows; first += kSummedRows) {
+      const std::int64_t terms = std::min(kSummedRows, rows - first);
+      const std::int64_t panel_size = kPanelWidth * panel_steps<Element>(terms);
+      member.share(x_panels, [&](std::int64_t p) {
+        const std::int64_t column = p * kPanelWidth;
+        pack_columns(x + first * x_steps + column / kInputsAStep<Element>, x_steps, terms,
+                     std::min(kPanelWidth, in - column), inputs + p * panel_size);
+      });
+      member.share(panels, [&](std::int64_t item) {
+        auto o = outers.begin();
+        for (; item >= panel_count(o->out); ++o) item -= panel_count(o->out);
+        const std::int64_t column = item * kPanelWidth, dy_steps = panel_steps<Element>(o->out);
+        const std::int64_t count = std::min(kPanelWidth, o->out - column);
+        pack_columns(o->dy + first * dy_steps + column / kInputsAStep<Element>, dy_steps, terms,
+                     count, gradients.data());
         (kernels.*Kernels<Element>::kOuter)({.a = gradients.data(),
                                              .b = inputs,
-                                             .terms = rows,
+                                             .terms = terms,
                                              .rows = count,
                                              .columns = in,
-                                             .y = dw[i].data_ptr<float>() + first * in,
+                                             .y = o->dw + column * in,
                                              .ldy = in});
-      }
-    });
-  }
-}
-
-at::Tensor outputs_of(const at::Tensor& x, const LinearWeight& w) {
-  return at::empty({x.size(0), w.out}, x.options().dtype(at::kFloat));
+      });
+    }
+  });
 }
 
 // Up to three layers of one input, which is kept once for all of them.
@@ -182,22 +200,24 @@ struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& x, const Optional& w0,
                                const Optional& b0, const Optional& w1, const Optional& b1,
                                const Optional& w2, const Optional& b2,
-                               const std::vector<LinearWeight>& layers) {
+                               std::vector<LinearWeight> layers) {
     const std::array<bool, 3> trained{needs_gradient(w0), needs_gradient(w1), needs_gradient(w2)};
-    const at::Tensor inputs = linear_inputs(x, layers[0]);
+    const at::ScalarType dtype = layers[0].dtype;
+    at::Tensor inputs = inputs_for(x, dtype);
     variable_list saved{trained[0] || trained[1] || trained[2] ? inputs : at::Tensor()}, y;
     std::vector<std::int64_t> outs;
     for (const LinearWeight& layer : layers) {
       saved.push_back(layer.weight);
       saved.push_back(layer.packed);
       outs.push_back(layer.out);
-      y.push_back(outputs_of(x, layer));
-      linear_into(inputs, with_panels(layer), y.back());
+      y.push_back(at::empty({x.size(0), layer.out}, x.options()));
     }
+    with_element(dtype,
+                 [&]<class Element>(Element) { layers_into<Element>(x, layers, inputs, y); });
     context->set_materialize_grads(false);  // of outputs that nothing used
     context->save_for_backward(saved);
     context->saved_data["in"] = x.size(1);
-    context->saved_data["dtype"] = static_cast<std::int64_t>(layers[0].dtype);
+    context->saved_data["dtype"] = static_cast<std::int64_t>(dtype);
     context->saved_data["outs"] = outs;
     context->saved_data["trained"] = std::vector<bool>(trained.begin(), trained.end());
     context->saved_data["bias"] = std::vector<bool>{b0.has_value(), b1.has_value(), b2.has_value()};
@@ -211,20 +231,20 @@ struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
     const auto bias = context->saved_data["bias"].toBoolList();
     const std::int64_t in = context->saved_data["in"].toInt();
     const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
-    variable_list of_arguments(8), dw(outs.size());
+    variable_list of_arguments(8), dw(outs.size()), dy(outs.size());
     for (std::size_t i = 0; i < outs.size(); ++i) {
       if (!grads[i].defined()) continue;
-      grads[i] = grads[i].contiguous();
       const LinearWeight w{.weight = saved[1 + 2 * i],
                            .packed = saved[2 + 2 * i],
                            .in = in,
                            .out = outs[i],
                            .dtype = dtype};
-      if (context->needs_input_grad(0)) add_times_weight(grads[i], w, of_arguments[0]);
+      dy[i] = linear_inputs(grads[i].contiguous(), w);
+      if (context->needs_input_grad(0)) add_times_weight(dy[i], w, of_arguments[0]);
       if (trained[i]) dw[i] = at::zeros({outs[i], in}, grads[i].options());
       if (bias[i]) of_arguments[2 + 2 * i] = grads[i].sum(0);
     }
-    add_outer(saved[0], grads, dw);
+    add_outer(saved[0], dy, dw);
     for (std::size_t i = 0; i < dw.size(); ++i) of_arguments[1 + 2 * i] = dw[i];
     return of_arguments;
   }
@@ -253,68 +273,31 @@ std::vector<at::Tensor> linears_of(const at::Tensor& x, std::vector<const Linear
                                 layers);
 }
 
-void check_ids(const at::Tensor& ids, std::int64_t rows) {
-  const auto* id = ids.const_data_ptr<std::int64_t>();
-  for (std::int64_t i = 0; i < ids.numel(); ++i) {
-    if (id[i] < 0 || id[i] >= rows)
-      throw Error("token id " + std::to_string(id[i]) + " is outside the embedding of " +
-                  std::to_string(rows) + " rows");
-  }
-}
-
-at::Tensor embedding_rows(const at::Tensor& ids, const LinearWeight& w) {
-  const std::int64_t in = w.in;
-  at::Tensor rows = at::empty({ids.numel(), in}, at::kFloat);
-  const auto* id = ids.const_data_ptr<std::int64_t>();
-  parallel(ids.numel(), 8 * kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
-    visit_panels(w, [&](const auto* panels) {
-      for (std::int64_t i = begin; i < end; ++i)
-        unpack_weights(panels, in, id[i], id[i] + 1, rows.data_ptr<float>() + i * in);
-    });
-  });
-  return rows;
-}
-
-at::Tensor rounded(const at::Tensor& values, at::ScalarType dtype) {
-  return values.to(dtype).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-}
-
-struct RoundFunction : torch::autograd::Function<RoundFunction> {
-  static at::Tensor forward(AutogradContext*, const at::Tensor& values, std::int64_t dtype) {
-    return rounded(values, static_cast<at::ScalarType>(dtype));
-  }
-  static variable_list backward(AutogradContext*, variable_list grads) {
-    return {grads[0], at::Tensor()};
-  }
-};
-
-bool has_panels(const at::Tensor& values) {
-  return values.is_cpu() && values.scalar_type() != at::kDouble;
-}
-
 }  // namespace
 
 at::Tensor linear_inputs(const at::Tensor& x, const LinearWeight& w) {
-  if (w.dtype != at::kBFloat16) return x;
-  const std::int64_t rows = x.size(0), in = x.size(1), steps = panel_steps<BFloat16Pair>(in);
-  at::Tensor pairs = at::empty({rows, 2 * steps}, at::kBFloat16);
-  auto* const to = static_cast<BFloat16Pair*>(pairs.data_ptr());
-  parallel(rows, 2 * in, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r)
-      cpu_kernels().round_inputs(x.const_data_ptr<float>() + r * in, in, to + r * steps);
+  at::Tensor inputs = inputs_for(x, w.dtype);
+  if (inputs.is_same(x)) return inputs;
+  const std::int64_t items = parts(x.size(0), kRoundedRows);
+  CpuTeam().run(2 * x.numel(), [&](Member& member) {
+    member.share(items, [&](std::int64_t part) { round_part(x, part, inputs); });
   });
-  return pairs;
+  return inputs;
 }
 
 void linear_into(const at::Tensor& inputs, const LinearWeight& w, at::Tensor& y) {
-  parallel_tiles(inputs.size(0), panel_count(w.out), panel_flops(w.in),
-                 [&](const Tile& tile) { compute(tile, inputs, w, y); });
+  with_element(w.dtype, [&]<class Element>(Element) {
+    const auto product =
+        product_of(elements<Element>(inputs), inputs.size(0), w, y.data_ptr<float>());
+    CpuTeam().run(product_flops(inputs.size(0), w.in, w.out), [&](Member& member) {
+      share_products<Element>(member, {&product, 1});
+    });
+  });
 }
 
 void add_times_weight(const at::Tensor& dy, const LinearWeight& w, at::Tensor& dx) {
   const bool add = dx.defined();
-  if (!add) dx = at::empty({dy.size(0), w.in}, dy.options());
-  const at::Tensor inputs = linear_inputs(dy, w);
+  if (!add) dx = at::empty({dy.size(0), w.in}, at::kFloat);
   visit_panels(w, [&](auto* packed) {
     using Element = std::remove_pointer_t<decltype(packed)>;
     const at::Tensor values =
@@ -326,95 +309,23 @@ void add_times_weight(const at::Tensor& dy, const LinearWeight& w, at::Tensor& d
           values.const_data_ptr<float>() + first * w.in + column, w.in, last - first,
           std::min(kPanelWidth, w.in - column), to);
     };
-    times_weight(elements<Element>(inputs), dy.size(0), w.in, w.out, transpose, add,
+    times_weight(elements<Element>(dy), dy.size(0), w.in, w.out, transpose, add,
                  dx.data_ptr<float>());
   });
 }
 
-void add_outer(const at::Tensor& inputs, const std::vector<at::Tensor>& dy,
+void add_outer(const at::Tensor& x, const std::vector<at::Tensor>& dy,
                std::vector<at::Tensor>& dw) {
   const auto any = std::ranges::find_if(dw, &at::Tensor::defined);
   if (any == dw.end()) return;
-  const std::int64_t rows = inputs.size(0), in = any->size(1);
-  const bool pairs = inputs.scalar_type() == at::kBFloat16;
-  for (std::int64_t first = 0; first < rows; first += kSummedRows) {
-    const std::int64_t last = std::min(rows, first + kSummedRows);
-    std::vector<at::Tensor> part;
-    for (const at::Tensor& of_layer : dy)
-      part.push_back(of_layer.defined() ? of_layer.slice(0, first, last) : of_layer);
-    const at::Tensor x = inputs.slice(0, first, last).slice(1, 0, in).to(at::kFloat).contiguous();
-    pairs ? add_outer_of<BFloat16Pair>(x, part, dw) : add_outer_of<float>(x, part, dw);
-  }
-}
-
-void pack(LinearWeight& w, const at::Tensor& values, at::ScalarType dtype) {
-  w.out = values.size(0);
-  w.in = values.size(1);
-  if (values.requires_grad() || !has_panels(values)) {
-    w.weight = values;
-    w.packed = at::Tensor();
-    w.owns_panels = false;
-    w.dtype = dtype;
-    return;
-  }
-  w.weight = at::Tensor();
-  if (!w.owns_panels || w.dtype != dtype)
-    w.packed = at::empty(panel_sizes(w.out, w.in, dtype), dtype);
-  w.owns_panels = true;
-  w.dtype = dtype;
-  pack_into(w.packed, values);
-}
-
-LinearWeight with_panels(const LinearWeight& w) {
-  LinearWeight result = w;
-  if (w.packed.defined()) return result;
-  result.packed = at::empty(panel_sizes(w.out, w.in, w.dtype), w.dtype);
-  pack_into(result.packed, w.weight);
-  return result;
-}
-
-void use_panels(LinearWeight& w, const at::Tensor& panels, std::int64_t in, std::int64_t out) {
-  w.in = in;
-  w.out = out;
-  w.weight = at::Tensor();
-  w.packed = panels;
-  w.owns_panels = false;
-  w.dtype = panels.scalar_type();
-}
-
-std::vector<std::int64_t> panel_sizes(std::int64_t out, std::int64_t in, at::ScalarType dtype) {
-  const std::int64_t inputs = dtype == at::kBFloat16 ? 2 * panel_steps<BFloat16Pair>(in) : in;
-  return {panel_count(out), inputs, kPanelWidth};
-}
-
-void pack_into(const at::Tensor& panels, const at::Tensor& values) {
-  const at::Tensor all = values.detach();
-  const LinearWeight w = weight_of(panels, all.size(1), all.size(0));
-  // Panel by panel: the whole weight as float32 would be the largest thing in memory.
-  parallel(panel_count(w.out), 4 * kPanelWidth * w.in, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t p = begin; p < end; ++p) {
-      const std::int64_t first = p * kPanelWidth, last = std::min(w.out, first + kPanelWidth);
-      const at::Tensor rows = all.slice(0, first, last).to(at::kFloat).contiguous();
-      visit_panels(w, [&](auto* to) {
-        using Element = std::remove_pointer_t<decltype(to)>;
-        pack_weights(rows.const_data_ptr<float>(), last - first, w.in,
-                     to + first * panel_steps<Element>(w.in));
-      });
+  with_element(x.scalar_type(), [&]<class Element>(Element) {
+    std::vector<Outer<Element>> outers;
+    for (std::size_t i = 0; i < dw.size(); ++i) {
+      if (dw[i].defined())
+        outers.push_back({elements<Element>(dy[i]), dw[i].size(0), dw[i].data_ptr<float>()});
     }
+    add_outers(elements<Element>(x), x.size(0), any->size(1), outers);
   });
-}
-
-at::Tensor unpacked(const at::Tensor& panels, std::int64_t in, std::int64_t out) {
-  const LinearWeight w = weight_of(panels, in, out);
-  at::Tensor rows = at::empty({out, in}, at::kFloat);
-  parallel(panel_count(out), kPanelWidth * in, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t first = begin * kPanelWidth;
-    visit_panels(w, [&](const auto* from) {
-      unpack_weights(from, in, first, std::min(out, end * kPanelWidth),
-                     rows.data_ptr<float>() + first * in);
-    });
-  });
-  return rows;
 }
 
 at::Tensor linear(const at::Tensor& x, const LinearWeight& w) {
@@ -433,19 +344,6 @@ std::array<at::Tensor, 3> linears(const at::Tensor& x, const LinearWeight& a, co
                                   const LinearWeight& c) {
   const auto y = linears_of(x, {&a, &b, &c});
   return {y[0], y[1], y[2]};
-}
-
-at::Tensor embedding(const at::Tensor& ids, const LinearWeight& w) {
-  if (ids.is_cpu()) check_ids(ids, w.out);
-  if (w.packed.defined()) return embedding_rows(ids, w);
-  return policy_values(at::embedding(w.weight, ids), w.dtype);
-}
-
-at::Tensor policy_values(const at::Tensor& values, at::ScalarType dtype) {
-  if (!has_panels(values)) return values;
-  if (!values.requires_grad()) return rounded(values, dtype);
-  return dtype == at::kFloat ? values
-                             : RoundFunction::apply(values, static_cast<std::int64_t>(dtype));
 }
 
 }  // namespace rollcall

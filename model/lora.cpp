@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/lora.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "comms/error.h"
+#include "model/cpu_team.h"
 
 namespace rollcall {
 namespace {
@@ -75,14 +75,12 @@ void merge_rows(const at::Tensor& base, const at::Tensor& a, const at::Tensor& b
   const auto* a_rows = a.const_data_ptr<float>();
   const auto* b_rows = b.const_data_ptr<float>();
   auto* to = merged.data_ptr<float>();
-  constexpr std::int64_t kGrainFlops = 1 << 18;  // work worth waking a thread for
-  at::parallel_for(0, b.size(0), std::max<std::int64_t>(1, kGrainFlops / (2 * rank * in)),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     std::vector<float> sum(static_cast<std::size_t>(in));
-                     for (std::int64_t row = begin; row < end; ++row)
-                       merge_row(from + row * in, a_rows, b_rows + row * rank, rank, in, scaling,
-                                 sum.data(), to + row * in);
-                   });
+  parallel(b.size(0), 2 * rank * in, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> sum(static_cast<std::size_t>(in));
+    for (std::int64_t row = begin; row < end; ++row)
+      merge_row(from + row * in, a_rows, b_rows + row * rank, rank, in, scaling, sum.data(),
+                to + row * in);
+  });
 }
 
 }  // namespace

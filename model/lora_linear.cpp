@@ -39,7 +39,8 @@ struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
     const at::Tensor dy = grads[0].contiguous();
     at::Tensor dx;
     if (context->needs_input_grad(0))
-      has_kernel(dy) ? add_times_weight(dy, merged, dx) : void(dx = at::mm(dy, merged.weight));
+      has_kernel(dy) ? add_times_weight(linear_inputs(dy, merged), merged, dx)
+                     : void(dx = at::mm(dy, merged.weight));
     const at::Tensor da = at::mm(at::mm(dy, b).t(), x).mul_(scaling);
     const at::Tensor db = at::mm(dy.t(), at::mm(x, a.t())).mul_(scaling);
     return {dx, da, db, at::Tensor(), at::Tensor()};

@@ -17,6 +17,7 @@
 #include <optional>
 
 #include "model/cpu_kernels.h"
+#include "model/cpu_team.h"
 #include "model/kernel_calls.h"
 
 namespace rollcall {
@@ -24,6 +25,25 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+struct DistinctRowsFunction : torch::autograd::Function<DistinctRowsFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& ids) {
+    context->save_for_backward({ids});
+    context->saved_data["rows"] = x.size(0);
+    return x.index_select(0, ids);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor ids = context->get_saved_variables()[0], dy = grads[0].contiguous();
+    at::Tensor dx = at::zeros({context->saved_data["rows"].toInt(), dy.size(1)}, dy.options());
+    const std::int64_t n = dy.size(1);
+    const auto* id = ids.const_data_ptr<std::int64_t>();
+    parallel(ids.numel(), n, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        std::copy_n(dy.const_data_ptr<float>() + i * n, n, dx.data_ptr<float>() + id[i] * n);
+    });
+    return {dx, at::Tensor()};
+  }
+};
 
 at::Tensor norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps,
                         at::Tensor* rstd) {
@@ -210,16 +230,22 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
                       saved[2].const_data_ptr<float>() + begin,
                       grad.const_data_ptr<float>() + begin,
                       context->saved_data["valid_ids"].toInt());
+      const at::Tensor gradients = linear_inputs(logits, head);
       at::Tensor dx;
-      add_times_weight(logits, head, dx);
+      add_times_weight(gradients, head, dx);
       dhidden.slice(0, begin, end).copy_(dx);
-      add_outer(inputs, {logits}, dweight);
+      add_outer(inputs, {gradients}, dweight);
     }
     return {dhidden, dweight[0], at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
+
+at::Tensor distinct_rows(const at::Tensor& x, const at::Tensor& ids) {
+  // The general gradient adds row by row, on one thread.
+  return has_kernel(x) ? DistinctRowsFunction::apply(x, ids) : x.index_select(0, ids);
+}
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (!has_kernel(x)) return x * at::rsqrt((x * x).mean(-1, /*keepdim=*/true) + eps) * weight;

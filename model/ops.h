@@ -68,6 +68,9 @@ at::Tensor embedding(const at::Tensor& ids, const LinearWeight&);
 // copies otherwise.
 at::Tensor policy_values(const at::Tensor& values, at::ScalarType dtype);
 
+// Rows of x [T, n], each at most once: ids [N] int64 -> [N, n].
+at::Tensor distinct_rows(const at::Tensor& x, const at::Tensor& ids);
+
 // x / sqrt(mean(x^2) + eps) * weight over the last dimension.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
@@ -86,11 +89,12 @@ struct Segment {
       -1;  // index of another, earlier segment without a prefix of its own; -1: none
 };
 
-// Attention inside a packed row: q [T, heads, d], k and v [T, kv_heads, d] -> [T, heads, d]. With a
+// Attention inside a packed row: k and v [T, kv_heads, d], and the queries of some of its rows,
+// q [N, heads, d] of `rows` [N] int64, ascending; of all T if undefined -> [N, heads, d]. With a
 // `window`, a query sees only the last so many positions of its sequence, its own included; 0: all.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::vector<Segment>& segments, double scale,
-                            std::int64_t window = 0);
+                            std::int64_t window = 0, const at::Tensor& rows = {});
 
 struct TokenLogprobs {
   at::Tensor logprobs;  // [N] nats, differentiable

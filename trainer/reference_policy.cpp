@@ -23,7 +23,7 @@ std::vector<at::Tensor> ReferencePolicy::logprobs(std::span<const PackedBatch> b
   std::vector<at::Tensor> result;
   for (const PackedBatch& batch : batches) {
     const at::Tensor hidden =
-        decoder_.packed_hidden(batch.tokens, batch.segments).index_select(0, batch.rows);
+        decoder_.packed_hidden(batch.tokens, batch.segments, Activations::kKept, batch.rows);
     result.push_back(token_logprobs(hidden, decoder_.head(), batch.targets, valid_ids_).logprobs);
     between();
   }

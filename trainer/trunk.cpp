@@ -45,8 +45,7 @@ Activations Trunk::activations(std::optional<bool> recompute,
 }
 
 at::Tensor Trunk::hidden(const PackedBatch& batch, Activations activations) const {
-  return decoder_.packed_hidden(batch.tokens, batch.segments, activations)
-      .index_select(0, batch.rows);
+  return decoder_.packed_hidden(batch.tokens, batch.segments, activations, batch.rows);
 }
 
 }  // namespace rollcall

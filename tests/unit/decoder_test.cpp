@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -319,6 +320,48 @@ TEST_P(TinyDecoder, AgreesWithTheDoublePrecisionReferenceOnSharedPrompts) {
     EXPECT_TRUE(
         at::allclose(floats.at(name).grad().to(at::kDouble), t.grad(), 1e-3, 3e-5 * largest + 1e-9))
         << name;
+  }
+}
+
+// States of some rows, and the gradients of the weights when these are pulled at.
+struct RowsPass {
+  at::Tensor hidden;
+  NamedTensors gradients;
+};
+
+RowsPass rows_pass(const TinyModel& model, at::ScalarType type, bool of_all) {
+  NamedTensors leaves;
+  for (const auto& [name, t] : model.weights.tensors)
+    leaves[name] =
+        t.detach().to(type, /*non_blocking=*/false, /*copy=*/true).set_requires_grad(true);
+  Decoder decoder(model.spec);
+  decoder.bind(leaves);
+  const std::vector<Segment> segments{{0, 5, -1}, {5, 4, 0}, {9, 17, 0}, {26, 3, -1}, {29, 6, 3}};
+  const at::Tensor tokens = (at::arange(35) * 7 + 3) % model.spec.vocab_size;
+  const at::Tensor rows = at::tensor({20, 4, 5, 4, 30, 6, 28, 31}, at::kLong);
+  const auto pass = [&](const at::Tensor& hidden) {
+    const at::Tensor pull = at::arange(hidden.numel()).view(hidden.sizes()).to(type).sin();
+    (hidden * pull).sum().backward();
+    return hidden.detach();
+  };
+  RowsPass result{pass(of_all ? decoder.packed_hidden(tokens, segments).index_select(0, rows)
+                              : decoder.packed_hidden(tokens, segments, Activations::kKept, rows)),
+                  {}};
+  for (const auto& [name, leaf] : leaves) result.gradients[name] = leaf.grad().to(at::kDouble);
+  return result;
+}
+
+TEST_P(TinyDecoder, ComputesTheLastLayerOfWantedRowsAsOfAll) {
+  const TinyModel model(3, GetParam());
+  EXPECT_TRUE(
+      rows_pass(model, at::kFloat, false).hidden.equal(rows_pass(model, at::kFloat, true).hidden));
+  const RowsPass reference = rows_pass(model, at::kDouble, true);
+  for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+    for (const auto& [name, gradient] : rows_pass(model, type, false).gradients) {
+      const at::Tensor& expected = reference.gradients.at(name);
+      const double largest = expected.abs().max().item<double>();
+      EXPECT_TRUE(at::allclose(gradient, expected, 1e-3, 3e-5 * largest + 1e-9)) << name;
+    }
   }
 }
 

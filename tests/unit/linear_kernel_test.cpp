@@ -185,6 +185,29 @@ TEST(OuterKernel, SumsProductsOfColumns) {
   }
 }
 
+// Odd numbers of terms and columns, rows that lie apart, panels that are not full.
+TEST(PairColumns, ArePackedAsTheNumbersThatTheyHold) {
+  constexpr std::int64_t kMostTerms = 7, kMostColumns = 71, kApart = 40;
+  const auto x = random_values(kMostTerms * kMostColumns, 15);
+  for (const char* isa : kInstructionSets) {
+    const CpuKernels* kernels = cpu_kernels(isa);
+    if (kernels == nullptr) continue;
+    for (std::int64_t terms = 1; terms <= kMostTerms; ++terms) {
+      for (std::int64_t columns = 1; columns <= kMostColumns; ++columns) {
+        std::vector<BFloat16Pair> rows(kMostTerms * kApart, 0xffffffffU);
+        for (std::int64_t t = 0; t < terms; ++t)
+          kernels->round_inputs(x.data() + t * kMostColumns, columns, rows.data() + t * kApart);
+        const auto size = static_cast<std::size_t>(panel_count(columns) * kPanelWidth *
+                                                   panel_steps<BFloat16Pair>(terms));
+        std::vector<BFloat16Pair> packed(size, 1), expected(size, 2);
+        kernels->pack_pair_columns(rows.data(), kApart, terms, columns, packed.data());
+        kernels->pack_columns_bfloat16(x.data(), kMostColumns, terms, columns, expected.data());
+        ASSERT_EQ(packed, expected) << isa << ", " << terms << " x " << columns;
+      }
+    }
+  }
+}
+
 TEST(RoundedInputs, AreTheNearestAndKeepWhatIsNoNumber) {
   const std::vector<float> x{1.00390625F,
                              1.01171875F,
