@@ -83,7 +83,6 @@ class Panels {
                 .packed = panels_[i].data(),
                 .in = in,
                 .out = out,
-                .last_panel = panel_count(out),
                 .y = y,
                 .ldy = out});
       }

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 
+#include "comms/error.h"
 #include "model/cpu_kernels.h"
 #include "model/cpu_team.h"
 #include "model/kernel_calls.h"
@@ -60,9 +61,11 @@ BlockedSegments block_segments(const at::Tensor& k, const at::Tensor& v,
     blocks += key_blocks(s.length);
   }
   blocked.keys = at::empty({blocks * shape.key_block<float>()}, k.options());
-  blocked.values = at::empty({blocks * kKeyBlock * shape.value_row<float>()}, k.options());
+  const std::int64_t size = blocks * kKeyBlock * shape.value_row<float>();
+  blocked.values = shape.value_head<float>() == shape.head_dim ? at::empty({size}, k.options())
+                                                               : at::zeros({size}, k.options());
   const std::int64_t row = shape.kv_heads * shape.head_dim;
-  parallel(std::ssize(segments), k.numel() / std::max<std::int64_t>(1, std::ssize(segments)),
+  parallel(std::ssize(segments), 16 * k.numel() / std::max<std::int64_t>(1, std::ssize(segments)),
            [&](std::int64_t begin, std::int64_t end) {
              for (std::int64_t i = begin; i < end; ++i) {
                const auto& s = segments[static_cast<std::size_t>(i)];
@@ -86,12 +89,8 @@ KeyValueView<float> view_of(const BlockedSegments& blocked, std::size_t segment,
           length};
 }
 
-// The queries [first, last) that are of a segment's rows.
-struct Queries {
-  std::int64_t first, last;
-};
-
-Queries queries_of(const Segment& s, const at::Tensor& rows) {
+// The queries that are of a segment's rows.
+Part queries_of(const Segment& s, const at::Tensor& rows) {
   const auto* begin = rows.const_data_ptr<std::int64_t>();
   const auto* end = begin + rows.numel();
   return {std::lower_bound(begin, end, s.begin) - begin,
@@ -121,7 +120,7 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
     const auto prefix = s.prefix < 0
                             ? KeyValueView<float>{}
                             : view_of(blocked, static_cast<std::size_t>(s.prefix), before, shape);
-    const Queries queries = queries_of(s, rows_of_queries);
+    const Part queries = queries_of(s, rows_of_queries);
     for (std::int64_t n = queries.first; n < queries.last; ++n) {
       const std::int64_t j = row_of[n] - s.begin;
       rows.push_back(attention_row(
@@ -133,6 +132,8 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
     most_blocks = std::max(most_blocks, key_blocks(before) + key_blocks(s.length));
   }
   const std::int64_t count = std::ssize(rows);
+  if (count != q.size(0))
+    throw Error("attention: queries of rows that are in no segment, or not in ascending order");
   if (count == 0) return out;
   parallel(count, 4 * row_floats * (positions / count), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> scratch(static_cast<std::size_t>(attention_scratch(shape, most_blocks)));
@@ -199,13 +200,13 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
       for (const std::size_t s : groups[static_cast<std::size_t>(task / shape.kv_heads)]) {
         const Segment& segment = segments[s];
         const std::int64_t before = prefix_length(segment, segments);
-        const Queries queries = queries_of(segment, rows_of_queries);
+        const Part queries = queries_of(segment, rows_of_queries);
         std::vector<AttentionGradientRow> rows;
-        const auto at = [&](std::int64_t n) { return row_of[n] - segment.begin; };
-        const auto start = [&](std::int64_t n) { return window_start(before + at(n), window); };
+        const auto place = [&](std::int64_t n) { return row_of[n] - segment.begin; };
+        const auto start = [&](std::int64_t n) { return window_start(before + place(n), window); };
         for (std::int64_t n = queries.first; n < queries.last; ++n)
           rows.push_back(
-              gradient_row(n, s, std::max<std::int64_t>(0, start(n) - before), at(n) + 1));
+              gradient_row(n, s, std::max<std::int64_t>(0, start(n) - before), place(n) + 1));
         for (std::int64_t n = queries.first; n < queries.last && start(n) < before; ++n)
           rows.push_back(
               gradient_row(n, static_cast<std::size_t>(segment.prefix), start(n), before));
@@ -291,13 +292,13 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
         at::zeros({k.size(0), q.size(1), q.size(2)}, q.options()).index_copy(0, rows, q);
     return packed_attention(all, k, v, segments, scale, window).index_select(0, rows);
   }
-  std::vector<at::Tensor> parts;
+  std::vector<at::Tensor> outputs;
   for (const auto& s : segments) {
     if (s.length == 0) continue;
     const Segment* prefix = s.prefix < 0 ? nullptr : &segments[static_cast<std::size_t>(s.prefix)];
-    parts.push_back(segment_attention(q, k, v, s, prefix, scale, window));
+    outputs.push_back(segment_attention(q, k, v, s, prefix, scale, window));
   }
-  return at::cat(parts, 0);
+  return at::cat(outputs, 0);
 }
 
 }  // namespace rollcall

@@ -159,7 +159,6 @@ double seconds_of(void (*linear)(const LinearCall<Element>&)) {
           .packed = panels.data(),
           .in = kIn,
           .out = kOut,
-          .last_panel = panel_count(kOut),
           .y = y.data(),
           .ldy = kOut});
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

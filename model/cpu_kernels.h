@@ -116,15 +116,13 @@ inline constexpr std::int64_t kPanelWidth = 32;  // output columns in a panel of
 inline constexpr std::int64_t kProductRows = 192;
 
 // y[r, o] = bias[o] + sum over k of x[r, k] * w[o, k], in blocks of 64 inputs that are summed by
-// themselves and added up in order of k, for the output columns of panels [first_panel,
-// last_panel).
+// themselves and added up in order of k.
 template <class Element>
 struct LinearCall {
   const Element* x = nullptr;  // a row has the steps of its `in` inputs and begins every `ldx`
   std::int64_t ldx = 0, rows = 0;
   const Element* packed = nullptr;  // as pack_weights() makes it
   std::int64_t in = 0, out = 0;
-  std::int64_t first_panel = 0, last_panel = 0;
   const float* bias = nullptr;  // null: none
   float* y = nullptr;
   std::int64_t ldy = 0;
@@ -132,7 +130,8 @@ struct LinearCall {
 };
 
 // y[r, c] += sum over t of a[t, r] * b[t, c], summed like a linear layer's: of a batch of rows t
-// the gradient of a weight, where `a` holds gradients of outputs and `b` inputs, by pack_columns().
+// the gradient of a weight, where `a` holds gradients of outputs and `b` inputs, by pack_columns()
+// or of pairs.
 template <class Element>
 struct OuterCall {
   const Element* a = nullptr;  // one panel, kPanelWidth elements may be read behind it

@@ -254,8 +254,7 @@ void linear(const LinearCall<Element>& c) {
     end = least(end, c.rows);
     const std::int64_t blocks = (end - first + kMost - 1) / kMost;
     constexpr std::int64_t kStepBytes = kPanelWidth * sizeof(Element);
-    for (std::int64_t p = c.first_panel; p < c.last_panel; ++p) {
-      const std::int64_t column = p * kPanelWidth;
+    for (std::int64_t column = 0; column < c.out; column += kPanelWidth) {
       const Element* panel = c.packed + column * steps;
       // A block alone runs through the panels as fast as they come. Behind the last one lies what
       // the caller is likely to ask for next.

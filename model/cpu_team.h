@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
+
+#include "model/cpu_kernels.h"
 
 namespace rollcall {
 
@@ -94,9 +97,10 @@ class CpuTeam {
 
   // Calls body(member) on threads that are worth waking for so much work, and on others that only
   // wait: a region of another size than the one before would make libgomp end threads and begin
-  // new ones. The body must not throw.
+  // new ones. The body must not throw: an exception cannot leave a parallel region.
   template <class Body>
   void run(std::int64_t flops, const Body& body) {
+    cpu_kernels();  // whose first call may
     const std::int64_t wanted = std::clamp<std::int64_t>(flops / kGrainFlops, 1, most_threads());
     taken_ = std::vector<Taken>(static_cast<std::size_t>(kStages * wanted));
 #pragma omp parallel if (wanted > 1)
@@ -128,16 +132,25 @@ class CpuTeam {
 };
 
 // Runs body(begin, end) over the parts of [0, n), each item costing `flops`, as a stage of its own.
+// Throws what a part threw first; others run all the same.
 template <class Body>
 void parallel(std::int64_t n, std::int64_t flops, const Body& body) {
+  if (n == 0) return;
+  if (n * flops < 2 * kGrainFlops) return body(std::int64_t{0}, n);
+  std::atomic<bool> failed = false;
+  std::exception_ptr error;
   CpuTeam().run(n * flops, [&](CpuTeam::Member& member) {
-    const std::int64_t part =
-        member.threads() == 1 ? std::max<std::int64_t>(n, 1) : part_size(n, member.threads(), n);
+    const std::int64_t part = part_size(n, member.threads(), n);
     member.share(parts(n, part), [&](std::int64_t i) {
       const Part r = nth_part(i, part, n);
-      body(r.first, r.last);
+      try {
+        body(r.first, r.last);
+      } catch (...) {
+        if (!failed.exchange(true)) error = std::current_exception();
+      }
     });
   });
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace rollcall

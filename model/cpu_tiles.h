@@ -31,7 +31,6 @@ LinearCall<Element> product_of(const Element* x, std::int64_t rows, const Linear
           .packed = static_cast<const Element*>(w.packed.const_data_ptr()),
           .in = w.in,
           .out = w.out,
-          .last_panel = panel_count(w.out),
           .bias = w.bias.defined() ? w.bias.const_data_ptr<float>() : nullptr,
           .y = y,
           .ldy = w.out};
@@ -46,7 +45,6 @@ LinearCall<Element> tile_of(const LinearCall<Element>& all, const Part& rows, co
   tile.rows = rows.count();
   tile.packed += columns.first * panel_steps<Element>(all.in);
   tile.out = columns.count();
-  tile.last_panel = panels.count();
   if (tile.bias != nullptr) tile.bias += columns.first;
   if (tile.y != nullptr) tile.y += rows.first * all.ldy + columns.first;
   return tile;
@@ -60,7 +58,7 @@ class Tiles {
   template <class Element>
   Tiles(const LinearCall<Element>& product, std::int64_t threads)
       : rows_(product.rows),
-        panels_(product.last_panel),
+        panels_(panel_count(product.out)),
         part_rows_(
             parts(parts(rows_, std::max<std::int64_t>(1, parts(rows_, kProductRows))), kBlockRows) *
             kBlockRows),

@@ -202,9 +202,9 @@ at::Tensor Decoder::packed_hidden(const at::Tensor& tokens, const std::vector<Se
   }
   grow_rope_table(most);
   at::Tensor x = rollcall::embedding(tokens, embedding_);
-  const auto turns = [&](const at::Tensor& at) {
+  const auto turns = [&](const at::Tensor& of) {
     const auto table = [&](const at::Tensor& all) {
-      return all.to(x.options().requires_grad(false)).index_select(0, at.to(tokens.device()));
+      return all.to(x.options().requires_grad(false)).index_select(0, of.to(tokens.device()));
     };
     return Turns{table(cosine_), table(sine_)};
   };
@@ -214,7 +214,11 @@ at::Tensor Decoder::packed_hidden(const at::Tensor& tokens, const std::vector<Se
   if (rows.defined()) {
     std::tie(places->last_rows, of_rows, std::ignore) =
         at::_unique2(rows, /*sorted=*/true, /*return_inverse=*/true);
-    places->last = turns(positions.index_select(0, places->last_rows.cpu()));
+    if (places->last_rows.size(0) == tokens.size(0)) {
+      places->last_rows = at::Tensor();
+    } else {
+      places->last = turns(positions.index_select(0, places->last_rows.cpu()));
+    }
   }
   const bool recompute = activations == Activations::kRecomputed && at::GradMode::is_enabled();
   for (std::int64_t i = 0; i < spec_.layers; ++i) {
@@ -224,7 +228,9 @@ at::Tensor Decoder::packed_hidden(const at::Tensor& tokens, const std::vector<Se
     x = recompute ? recomputed(layer, x) : layer(x);
   }
   x = rms_norm(x, final_norm_, spec_.rms_norm_eps);
-  return !rows.defined() || rows.equal(places->last_rows) ? x : x.index_select(0, of_rows);
+  if (!rows.defined()) return x;
+  const bool in_order = places->last_rows.defined() && rows.equal(places->last_rows);
+  return in_order ? x : x.index_select(0, of_rows);
 }
 
 }  // namespace rollcall

@@ -68,21 +68,22 @@ class Decoder {
   AttentionShape attention_shape() const {
     return {spec_.heads, spec_.kv_heads, spec_.head_dim, static_cast<float>(attention_scale())};
   }
-  // What a forward pass of so many tokens with gradients keeps until its backward pass, about.
+  // What a forward pass of so many tokens with gradients keeps until its backward pass, about; of
+  // few rows of the last layer less.
   std::int64_t kept_bytes(std::int64_t tokens) const;
   at::ScalarType dtype() const { return dtype_; }
   const ModelSpec& spec() const { return spec_; }
 
  private:
-  // Where rows stand.
+  // By how much rows are turned for where they stand.
   struct Turns {
     at::Tensor cosine, sine;  // [rows, head_dim / 2]
   };
-  // And what they see: all of them, and those that the last layer is wanted for.
   struct Places {
-    std::vector<Segment> segments;
-    Turns all, last = {};
-    at::Tensor last_rows = {};  // [W] int64, ascending; undefined: all
+    std::vector<Segment> segments;  // what rows see
+    Turns all;
+    at::Tensor last_rows = {};  // [W] int64, ascending: those of the last layer; undefined: all
+    Turns last = {};            // of them
   };
 
   static bool has_adapter(const Layer&);

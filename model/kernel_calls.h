@@ -25,7 +25,7 @@ struct Kernels<float> {
   static constexpr auto kLinear = &CpuKernels::linear;
   static constexpr auto kOuter = &CpuKernels::outer;
   static constexpr auto kPackColumns = &CpuKernels::pack_columns;
-  static constexpr auto kPackInputColumns = &CpuKernels::pack_columns;
+  static constexpr auto kPackOperandColumns = &CpuKernels::pack_columns;
   static constexpr auto kAttention = &CpuKernels::attention;
 };
 template <>
@@ -33,7 +33,7 @@ struct Kernels<BFloat16Pair> {
   static constexpr auto kLinear = &CpuKernels::linear_bfloat16;
   static constexpr auto kOuter = &CpuKernels::outer_bfloat16;
   static constexpr auto kPackColumns = &CpuKernels::pack_columns_bfloat16;
-  static constexpr auto kPackInputColumns = &CpuKernels::pack_pair_columns;
+  static constexpr auto kPackOperandColumns = &CpuKernels::pack_pair_columns;
   static constexpr auto kAttention = &CpuKernels::attention_bfloat16;
 };
 

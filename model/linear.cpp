@@ -66,6 +66,8 @@ void round_part(const at::Tensor& x, std::int64_t part, at::Tensor& inputs) {
     cpu_kernels().round_inputs(x.const_data_ptr<float>() + r * in, in, to + r * steps);
 }
 
+constexpr std::int64_t kPackFlops = 16;  // what packing a number takes, in products
+
 // y = x @ W^T + bias of each layer; those without panels are given memory for them. `inputs` is
 // inputs_for(x), and becomes what the panels are multiplied with.
 template <class Element>
@@ -82,6 +84,7 @@ void layers_into(const at::Tensor& x, std::vector<LinearWeight>& layers, at::Ten
       weight = layer.weight.detach().contiguous();
       layer.packed = at::empty(panel_sizes(layer.out, layer.in, layer.dtype), layer.dtype);
       panels += panel_count(layer.out);
+      flops += kPackFlops * layer.in * layer.out;
     }
     flops += product_flops(rows, layer.in, layer.out);
     products.push_back(product_of(elements<Element>(inputs), rows, layer, y[i].data_ptr<float>()));
@@ -129,7 +132,6 @@ void times_weight(const Element* dy, std::int64_t rows, std::int64_t in, std::in
                                         .packed = transposed,
                                         .in = last - first,
                                         .out = in,
-                                        .last_panel = panels,
                                         .y = dx,
                                         .ldy = in,
                                         .add = add || first > 0};
@@ -154,18 +156,21 @@ template <class Element>
 void add_outers(const Element* x, std::int64_t rows, std::int64_t in,
                 const std::vector<Outer<Element>>& outers) {
   const CpuKernels& kernels = cpu_kernels();
-  const auto pack_columns = kernels.*Kernels<Element>::kPackInputColumns;
+  const auto pack_columns = kernels.*Kernels<Element>::kPackOperandColumns;
   const std::int64_t x_steps = panel_steps<Element>(in), x_panels = panel_count(in);
   const std::int64_t most_steps = panel_steps<Element>(std::min(rows, kSummedRows));
   const at::Tensor memory = scratch<Element>(x_panels * kPanelWidth * most_steps);
   auto* const inputs = static_cast<Element*>(memory.data_ptr());
+  const std::int64_t gradient_size = kPanelWidth * (most_steps + 1);  // of a panel
+  const at::Tensor of_threads = scratch<Element>(CpuTeam::most_threads() * gradient_size);
   std::int64_t panels = 0, flops = 0;
   for (const auto& o : outers) {
     panels += panel_count(o.out);
     flops += product_flops(rows, in, o.out);
   }
   CpuTeam().run(flops, [&](Member& member) {
-    std::vector<Element> gradients(static_cast<std::size_t>(kPanelWidth * (most_steps + 1)));
+    auto* const gradients =
+        static_cast<Element*>(of_threads.data_ptr()) + member.index() * gradient_size;
     for (std::int64_t first = 0; first < rows; first += kSummedRows) {
       const std::int64_t terms = std::min(kSummedRows, rows - first);
       const std::int64_t panel_size = kPanelWidth * panel_steps<Element>(terms);
@@ -180,8 +185,8 @@ void add_outers(const Element* x, std::int64_t rows, std::int64_t in,
         const std::int64_t column = item * kPanelWidth, dy_steps = panel_steps<Element>(o->out);
         const std::int64_t count = std::min(kPanelWidth, o->out - column);
         pack_columns(o->dy + first * dy_steps + column / kInputsAStep<Element>, dy_steps, terms,
-                     count, gradients.data());
-        (kernels.*Kernels<Element>::kOuter)({.a = gradients.data(),
+                     count, gradients);
+        (kernels.*Kernels<Element>::kOuter)({.a = gradients,
                                              .b = inputs,
                                              .terms = terms,
                                              .rows = count,

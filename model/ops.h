@@ -68,7 +68,7 @@ at::Tensor embedding(const at::Tensor& ids, const LinearWeight&);
 // copies otherwise.
 at::Tensor policy_values(const at::Tensor& values, at::ScalarType dtype);
 
-// Rows of x [T, n], each at most once: ids [N] int64 -> [N, n].
+// Rows of x [T, n], each at most once, in ascending order: ids [N] int64 -> [N, n].
 at::Tensor distinct_rows(const at::Tensor& x, const at::Tensor& ids);
 
 // x / sqrt(mean(x^2) + eps) * weight over the last dimension.

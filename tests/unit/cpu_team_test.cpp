@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -30,6 +31,7 @@ class CpuTeamTest : public testing::Test {
     EXPECT_EQ(out_of_turn, 0) << items;
   }
 
+  void SetUp() override { cpu_kernels(); }  // which throws outside of a region, if it does
   void TearDown() override { at::set_num_threads(threads_); }
 
   CpuTeam team_;
@@ -53,6 +55,19 @@ TEST_F(CpuTeamTest, GetsAlongWithFewerThreadsThanItAskedFor) {
 }
 
 // Who takes the first item waits for all others, its own neighbours among them.
+TEST_F(CpuTeamTest, PassesOnWhatAPartOfALoopThrows) {
+  for (const int threads : {1, 2, 5}) {
+    at::set_num_threads(threads);
+    for (const std::int64_t flops : {std::int64_t{1}, kGrainFlops}) {
+      const auto body = [](std::int64_t begin, std::int64_t end) {
+        if (begin <= 70 && 70 < end) throw std::runtime_error("70");
+      };
+      EXPECT_THROW(parallel(100, flops, body), std::runtime_error) << threads;
+      EXPECT_NO_THROW(parallel(70, flops, body)) << threads;
+    }
+  }
+}
+
 TEST_F(CpuTeamTest, TakesOverFromASlowMember) {
   at::set_num_threads(2);
   constexpr std::int64_t kItems = 40;

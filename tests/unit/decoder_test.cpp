@@ -330,17 +330,19 @@ struct RowsPass {
 };
 
 RowsPass rows_pass(const TinyModel& model, at::ScalarType type, bool of_all) {
+  const auto held = type == at::kDouble ? type : at::kFloat;
   NamedTensors leaves;
   for (const auto& [name, t] : model.weights.tensors)
     leaves[name] =
-        t.detach().to(type, /*non_blocking=*/false, /*copy=*/true).set_requires_grad(true);
-  Decoder decoder(model.spec);
+        t.detach().to(held, /*non_blocking=*/false, /*copy=*/true).set_requires_grad(true);
+  Decoder decoder(model.spec, type == at::kBFloat16 ? type : at::kFloat);
   decoder.bind(leaves);
   const std::vector<Segment> segments{{0, 5, -1}, {5, 4, 0}, {9, 17, 0}, {26, 3, -1}, {29, 6, 3}};
   const at::Tensor tokens = (at::arange(35) * 7 + 3) % model.spec.vocab_size;
   const at::Tensor rows = at::tensor({20, 4, 5, 4, 30, 6, 28, 31}, at::kLong);
   const auto pass = [&](const at::Tensor& hidden) {
-    const at::Tensor pull = at::arange(hidden.numel()).view(hidden.sizes()).to(type).sin();
+    const at::Tensor pull =
+        at::arange(hidden.numel()).view_as(hidden).to(hidden.scalar_type()).sin();
     (hidden * pull).sum().backward();
     return hidden.detach();
   };
@@ -353,8 +355,8 @@ RowsPass rows_pass(const TinyModel& model, at::ScalarType type, bool of_all) {
 
 TEST_P(TinyDecoder, ComputesTheLastLayerOfWantedRowsAsOfAll) {
   const TinyModel model(3, GetParam());
-  EXPECT_TRUE(
-      rows_pass(model, at::kFloat, false).hidden.equal(rows_pass(model, at::kFloat, true).hidden));
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
+    EXPECT_TRUE(rows_pass(model, type, false).hidden.equal(rows_pass(model, type, true).hidden));
   const RowsPass reference = rows_pass(model, at::kDouble, true);
   for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
     for (const auto& [name, gradient] : rows_pass(model, type, false).gradients) {

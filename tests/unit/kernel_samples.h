@@ -51,7 +51,6 @@ struct Layer {
                                    .packed = panels.data(),
                                    .in = in,
                                    .out = out,
-                                   .last_panel = panel_count(out),
                                    .bias = bias,
                                    .y = y,
                                    .ldy = out,

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
@@ -205,6 +206,39 @@ TEST_F(LinearTest, GivesLayersTogetherTheGradientsOfEach) {
     EXPECT_TRUE(at::equal(of_a, a.grad()));
     EXPECT_TRUE(at::equal(of_bias, first.bias.grad()));
   }
+}
+
+// Enough rows for several blocks of sums and tiles; a weight that has panels between two that need
+// them.
+TEST(Linears, GiveTheSameBitsOnAnyNumberOfThreads) {
+  const int before = at::get_num_threads();
+  const std::int64_t rows = 601, in = 131;
+  const at::Tensor values = random_tensor({rows, in}, 30);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    std::vector<at::Tensor> expected;
+    for (const int threads : {1, 2, 5}) {
+      at::set_num_threads(threads);
+      const at::Tensor a = random_tensor({97, in}, 31).set_requires_grad(true);
+      const at::Tensor b = random_tensor({33, in}, 32).set_requires_grad(true);
+      const at::Tensor x = values.clone().set_requires_grad(true);
+      LinearWeight first, frozen, last;
+      pack(first, a, type);
+      pack(frozen, random_tensor({70, in}, 33), type);
+      pack(last, b, type);
+      const auto [one, two, three] = linears(x, first, frozen, last);
+      (one.square().sum() + two.square().sum() + three.square().sum()).backward();
+      const std::vector<at::Tensor> got{one.detach(), two.detach(), three.detach(),
+                                        x.grad(),     a.grad(),     b.grad()};
+      if (expected.empty()) expected = got;
+      for (std::size_t i = 0; i < got.size(); ++i)
+        EXPECT_TRUE(got[i].equal(expected[i])) << threads << " threads, " << i;
+    }
+    const at::Tensor reference = policy_values(values, type);
+    EXPECT_TRUE(at::allclose(expected[1],
+                             reference.mm(policy_values(random_tensor({70, in}, 33), type).t()),
+                             1e-4, 1e-4));
+  }
+  at::set_num_threads(before);
 }
 
 TEST_F(LinearTest, TakesValuesOfAnyHalfType) {

@@ -4,11 +4,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "model/lora.h"
 #include "tiny_model.h"
@@ -60,7 +62,8 @@ struct RecomputedPass {
 constexpr std::int64_t kTokens = 24;
 
 // A forward and backward pass over two sequences with a prompt in common.
-RecomputedPass run(ModelSpec spec, Activations activations, const LoraOptions* lora = nullptr) {
+RecomputedPass run(ModelSpec spec, Activations activations, const LoraOptions* lora = nullptr,
+                   const at::Tensor& rows = {}) {
   FlatWeights weights = make_flat_weights(spec);
   init_weights(spec, 3, weights);
   weights.flat.mul_(4);
@@ -88,9 +91,10 @@ RecomputedPass run(ModelSpec spec, Activations activations, const LoraOptions* l
   {
     CountingAllocator counter;
     at::Tensor hidden =
-        decoder.packed_hidden(ids, {{0, 8, -1}, {8, 9, 0}, {17, 7, 0}}, activations);
+        decoder.packed_hidden(ids, {{0, 8, -1}, {8, 9, 0}, {17, 7, 0}}, activations, rows);
     pass.kept_bytes = counter.alive();
-    pass.loss = -token_logprobs(hidden, decoder.head(), ids.roll(-1), 101).logprobs.mean();
+    const at::Tensor targets = ids.roll(-1).narrow(0, 0, hidden.size(0));
+    pass.loss = -token_logprobs(hidden, decoder.head(), targets, 101).logprobs.mean();
     hidden.reset();
     pass.loss.backward();
     pass.loss = pass.loss.detach().clone();
@@ -111,6 +115,15 @@ void expect_same(const RecomputedPass& plain, const RecomputedPass& again) {
 
 TEST(Recompute, GivesTheSameLossAndGradientsToTheBit) {
   expect_same(run(tiny_spec(), Activations::kKept), run(tiny_spec(), Activations::kRecomputed));
+}
+
+TEST(Recompute, WorksWhereTheLastLayerIsWantedForSomeRows) {
+  const at::Tensor rows = at::tensor({7, 8, 9, 7, 18, 22}, at::kLong);
+  LoraOptions lora;
+  for (const LoraOptions* adapter :
+       {static_cast<const LoraOptions*>(nullptr), &std::as_const(lora)})
+    expect_same(run(tiny_spec(), Activations::kKept, adapter, rows),
+                run(tiny_spec(), Activations::kRecomputed, adapter, rows));
 }
 
 TEST(Recompute, WorksWithEverythingButAnAdapterFrozen) {
