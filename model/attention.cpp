@@ -4,6 +4,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones.h>
@@ -13,6 +14,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "comms/error.h"
 #include "model/cpu_kernels.h"
@@ -46,47 +48,42 @@ std::vector<Segment> to_segments(const at::Tensor& table) {
   return segments;
 }
 
-// Blocked keys and values of every segment.
-struct BlockedSegments {
-  at::Tensor keys, values;                // what is behind a segment's last position is anything
-  std::vector<std::int64_t> first_block;  // of each segment, in units of blocks
+// Keys of every segment as KeyValueView has them; what is behind a segment's last one is anything.
+struct BlockedKeys {
+  at::Tensor keys;
+  std::vector<std::int64_t> first_of;  // where a segment's begin
+  const float* of(std::size_t segment) const {
+    return keys.const_data_ptr<float>() + first_of[segment];
+  }
 };
 
-BlockedSegments block_segments(const at::Tensor& k, const at::Tensor& v,
-                               const std::vector<Segment>& segments, const AttentionShape& shape) {
-  BlockedSegments blocked;
-  std::int64_t blocks = 0;
+// k [T, kv_heads, head_dim].
+BlockedKeys block_keys(const at::Tensor& k, const std::vector<Segment>& segments,
+                       const AttentionShape& shape) {
+  BlockedKeys blocked;
+  std::int64_t size = 0;
   for (const auto& s : segments) {
-    blocked.first_block.push_back(blocks);
-    blocks += key_blocks(s.length);
+    blocked.first_of.push_back(size);
+    size += key_blocks(s.length) * shape.key_block<float>();
   }
-  blocked.keys = at::empty({blocks * shape.key_block<float>()}, k.options());
-  const std::int64_t size = blocks * kKeyBlock * shape.value_row<float>();
-  blocked.values = shape.value_head<float>() == shape.head_dim ? at::empty({size}, k.options())
-                                                               : at::zeros({size}, k.options());
+  blocked.keys = at::empty({size}, k.options());
   const std::int64_t row = shape.kv_heads * shape.head_dim;
-  parallel(std::ssize(segments), 16 * k.numel() / std::max<std::int64_t>(1, std::ssize(segments)),
+  parallel(std::ssize(segments), 8 * k.numel() / std::max<std::int64_t>(1, std::ssize(segments)),
            [&](std::int64_t begin, std::int64_t end) {
-             for (std::int64_t i = begin; i < end; ++i) {
-               const auto& s = segments[static_cast<std::size_t>(i)];
-               const std::int64_t block = blocked.first_block[static_cast<std::size_t>(i)];
-               float* keys = blocked.keys.data_ptr<float>() + block * shape.key_block<float>();
-               float* values =
-                   blocked.values.data_ptr<float>() + block * kKeyBlock * shape.value_row<float>();
-               for (std::int64_t j = 0; j < s.length; ++j)
-                 store_key_value(shape, j, k.const_data_ptr<float>() + (s.begin + j) * row,
-                                 v.const_data_ptr<float>() + (s.begin + j) * row, keys, values);
+             for (auto i = static_cast<std::size_t>(begin); std::cmp_less(i, end); ++i) {
+               const float* from = k.const_data_ptr<float>() + segments[i].begin * row;
+               float* to = blocked.keys.data_ptr<float>() + blocked.first_of[i];
+               for (std::int64_t j = 0; j < segments[i].length; ++j)
+                 store_key(shape, j, from + j * row, to);
              }
            });
   return blocked;
 }
 
-KeyValueView<float> view_of(const BlockedSegments& blocked, std::size_t segment,
-                            std::int64_t length, const AttentionShape& shape) {
-  const std::int64_t block = blocked.first_block[segment];
-  return {blocked.keys.const_data_ptr<float>() + block * shape.key_block<float>(),
-          blocked.values.const_data_ptr<float>() + block * kKeyBlock * shape.value_row<float>(),
-          length};
+// v [T, kv_heads, head_dim] with each head as long as KeyValueView has it.
+at::Tensor padded_values(const at::Tensor& v, const AttentionShape& shape) {
+  const std::int64_t padding = shape.value_head<float>() - shape.head_dim;
+  return padding == 0 ? v : at::constant_pad_nd(v, {0, padding});
 }
 
 // The queries that are of a segment's rows.
@@ -107,7 +104,12 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
                              const std::vector<Segment>& segments, double scale,
                              std::int64_t window, at::Tensor* lse) {
   const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
-  const BlockedSegments blocked = block_segments(k, v, segments, shape);
+  const BlockedKeys keys = block_keys(k, segments, shape);
+  const at::Tensor values = padded_values(v, shape);
+  const auto view = [&](std::size_t segment, std::int64_t length) {
+    const std::int64_t first = segments[segment].begin * shape.value_row<float>();
+    return KeyValueView<float>{keys.of(segment), values.const_data_ptr<float>() + first, length};
+  };
   at::Tensor out = at::empty_like(q);
   if (lse != nullptr) *lse = at::empty({q.size(0), q.size(1)}, q.options());
   const std::int64_t row_floats = shape.heads * shape.head_dim;
@@ -117,16 +119,15 @@ at::Tensor attention_forward(const at::Tensor& q, const at::Tensor& k, const at:
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const Segment& s = segments[i];
     const std::int64_t before = prefix_length(s, segments);
-    const auto prefix = s.prefix < 0
-                            ? KeyValueView<float>{}
-                            : view_of(blocked, static_cast<std::size_t>(s.prefix), before, shape);
+    const auto prefix =
+        s.prefix < 0 ? KeyValueView<float>{} : view(static_cast<std::size_t>(s.prefix), before);
     const Part queries = queries_of(s, rows_of_queries);
     for (std::int64_t n = queries.first; n < queries.last; ++n) {
       const std::int64_t j = row_of[n] - s.begin;
       rows.push_back(attention_row(
           q.const_data_ptr<float>() + n * row_floats, out.data_ptr<float>() + n * row_floats,
           lse == nullptr ? nullptr : lse->data_ptr<float>() + n * shape.heads, prefix,
-          view_of(blocked, i, j + 1, shape), window));
+          view(i, j + 1), window));
       positions += before + j + 1 - window_start(before + j, window);
     }
     most_blocks = std::max(most_blocks, key_blocks(before) + key_blocks(s.length));
@@ -170,22 +171,20 @@ AttentionGradients attention_backward(const at::Tensor& q, const at::Tensor& k, 
                                       const std::vector<Segment>& segments, double scale,
                                       std::int64_t window) {
   const AttentionShape shape{q.size(1), k.size(1), q.size(2), static_cast<float>(scale)};
-  const BlockedSegments keys = block_segments(k, v, segments, shape),
-                        values = block_segments(v, k, segments, shape);
+  const BlockedKeys keys = block_keys(k, segments, shape), values = block_keys(v, segments, shape);
   AttentionGradients g{at::zeros_like(q), at::zeros_like(k), at::zeros_like(v)};
   const std::int64_t row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
   const auto* row_of = rows_of_queries.const_data_ptr<std::int64_t>();
   const auto gradient_row = [&](std::int64_t n, std::size_t stretch, std::int64_t first_seen,
                                 std::int64_t length) {
-    const std::int64_t block = keys.first_block[stretch] * shape.key_block<float>();
     const std::int64_t first = segments[stretch].begin * kv_row;
     return AttentionGradientRow{q.const_data_ptr<float>() + n * row,
                                 dout.const_data_ptr<float>() + n * row,
                                 lse.const_data_ptr<float>() + n * shape.heads,
                                 out.const_data_ptr<float>() + n * row,
                                 g.q.data_ptr<float>() + n * row,
-                                keys.keys.const_data_ptr<float>() + block,
-                                values.keys.const_data_ptr<float>() + block,
+                                keys.of(stretch),
+                                values.of(stretch),
                                 k.const_data_ptr<float>() + first,
                                 g.k.data_ptr<float>() + first,
                                 g.v.data_ptr<float>() + first,

@@ -256,10 +256,14 @@ void transpose_panel(const BFloat16Pair* packed, std::int64_t in, std::int64_t f
   transpose_to(packed, in, first, last, panel, transposed);
 }
 
-void store_key_value(const AttentionShape& shape, std::int64_t position, const float* key,
-                     const float* value, float* keys, float* values) {
+void store_key(const AttentionShape& shape, std::int64_t position, const float* key, float* keys) {
   float* block = keys + position / kKeyBlock * shape.key_block<float>() + position % kKeyBlock;
   for (std::int64_t i = 0; i < shape.kv_heads * shape.head_dim; ++i) block[i * kKeyBlock] = key[i];
+}
+
+void store_key_value(const AttentionShape& shape, std::int64_t position, const float* key,
+                     const float* value, float* keys, float* values) {
+  store_key(shape, position, key, keys);
   float* row = values + position * shape.value_row<float>();
   for (std::int64_t h = 0; h < shape.kv_heads; ++h)
     std::copy_n(value + h * shape.head_dim, shape.head_dim, row + h * shape.value_head<float>());

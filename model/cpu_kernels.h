@@ -252,8 +252,10 @@ void transpose_panel(const float* packed, std::int64_t in, std::int64_t first, s
 void transpose_panel(const BFloat16Pair* packed, std::int64_t in, std::int64_t first,
                      std::int64_t last, std::int64_t panel, BFloat16Pair* transposed);
 
-// Writes one position's key [kv_heads, head_dim] and value as KeyValueView has them; pairs are
-// rounded to nearest even, and take an even head_dim.
+// Writes one position's key [kv_heads, head_dim] as KeyValueView has it.
+void store_key(const AttentionShape&, std::int64_t position, const float* key, float* keys);
+
+// The same of its key and value; pairs are rounded to nearest even, and take an even head_dim.
 void store_key_value(const AttentionShape&, std::int64_t position, const float* key,
                      const float* value, float* keys, float* values);
 void store_key_value(const AttentionShape&, std::int64_t position, const float* key,

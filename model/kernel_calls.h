@@ -42,16 +42,19 @@ inline std::optional<at::Tensor> defined(const at::Tensor& t) {
   return t.defined() ? std::optional(t) : std::nullopt;
 }
 
+// Calls body(Element{}) with the type that products of that dtype multiply.
+template <class Body>
+void with_element(at::ScalarType dtype, const Body& body) {
+  dtype == at::kBFloat16 ? body(BFloat16Pair{}) : body(float{});
+}
+
 // Calls body(panels) with the panels as what they are, float or BFloat16Pair; null if the layer has
 // a weight in their place.
 template <class Body>
 void visit_panels(const LinearWeight& w, const Body& body) {
-  void* data = w.packed.defined() ? w.packed.data_ptr() : nullptr;
-  if (w.dtype == at::kBFloat16) {
-    body(static_cast<BFloat16Pair*>(data));
-  } else {
-    body(static_cast<float*>(data));
-  }
+  with_element(w.dtype, [&]<class Element>(Element) {
+    body(static_cast<Element*>(w.packed.defined() ? w.packed.data_ptr() : nullptr));
+  });
 }
 
 // Packs the outputs of one panel, `rows` [32, in] or what is left of them, where it belongs.

@@ -28,12 +28,6 @@ const Element* elements(const at::Tensor& values) {
   return static_cast<const Element*>(values.const_data_ptr());
 }
 
-// Calls body(Element{}) with the type that products of that dtype multiply.
-template <class Body>
-void with_element(at::ScalarType dtype, const Body& body) {
-  dtype == at::kBFloat16 ? body(BFloat16Pair{}) : body(float{});
-}
-
 // Memory of `count` elements, as a tensor: its allocator keeps what was freed.
 template <class Element>
 at::Tensor scratch(std::int64_t count) {

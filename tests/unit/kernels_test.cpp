@@ -114,11 +114,10 @@ std::vector<float> gradient_values(const CpuKernels& kernels) {
   const auto keys = random_values(cells, 5), values = random_values(cells, 6);
   const auto q = random_values(queries * 120, 7), dout = random_values(queries * 120, 8);
   const auto out = random_values(queries * 120, 9);
-  std::vector<float> blocked_keys(2 * shape.key_block<float>()), blocked_values(blocked_keys),
-      unused(2 * kKeyBlock * shape.value_row<float>());
+  std::vector<float> blocked_keys(2 * shape.key_block<float>()), blocked_values(blocked_keys);
   for (std::int64_t j = 0; j < positions; ++j) {
-    store_key_value(shape, j, &keys[j * 40], &values[j * 40], blocked_keys.data(), unused.data());
-    store_key_value(shape, j, &values[j * 40], &keys[j * 40], blocked_values.data(), unused.data());
+    store_key(shape, j, &keys[j * 40], blocked_keys.data());
+    store_key(shape, j, &values[j * 40], blocked_values.data());
   }
   const std::vector<float> lse(6, 3.5F);
   std::vector<float> dq(queries * 120), dkeys(cells), dvalues(cells), scratch(2 * 4 * 16 * 2);
