@@ -8,6 +8,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
@@ -171,6 +172,17 @@ void logit_gradients(at::Tensor& logits, const std::int64_t* target, const float
   });
 }
 
+// dhidden's rows from `begin` on, of the gradients of their logits as linear_inputs() makes them.
+void put_gradients(const at::Tensor& of_logits, const LinearWeight& head, std::int64_t begin,
+                   at::Tensor& dhidden) {
+  at::Tensor rows;
+  add_times_weight(of_logits, head, rows);
+  dhidden.slice(0, begin, begin + rows.size(0)).copy_(rows);
+}
+
+// What a frozen head gives of gradients: each row's is a multiple of one that the logits at hand
+// give at once. A trained head's weight gets a sum over rows, by factors that are known only
+// backward: it computes the logits again.
 struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
                                const std::optional<at::Tensor>& weight, const LinearWeight& layer,
@@ -179,10 +191,14 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
     const LinearWeight head = with_panels(layer);
     at::Tensor logprobs = at::empty({n}, hidden.options()), lse = at::empty({n}, hidden.options());
     at::Tensor entropy = at::empty({n}, hidden.options());
+    const bool trained = weight.has_value() && weight->requires_grad();
+    const at::Tensor ones = at::ones({n}, hidden.options());
+    at::Tensor dlogprob;  // by hidden, each row's own
+    if (!trained && hidden.requires_grad()) dlogprob = at::empty_like(hidden);
     const auto* target = targets.const_data_ptr<std::int64_t>();
     for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
       const std::int64_t end = std::min(n, begin + kLogitRows);
-      const at::Tensor logits = logits_of(linear_inputs(hidden.slice(0, begin, end), head), head);
+      at::Tensor logits = logits_of(linear_inputs(hidden.slice(0, begin, end), head), head);
       parallel(end - begin, 32 * vocabulary, [&](std::int64_t first, std::int64_t last) {
         std::vector<float> p(static_cast<std::size_t>(valid_ids));
         for (std::int64_t r = first; r < last; ++r) {
@@ -197,9 +213,15 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
           entropy.data_ptr<float>()[begin + r] = static_cast<float>(total - expected);
         }
       });
+      if (!dlogprob.defined()) continue;
+      logit_gradients(logits, target + begin, lse.const_data_ptr<float>() + begin,
+                      ones.const_data_ptr<float>() + begin, valid_ids);
+      put_gradients(linear_inputs(logits, head), head, begin, dlogprob);
     }
-    context->save_for_backward({hidden, targets, lse, layer.weight, layer.packed});
-    context->saved_data["trained"] = weight.has_value();
+    context->save_for_backward(trained
+                                   ? variable_list{hidden, targets, lse, layer.weight, layer.packed}
+                                   : variable_list{dlogprob});
+    context->saved_data["trained"] = trained;
     context->saved_data["vocabulary"] = vocabulary;
     context->saved_data["dtype"] = static_cast<std::int64_t>(layer.dtype);
     context->saved_data["valid_ids"] = valid_ids;
@@ -209,6 +231,9 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
+    if (!context->saved_data["trained"].toBool())
+      return {saved[0] * grads[0].unsqueeze(1), at::Tensor(), at::Tensor(), at::Tensor(),
+              at::Tensor()};
     const at::Tensor& hidden = saved[0];
     const LinearWeight head =
         with_panels({.weight = saved[3],
@@ -216,12 +241,10 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
                      .in = hidden.size(1),
                      .out = context->saved_data["vocabulary"].toInt(),
                      .dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt())});
-    const bool trained = context->saved_data["trained"].toBool() && context->needs_input_grad(1);
     const at::Tensor grad = grads[0].contiguous();
     const std::int64_t n = hidden.size(0);
     at::Tensor dhidden = at::empty_like(hidden);
-    std::vector<at::Tensor> dweight(1);
-    if (trained) dweight[0] = at::zeros({head.out, head.in}, hidden.options());
+    std::vector<at::Tensor> dweight{at::zeros({head.out, head.in}, hidden.options())};
     for (std::int64_t begin = 0; begin < n; begin += kLogitRows) {
       const std::int64_t end = std::min(n, begin + kLogitRows);
       const at::Tensor inputs = linear_inputs(hidden.slice(0, begin, end), head);
@@ -231,9 +254,7 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
                       grad.const_data_ptr<float>() + begin,
                       context->saved_data["valid_ids"].toInt());
       const at::Tensor gradients = linear_inputs(logits, head);
-      at::Tensor dx;
-      add_times_weight(gradients, head, dx);
-      dhidden.slice(0, begin, end).copy_(dx);
+      put_gradients(gradients, head, begin, dhidden);
       add_outer(inputs, {gradients}, dweight);
     }
     return {dhidden, dweight[0], at::Tensor(), at::Tensor(), at::Tensor()};

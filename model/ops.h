@@ -102,7 +102,7 @@ struct TokenLogprobs {
 };
 
 // log softmax(hidden @ head^T)[target] over the first `valid_ids` ids. The [N, vocabulary] logits
-// exist one chunk of rows at a time, in forward and in backward.
+// exist one chunk of rows at a time; a trained head computes them again in the backward pass.
 TokenLogprobs token_logprobs(const at::Tensor& hidden, const LinearWeight& head,
                              const at::Tensor& targets, std::int64_t valid_ids);
 

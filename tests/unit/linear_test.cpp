@@ -3,9 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
@@ -145,6 +147,30 @@ TEST_F(LinearTest, ScoresTokensWithAFrozenHead) {
   EXPECT_TRUE(at::equal(frozen.first, trained.first));
   EXPECT_TRUE(at::equal(frozen.second, trained.second));
   EXPECT_GT(layer_.weight.grad().abs().sum().item<float>(), 0);
+}
+
+// More rows than there are logits of at once, each pulled at by another factor.
+TEST_F(LinearTest, PullsAtWhatMadeTheLogitsAsTheFormulaSays) {
+  const std::int64_t rows = 1030, in = 40, valid = 68;
+  const at::Tensor states = random_tensor({rows, in}, 21), head = random_tensor({70, in}, 22),
+                   factors = random_tensor({rows}, 23);
+  const at::Tensor targets = at::arange(rows).remainder(valid);
+  const auto leaf = [](const at::Tensor& t, at::ScalarType type, bool trained = true) {
+    return t.to(type, false, /*copy=*/true).set_requires_grad(trained);
+  };
+  const at::Tensor hidden = leaf(states, at::kDouble), weight = leaf(head, at::kDouble);
+  const at::Tensor all = at::log_softmax(at::linear(hidden, weight).narrow(1, 0, valid), 1);
+  (all.gather(1, targets.unsqueeze(1)).squeeze(1) * factors).sum().backward();
+  for (const bool trained : {false, true}) {
+    const at::Tensor x = leaf(states, at::kFloat), w = leaf(head, at::kFloat, trained);
+    LinearWeight layer;
+    pack(layer, w);
+    (token_logprobs(x, layer, targets, valid).logprobs * factors).sum().backward();
+    EXPECT_TRUE(at::allclose(x.grad().to(at::kDouble), hidden.grad(), 1e-4, 1e-5)) << trained;
+    if (trained) {
+      EXPECT_TRUE(at::allclose(w.grad().to(at::kDouble), weight.grad(), 1e-4, 1e-4));
+    }
+  }
 }
 
 at::Tensor rounded(const at::Tensor& t) { return t.to(at::kBFloat16).to(at::kFloat); }
