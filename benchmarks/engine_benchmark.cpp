@@ -99,8 +99,13 @@ class Bench {
   }
 
   void print(std::int64_t batch, const ordered_json& numbers) const {
-    ordered_json line{{"bench", a_.what},  {"engine", "rollcall"},  {"model", a_.model.filename()},
-                      {"dtype", a_.dtype}, {"threads", a_.threads}, {"batch", batch}};
+    ordered_json line{{"bench", a_.what},
+                      {"engine", "rollcall"},
+                      {"model", a_.model.filename()},
+                      {"dtype", a_.dtype},
+                      {"threads", a_.threads},
+                      {"batch", batch},
+                      {"parameters", parameter_count(spec_)}};
     line.update(numbers);
     line["peak_rss_mb"] = peak_rss_mb();
     print_line(line.dump());

@@ -107,12 +107,13 @@ class Bench:
             for line in self.lines_of(command):
                 self.add(part, {**line, **more})
 
-    def measure_in_turn(self, part, commands, rounds):
-        """Adds the lines of each command, of so many turns: of what is [median, lowest, highest] the middle median and the extremes."""
+    def measure_in_turn(self, part, commands, rounds, **more):
+        """Adds the lines of each command, of so many turns: of what is [median, lowest, highest] the middle median and the extremes.
+        And `more` to each."""
         with self.watch(part):
             turns = [[line for command in commands for line in self.lines_of(command)] for _ in range(rounds)]
             for lines in zip(*turns):
-                self.add(part, {key: merged([line[key] for line in lines]) for key in lines[0]})
+                self.add(part, {**{key: merged([line[key] for line in lines]) for key in lines[0]}, **more})
 
     def roofs(self):
         self.add("roofs", machine())
@@ -121,13 +122,17 @@ class Bench:
     def decode(self):
         for model in self.models:
             for dtype, gguf in (("float32", "F32"), ("bfloat16", "BF16")):
-                commands = [[self.ours("engine_benchmark"), self.model(model), *BATCHES, "--dtype", dtype, "--threads", THREADS]]
+                commands = [[self.ours("roof_benchmark"), THREADS],
+                            [self.ours("engine_benchmark"), self.model(model), *BATCHES, "--dtype", dtype, "--threads", THREADS]]
                 if self.has("llama"):
                     commands.append([self.peers / "torch/bin/python", HERE / "peers/decode_llamacpp.py",
                                      self.peers / "llama/bin/llama-batched-bench", f"{self.model(model)}.{gguf}.gguf", dtype, *BATCHES])
                 if self.has("vllm"):
                     commands.append([self.peers / "vllm/bin/python", HERE / "peers/decode_vllm.py", self.model(model), dtype, *BATCHES])
-                self.measure_in_turn("decode", commands, {"3m": 3, "smollm2-135m": 1}[model])
+                if self.has("torch"):  # for its memory, with the most sequences
+                    commands.append([self.peers / "torch/bin/python", HERE / "peers/decode_transformers.py", self.model(model), dtype,
+                                     BATCHES[-1]])
+                self.measure_in_turn("decode", commands, {"3m": 3, "smollm2-135m": 1}[model], model=model, dtype=dtype)
 
     def prefix(self):
         for model in self.models:
@@ -153,10 +158,11 @@ class Bench:
                 self.measure_in_turn("learner", commands, rounds)
 
     def packed(self):
-        """Sequences of 33 to 512 tokens beside as many of 512, which padding would make of them; the head by chunks beside all logits."""
+        """Sequences of 33 to 512 tokens beside as many of 512, which padding would make of them; the head by chunks, trained and frozen,
+        beside all logits."""
         for words in ((), ("--uneven",)):
             self.measure("packed", [self.ours("learner_benchmark"), self.model("3m"), "--prompt", 32, *words])
-        for words in ((), ("--whole",)):
+        for words in ((), ("--whole",), ("--frozen",), ("--frozen", "--whole")):
             self.measure("packed", [self.ours("loss_benchmark"), *words])
 
     def server(self, *words):
@@ -311,7 +317,8 @@ class Bench:
         return [row for row in self.rows if row["part"] == part and all(row.get(key) == value for key, value in wanted.items())]
 
     def best_peer(self, part, key, **wanted):
-        return max((row for row in self.find(part, **wanted) if row["engine"] != "rollcall"), key=lambda row: row[key][0], default=None)
+        peers = [row for row in self.find(part, **wanted) if row.get("engine", "rollcall") != "rollcall"]
+        return max(peers, key=lambda row: row[key][0], default=None)
 
 
 def machine():
@@ -399,7 +406,9 @@ def tables(bench):
     for key, what in (("decode_tps", "decoding"), ("prefill_tps", "prefill")):
         text += table([f"{what}, tokens/s", "weights", "sequences", "Rollcall", "best peer", "ratio"],
                       compared(bench, "decode", key, lambda k: [k["model"], k["dtype"], str(k["batch"])], wanted))
-    text += table(["64 sequences, MB", "weights", "Rollcall", "leanest peer", "ratio"], memory_rows(bench))
+    text += table(["decoding, of the roofs", "weights", "sequences", "of the memory's", "of the matrix product's"],
+                  filter(None, (decode_roofs(bench, keys) for keys in wanted)))
+    text += table(["64 sequences, MB", "weights", "Rollcall", "transformers", "ratio", "leanest peer", "ratio"], memory_rows(bench))
     text += table(["first token of a group of 16", "prompts of their own, s", "one prompt, s", "one : own"],
                   [[f"{row['model']}, prompt of {row['prompt']}", number(row["separate_s"]), number(row["shared_s"]), number(row["ratio"])]
                    for row in bench.find("prefix")])
@@ -409,12 +418,28 @@ def tables(bench):
     return text + update_table(bench) + packed_tables(bench) + loop_tables(bench)
 
 
+def decode_roofs(bench, keys):
+    """Of what the roofs of the same turns allow: each step reads every parameter once, and multiplies it with each sequence."""
+    ours = bench.find("decode", engine="rollcall", **keys)
+    roofs = {row["roof"]: row["rate"][0] for row in bench.find("decode", bench="roof", model=keys["model"], dtype=keys["dtype"])}
+    if not ours or not roofs:
+        return None
+    parameters, rate = 1e-9 * ours[-1]["parameters"], ours[-1]["decode_tps"][0]
+    read = parameters * {"float32": 4, "bfloat16": 2}[keys["dtype"]] * rate / keys["batch"]
+    return [keys["model"], keys["dtype"], str(keys["batch"]), f"{read / roofs['memory read']:.2f}",
+            f"{2 * parameters * rate / roofs['matrix product, ' + keys['dtype']]:.2f}"]
+
+
 def memory_rows(bench):
     for ours in bench.find("decode", engine="rollcall", batch=BATCHES[-1]):
-        same = bench.find("decode", model=ours["model"], dtype=ours["dtype"], batch=ours["batch"])
-        peers = [(row["peak_rss_mb"], row["engine"]) for row in same if row["engine"] != "rollcall"]
         mb = ours["peak_rss_mb"]
-        yield [ours["model"], ours["dtype"], number(mb), *(["{:,.0f} {}".format(*min(peers)), f"{mb / min(peers)[0]:.2f}"] if peers else ["", ""])]
+        peers = {row["engine"]: row["peak_rss_mb"] for row in bench.find("decode", model=ours["model"], dtype=ours["dtype"], batch=ours["batch"])
+                 if row["engine"] != "rollcall"}
+        leanest = min(peers, key=peers.get, default=None)
+        yield [ours["model"], ours["dtype"], number(mb),
+               *(text for engine in ("transformers", leanest)
+                 for text in ([f"{peers[engine]:,.0f}" + (f" {engine}" if engine == leanest else ""), f"{mb / peers[engine]:.2f}"]
+                              if engine in peers else ["", ""]))]
 
 
 def update_table(bench):
@@ -446,8 +471,8 @@ def packed_tables(bench):
     text = table(["16 sequences of `3m`", "tokens", "update, s"],
                  [[name, f"{row['tokens']:,}", number(row["update_s"])] for name, row in zip(("padded to 512", "packed"), even_and_uneven)])
     return text + table(["log-probabilities of 4,096 tokens of 49,152, with gradients", "s", "peak memory, MB"],
-                        [["all logits" if row["whole"] else "by chunks", number(row["seconds"]), number(row["peak_rss_mb"])]
-                         for row in bench.find("packed", bench="loss")])
+                        [[("all logits" if row["whole"] else "by chunks") + (", frozen head" if row["frozen"] else ""), number(row["seconds"]),
+                          number(row["peak_rss_mb"])] for row in bench.find("packed", bench="loss")])
 
 
 def loop_table(bench):
