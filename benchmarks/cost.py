@@ -97,7 +97,7 @@ class Cost:
         for line in self.lines("engine_benchmark", self.small, 2, 4, 8, 16, 32, "--what", "turns", "--prompt", 128):
             self.point("turns", "a dialogue", line["batch"], line["kept_s"], "s", "1")
             self.point("turns", "a dialogue without cache", line["batch"], line["prefilled_again_s"], "s", "1 to 2")
-            self.point("turns", "memory of the engine", line["batch"], line["peak_rss_mb"], "MB", "0 to 1")
+            self.point("turns", "memory of the engine, with and without cache", line["batch"], line["peak_rss_mb"], "MB", "0 to 1")
 
     def groups(self):
         for line in self.lines("engine_benchmark", self.small, 1, 4, 16, 64, "--what", "prefix", "--prompt", 1024):
@@ -129,7 +129,8 @@ class Cost:
             self.lines("scale_benchmark", "--json", file, 1, 4, 16, 64)
             for line in map(json.loads, file.read_text().splitlines()):
                 self.point("workers", "lead's CPU for a trajectory", line["workers"], 1e-6 * line["lead_us"], "s", "0")
-                self.point("workers", "memory of the lead", line["workers"], line["resident_mib"], "MB", "0 to 1")
+                # Of as many rollouts a step, with the script that plays the workers.
+                self.point("workers", "memory of the lead with 4,096 rollouts", line["workers"], 1.048576 * line["resident_mib"], "MB", "0")
 
     def models(self):
         for name, hidden, layers in RANDOM_MODELS:

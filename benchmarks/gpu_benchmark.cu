@@ -295,6 +295,7 @@ int main(int argc, char** argv) {
   const Roofs roofs = roofs_of(device);
   std::printf("{\"roof_bytes_per_second\": %.4g, \"roof_flops\": %.4g}\n", roofs.bytes_per_second,
               roofs.flops);
+  std::fflush(stdout);
   for (const Shape& shape : kShapes) measure(shape, device, roofs);
   return 0;
 }

@@ -38,7 +38,10 @@ int run(int argc, char** argv) {
   at::Tensor weight = at::randn({vocabulary, hidden}).mul_(0.02).requires_grad_(!frozen);
   const at::Tensor targets = at::randint(vocabulary, {tokens}, at::kLong);
   LinearWeight head;
-  pack(head, weight, at::kFloat);
+  if (!whole) {
+    pack(head, weight, at::kFloat);
+    if (frozen) weight.reset();  // a frozen policy has the panels alone
+  }
   const auto logprobs = [&] {
     if (!whole) return token_logprobs(states, head, targets, vocabulary).logprobs;
     return at::log_softmax(at::linear(states, weight), 1).gather(1, targets.unsqueeze(1));

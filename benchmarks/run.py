@@ -142,13 +142,13 @@ class Bench:
         self.measure("turns", [self.ours("engine_benchmark"), self.model("3m"), 2, 4, 8, 16, "--what", "turns", "--prompt", 512])
 
     def learner(self):
-        # The peers' micro-batch is the largest that is not slower, ours the smallest, in sequences and in tokens; of so many
-        # sequences of 512 tokens.
+        # The peers' micro-batch is the largest that is not slower, ours the smallest, in sequences and in tokens; where a group shares
+        # its prompt, one that the group fits into. Of so many sequences of 512 tokens.
         for model in self.models:
-            micro, tokens, few, rounds = {"3m": (16, 8192, 16, 5), "smollm2-135m": (4, 1024, 4, 1)}[model]
-            for dtype, theirs, group, prompt, sequences in (("float32", ("float32",), 1, 128, few),
-                                                            ("bfloat16", ("bfloat16", "autocast"), 1, 128, few),
-                                                            ("float32", ("float32",), 8, 256, 16)):
+            micro, alone, whole_group, few, rounds = {"3m": (16, 8192, 8192, 16, 5), "smollm2-135m": (4, 1024, 256 + 8 * 256, 4, 1)}[model]
+            for dtype, theirs, group, prompt, sequences, tokens in (("float32", ("float32",), 1, 128, few, alone),
+                                                                    ("bfloat16", ("bfloat16", "autocast"), 1, 128, few, alone),
+                                                                    ("float32", ("float32",), 8, 256, 16, whole_group)):
                 work = ("--prompt", prompt, "--sequences", sequences)
                 commands = [[self.ours("learner_benchmark"), self.model(model), "--dtype", dtype, "--group", group, *work,
                              "--max-tokens", tokens]]
@@ -198,20 +198,22 @@ class Bench:
     def loop(self):
         for model in self.models:
             small, model = model == "3m", f"{model}-agent"
-            steps, warm, micro = (20, 4, 32) if small else (3, 1, 8)
+            # Micro-batches, TRL's in sequences and ours in tokens: the largest that are not slower, and ours the smallest.
+            steps, warm, micro, tokens = (20, 4, 32, 8192) if small else (3, 1, 8, 2048)
             for delay in (0, 50) if small else (0,):
                 with self.server("--delay-ms", delay) as url:
                     for lag in (0, 2) if small else (0,):
                         with self.watch("loop"):
-                            self.rollcall_loop(url, model, delay, lag, steps, warm)
+                            self.rollcall_loop(url, model, delay, lag, tokens, steps, warm)
                     if self.has("torch"):
                         self.measure("loop", [self.peers / "torch/bin/python", HERE / "peers/loop_trl.py", self.model(model), url,
                                               "--steps", 7 if small else steps, "--warm", 2 if small else warm,
                                               "--micro", micro, "--out", self.out / "trl"], delay_ms=delay)
 
-    def rollcall_loop(self, url, model, delay, lag, steps, warm):
+    def rollcall_loop(self, url, model, delay, lag, tokens, steps, warm):
         seen = []
-        lines = self.train(url, model, steps, {"policy": {"max_lag": lag}}, lambda: seen.append(memory_of(rank_pids())))[warm:]
+        settings = {"policy": {"max_lag": lag}, "algorithm": {"learning_rate": 1e-5, "microbatch_tokens": tokens}}
+        lines = self.train(url, model, steps, settings, lambda: seen.append(memory_of(rank_pids())))[warm:]
         most = max(seen, key=lambda held: sum(held.values()))
         self.add("loop", {"bench": "loop", "engine": "rollcall", "model": model, "delay_ms": delay, "max_lag": lag,
                           "rollouts_per_s": spread([line["rollouts"] / line["seconds_step"] for line in lines]),
@@ -419,7 +421,7 @@ def tables(bench):
 
 
 def decode_roofs(bench, keys):
-    """Of what the roofs of the same turns allow: each step reads every parameter once, and multiplies it with each sequence."""
+    """Of what the roofs of the same turns allow: each step reads every parameter once, caches aside, and multiplies it with each sequence."""
     ours = bench.find("decode", engine="rollcall", **keys)
     roofs = {row["roof"]: row["rate"][0] for row in bench.find("decode", bench="roof", model=keys["model"], dtype=keys["dtype"])}
     if not ours or not roofs:
@@ -427,7 +429,7 @@ def decode_roofs(bench, keys):
     parameters, rate = 1e-9 * ours[-1]["parameters"], ours[-1]["decode_tps"][0]
     read = parameters * {"float32": 4, "bfloat16": 2}[keys["dtype"]] * rate / keys["batch"]
     return [keys["model"], keys["dtype"], str(keys["batch"]), f"{read / roofs['memory read']:.2f}",
-            f"{2 * parameters * rate / roofs['matrix product, ' + keys['dtype']]:.2f}"]
+            f"{2 * parameters * rate / max(roofs[name] for name in product_roofs(keys['dtype'])):.2f}"]
 
 
 def memory_rows(bench):
@@ -459,9 +461,14 @@ def update_table(bench):
     return table(["update, tokens/s", "weights", "Rollcall", "of the matrix roof", "transformers", "ratio", "memory, ours : theirs"], rows)
 
 
+def product_roofs(dtype):
+    """The faster of them is the roof: not every CPU multiplies bfloat16 faster."""
+    return "matrix product, float32", f"matrix product, {dtype}"
+
+
 def share_of_roof(bench, update):
-    """Of the matrix product in the update's type, or in float32 where that is faster: 6 operations a parameter and token computed."""
-    roofs = [row["rate"][0] for row in bench.find("roofs", bench="roof") if row["roof"] in ("matrix product, float32", f"matrix product, {update['dtype']}")]
+    """Of the matrix product: 6 operations a parameter and token computed."""
+    roofs = [row["rate"][0] for row in bench.find("roofs", bench="roof") if row["roof"] in product_roofs(update["dtype"])]
     computed = update["computed_tokens"] / update["update_s"][0]
     return f"{6e-9 * update['parameters'] * computed / max(roofs):.2f}" if roofs else ""
 
@@ -471,7 +478,7 @@ def packed_tables(bench):
     text = table(["16 sequences of `3m`", "tokens", "update, s"],
                  [[name, f"{row['tokens']:,}", number(row["update_s"])] for name, row in zip(("padded to 512", "packed"), even_and_uneven)])
     return text + table(["log-probabilities of 4,096 tokens of 49,152, with gradients", "s", "peak memory, MB"],
-                        [[("all logits" if row["whole"] else "by chunks") + (", frozen head" if row["frozen"] else ""), number(row["seconds"]),
+                        [[("all logits" if row["whole"] else "by chunks") + (", frozen head" if row.get("frozen") else ""), number(row["seconds"]),
                           number(row["peak_rss_mb"])] for row in bench.find("packed", bench="loss")])
 
 

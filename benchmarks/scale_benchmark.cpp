@@ -39,7 +39,7 @@ using std::chrono::milliseconds;
 
 constexpr std::int64_t kGroupSize = 8;
 constexpr std::int64_t kSmallestStep = 4096;  // rollouts
-constexpr int kSteps = 3;                     // measured, after one that warms up
+constexpr int kSteps = 20;                    // measured, after one that warms up
 constexpr int kAlone = 2000;                  // rollouts by which one part is timed alone
 constexpr double kIdleSeconds = 3;
 constexpr int kBeatsPerSecond = 20000;   // of all workers, while the cost of a heartbeat is timed
