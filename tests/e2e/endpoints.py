@@ -53,6 +53,7 @@ class TestHandler(Handler):
     def _answer(self, body):
         if self.path == "/grade":
             self.server.wait_if_held()
+            time.sleep(self.server.grade_waits(self.headers))
         if self.server.raw_reply is not None:
             self._send(*self.server.raw_reply)
         elif self.path == "/grade":
@@ -75,13 +76,14 @@ class TestHandler(Handler):
 
 class Endpoints(LedgerServer):
     """Serves in threads of the test. `raw_reply`, a status and a body, answers everything instead. `tool_fails` tells by the
-    headers of a tool call whether it gets a 500, `tool_waits` how many seconds it takes. `grade` makes the reply to a grade request. Of those, `room`, a semaphore,
-    lets so many in at once, for 50 ms each, and the others are `refused` with a 429."""
+    headers of a tool call whether it gets a 500, `tool_waits` how many seconds it takes, `grade_waits` a grade request. `grade` makes the reply
+    to one. Of those, `room`, a semaphore, lets so many in at once, for 50 ms each, and the others are `refused` with a 429."""
 
     def __init__(self, raw_reply=None, host="127.0.0.1"):
         self.raw_reply = raw_reply
         self.tool_fails = lambda headers: False
         self.tool_waits = lambda headers: 0
+        self.grade_waits = lambda headers: 0
         self.grade = coin
         self.requests = {"/call": 0, "/grade": 0}
         self.connections = set()
