@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/checkpoint.h"
 
-#include <ATen/ops/from_blob.h>
-
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "comms/durable_file.h"
 #include "comms/error.h"
@@ -29,6 +31,7 @@ constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kPartialPrefix = ".partial-step-";
 constexpr const char* kStateFile = "state.json";
 constexpr const char* kTensorFile = "state.safetensors";
+constexpr const char* kPolicy = "";
 constexpr const char* kCriticTrunk = "critic.trunk.";
 constexpr const char* kCriticHead = "critic.head.";
 constexpr int kFormat = 1;
@@ -94,7 +97,7 @@ void prune(const fs::path& dir, const fs::path& just_written, int keep) {
   }
 }
 
-SafetensorsEntry entry_of(const std::string& name, const std::vector<float>& values) {
+SafetensorsEntry entry_of(const std::string& name, const SharedFloats& values) {
   return {
       name, "F32", {static_cast<std::int64_t>(values.size())}, std::as_bytes(std::span(values))};
 }
@@ -138,7 +141,7 @@ std::string state_text(const TrainState& state) {
               {"step", state.step},
               {"version", state.version},
               {"journal_rows", state.journal_rows},
-              {"optimizer_steps", state.optimizer_steps},
+              {"optimizer_steps", state.policy.steps},
               {"sampler", state.sampler},
               {"spec", state.spec},
               {"lora", to_json(state.lora)},
@@ -149,9 +152,8 @@ std::string state_text(const TrainState& state) {
 }
 
 void write_state(const fs::path& folder, const TrainState& state) {
-  std::vector<SafetensorsEntry> entries{entry_of("masters", state.masters),
-                                        entry_of("first_moment", state.first_moment),
-                                        entry_of("second_moment", state.second_moment)};
+  std::vector<SafetensorsEntry> entries;
+  add_entries(kPolicy, state.policy, entries);
   if (state.critic) {
     add_entries(kCriticTrunk, state.critic->trunk, entries);
     add_entries(kCriticHead, state.critic->head, entries);
@@ -178,7 +180,7 @@ TrainState read_scalars(const fs::path& file) try {
   document.at("step").get_to(state.step);
   document.at("version").get_to(state.version);
   document.at("journal_rows").get_to(state.journal_rows);
-  document.at("optimizer_steps").get_to(state.optimizer_steps);
+  document.at("optimizer_steps").get_to(state.policy.steps);
   document.at("sampler").get_to(state.sampler);
   document.at("spec").get_to(state.spec);
   state.lora = lora_of(document.value("lora", json()));
@@ -189,46 +191,48 @@ TrainState read_scalars(const fs::path& file) try {
   refuse(file, error.what());
 }
 
-std::vector<float> floats_of(const SafetensorsEntry& entry) {
-  std::vector<float> values(entry.data.size() / sizeof(float));
-  if (!values.empty()) std::memcpy(values.data(), entry.data.data(), entry.data.size());
-  return values;
-}
+// What a checkpoint's file says of its floats, which keep it open.
+class StoredFloats {
+ public:
+  explicit StoredFloats(fs::path path)
+      : path_(std::move(path)), file_(std::make_shared<const SafetensorsFile>(path_)) {}
 
-const SafetensorsEntry& find_vector(const fs::path& path, const SafetensorsFile& file,
-                                    std::string_view name) {
-  const auto entry = std::ranges::find(file.entries(), name, &SafetensorsEntry::name);
-  if (entry == file.entries().end() || entry->dtype != "F32" || entry->shape.size() != 1) {
-    refuse(path, "has no float32 vector '" + std::string(name) + "'");
+  void read(const std::string& prefix, OptimizedWeights& weights) const {
+    weights.masters = floats(prefix + "masters");
+    weights.first_moment = floats(prefix + "first_moment");
+    weights.second_moment = floats(prefix + "second_moment");
   }
-  return *entry;
-}
 
-TrainState read_complete(const fs::path& folder) {
-  if (const auto problem = manifest_problem(folder, ManifestCheck::kContents)) {
-    refuse(folder, *problem);
+ private:
+  SharedFloats floats(const std::string& name) const {
+    const auto entry = std::ranges::find(file_->entries(), name, &SafetensorsEntry::name);
+    if (entry == file_->entries().end() || entry->dtype != "F32" || entry->shape.size() != 1) {
+      refuse(path_, "has no float32 vector '" + name + "'");
+    }
+    const std::span bytes = entry->data;
+    const std::size_t count = bytes.size() / sizeof(float);
+    if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) == 0)
+      return SharedFloats({reinterpret_cast<const float*>(bytes.data()), count}, file_);
+    std::vector<float> copy(count);
+    if (count > 0) std::memcpy(copy.data(), bytes.data(), bytes.size());
+    return copy;
   }
-  return read_scalars(folder / kStateFile);
-}
 
-void read_weights(const fs::path& path, const SafetensorsFile& file, const std::string& prefix,
-                  OptimizedWeights& weights) {
-  weights.masters = floats_of(find_vector(path, file, prefix + "masters"));
-  weights.first_moment = floats_of(find_vector(path, file, prefix + "first_moment"));
-  weights.second_moment = floats_of(find_vector(path, file, prefix + "second_moment"));
-}
+  fs::path path_;
+  std::shared_ptr<const SafetensorsFile> file_;
+};
 
-void check_lengths(const std::vector<float>& masters, const std::vector<float>& first_moment,
-                   const std::vector<float>& second_moment, const fs::path& place) {
-  if (first_moment.size() == masters.size() && second_moment.size() == masters.size()) return;
+void check_lengths(const OptimizedWeights& weights, const fs::path& place) {
+  const std::size_t count = weights.masters.size();
+  if (weights.first_moment.size() == count && weights.second_moment.size() == count) return;
   throw Error(place.string() + ": masters and moments differ in length");
 }
 
 void check_lengths(const TrainState& state, const fs::path& place) {
-  check_lengths(state.masters, state.first_moment, state.second_moment, place);
+  check_lengths(state.policy, place);
   if (!state.critic) return;
-  for (const OptimizedWeights& w : {state.critic->trunk, state.critic->head})
-    check_lengths(w.masters, w.first_moment, w.second_moment, place);
+  check_lengths(state.critic->trunk, place);
+  check_lengths(state.critic->head, place);
 }
 
 }  // namespace
@@ -274,28 +278,19 @@ std::optional<fs::path> newest_checkpoint(const fs::path& dir, std::int64_t last
 }
 
 TrainState load_checkpoint(const fs::path& folder) {
-  auto state = read_complete(folder);
+  if (const auto problem = manifest_problem(folder, ManifestCheck::kContents)) {
+    refuse(folder, *problem);
+  }
+  auto state = read_scalars(folder / kStateFile);
   const auto path = folder / kTensorFile;
-  const SafetensorsFile file(path);
-  state.masters = floats_of(find_vector(path, file, "masters"));
-  state.first_moment = floats_of(find_vector(path, file, "first_moment"));
-  state.second_moment = floats_of(find_vector(path, file, "second_moment"));
+  const StoredFloats stored(path);
+  stored.read(kPolicy, state.policy);
   if (state.critic) {
-    read_weights(path, file, kCriticTrunk, state.critic->trunk);
-    read_weights(path, file, kCriticHead, state.critic->head);
+    stored.read(kCriticTrunk, state.critic->trunk);
+    stored.read(kCriticHead, state.critic->head);
   }
   check_lengths(state, path);
   return state;
-}
-
-MappedCheckpoint map_checkpoint(const fs::path& folder) {
-  auto state = read_complete(folder);
-  const auto path = folder / kTensorFile;
-  const auto file = std::make_shared<const SafetensorsFile>(path);
-  const auto& entry = find_vector(path, *file, "masters");
-  auto* data = const_cast<std::byte*>(entry.data.data());  // from_blob has no read-only form
-  return {std::move(state), at::from_blob(
-                                data, entry.shape, [file](void*) {}, at::kFloat)};
 }
 
 }  // namespace rollcall

@@ -1,24 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <limits>
 #include <optional>
-#include <span>
 #include <string>
-#include <vector>
 
 #include "model/model_options.h"
+#include "trainer/optimized_weights.h"
 
 namespace rollcall {
-
-struct OptimizedWeights {
-  std::int64_t steps = 0;  // of AdamW
-  std::vector<float> masters, first_moment, second_moment;
-};
 
 struct CriticState {
   OptimizedWeights trunk;  // empty: it uses the policy's
@@ -27,15 +19,14 @@ struct CriticState {
 
 // Everything a run needs to go on bit for bit.
 struct TrainState {
-  std::int64_t step = 0;             // optimizer steps done
-  std::int64_t version = 0;          // policy version of the masters
-  std::int64_t journal_rows = 0;     // rows before those of later steps
-  std::int64_t optimizer_steps = 0;  // AdamW steps (skipped updates do not count)
-  std::string sampler;               // BatchScaler::state()
-  std::string spec;                  // config.json of the model, to refuse a foreign checkpoint
-  std::optional<LoraOptions> lora;   // of the adapter that is trained; nothing: every weight is
-  std::string base_xxh3;             // of the frozen weights below the adapter
-  std::vector<float> masters, first_moment, second_moment;  // of all weights, or of the adapter
+  std::int64_t step = 0;            // optimizer steps done
+  std::int64_t version = 0;         // policy version of the masters
+  std::int64_t journal_rows = 0;    // rows before those of later steps
+  std::string sampler;              // BatchScaler::state()
+  std::string spec;                 // config.json of the model, to refuse a foreign checkpoint
+  std::optional<LoraOptions> lora;  // of the adapter that is trained; nothing: every weight is
+  std::string base_xxh3;            // of the frozen weights below the adapter
+  OptimizedWeights policy;          // all weights, or the adapter's
   std::optional<CriticState> critic;
 };
 
@@ -53,14 +44,8 @@ std::optional<std::filesystem::path> newest_checkpoint(
 // Where save_checkpoint() puts the state of a step.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& dir, std::int64_t step);
 
-// Throws Error naming file and reason if the folder is not a complete checkpoint.
+// Its floats are read where they lie in the file. Throws Error naming file and reason if the folder
+// is not a complete checkpoint.
 TrainState load_checkpoint(const std::filesystem::path& folder);
-
-// A complete checkpoint for those who need no moments and only look at the masters.
-struct MappedCheckpoint {
-  TrainState state;    // its vectors are empty
-  at::Tensor masters;  // [count] float32, read-only, where they lie in the file; keeps it open
-};
-MappedCheckpoint map_checkpoint(const std::filesystem::path& folder);  // throws as above
 
 }  // namespace rollcall

@@ -72,11 +72,8 @@ class Learner {
   const TrainedPolicy& policy() const { return trunk_.weights(); }
   const FlatWeights& masters() const { return policy().masters(); }
 
-  using OptimizerState = ShardedMasters::State;
-  OptimizerState optimizer_state() { return trunk_.masters().state(); }
-  void restore(std::span<const float> masters, const OptimizerState& state) {
-    trunk_.masters().restore(masters, state);
-  }
+  OptimizedWeights state() { return trunk_.masters().state(); }  // see there
+  void restore(const OptimizedWeights& state) { trunk_.masters().restore(state); }
 
  private:
   TokenLogprobs logprobs_of(const at::Tensor& hidden, const PackedBatch&) const;

@@ -66,8 +66,7 @@ class Comparer {
   ReplayComparison take() { return std::move(result_); }
 
  private:
-  void add(const std::string& what, const std::vector<float>& recorded,
-           const std::vector<float>& replayed) {
+  void add(const std::string& what, const SharedFloats& recorded, const SharedFloats& replayed) {
     add(what, std::span<const float>(recorded), std::span<const float>(replayed));
   }
 
@@ -111,11 +110,7 @@ ReplayComparison compare_metrics(const MetricsLine& recorded, const MetricList& 
 ReplayComparison compare_states(const TrainState& recorded, const TrainState& replayed) {
   Comparer c;
   c.add("state of the batch", recorded.sampler, replayed.sampler);
-  c.add("weights",
-        OptimizedWeights{recorded.optimizer_steps, recorded.masters, recorded.first_moment,
-                         recorded.second_moment},
-        OptimizedWeights{replayed.optimizer_steps, replayed.masters, replayed.first_moment,
-                         replayed.second_moment});
+  c.add("weights", recorded.policy, replayed.policy);
   if (!recorded.critic || !replayed.critic) return c.take();
   c.add("critic", recorded.critic->trunk, replayed.critic->trunk);
   c.add("critic's head", recorded.critic->head, replayed.critic->head);

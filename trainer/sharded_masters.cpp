@@ -162,23 +162,32 @@ void ShardedMasters::gather(std::vector<float>& all) {
   for (std::int64_t b = 0; b < layout_.buckets(); ++b) communicator_.all_gather(bucket(all, b));
 }
 
-ShardedMasters::State ShardedMasters::state() {
-  const auto gathered = [&](std::span<const float> shard) {
-    std::vector<float> all(gradients_.size());
-    layout_.put_shard(shard, communicator_.rank(), all);
-    gather(all);
-    all.resize(index_of(parameters_));
-    return all;
+OptimizedWeights ShardedMasters::state() {
+  const SharedFloats masters({masters_.flat.const_data_ptr<float>(), index_of(parameters_)});
+  const std::span first = optimizer_.first_moment(), second = optimizer_.second_moment();
+  if (communicator_.size() == 1)
+    return {optimizer_.steps(), masters, SharedFloats(first), SharedFloats(second)};
+  const bool keeps = communicator_.rank() == 0;
+  // Between steps the memory of the gradients is free.
+  const auto gathered = [&](std::span<const float> shard) -> SharedFloats {
+    layout_.put_shard(shard, communicator_.rank(), gradients_);
+    gather(gradients_);
+    if (!keeps) return {};
+    return std::vector(gradients_.begin(), gradients_.begin() + parameters_);
   };
-  return {optimizer_.steps(), gathered(optimizer_.first_moment()),
-          gathered(optimizer_.second_moment())};
+  OptimizedWeights state{optimizer_.steps(), {}, gathered(first), gathered(second)};
+  if (!keeps) return {};
+  state.masters = masters;
+  return state;
 }
 
-void ShardedMasters::restore(std::span<const float> masters, const State& state) {
-  std::copy(masters.begin(), masters.end(), masters_.flat.data_ptr<float>());
-  const auto shard_of = [&](std::vector<float> all) {
-    all.resize(gradients_.size());
-    return layout_.shard_of(std::span<const float>(all), communicator_.rank());
+void ShardedMasters::restore(const OptimizedWeights& state) {
+  std::ranges::copy(state.masters, masters_.flat.data_ptr<float>());
+  if (communicator_.size() == 1)
+    return optimizer_.restore(state.steps, state.first_moment, state.second_moment);
+  const auto shard_of = [&](std::span<const float> all) {
+    std::ranges::copy(all, gradients_.begin());
+    return layout_.shard_of(std::span<const float>(gradients_), communicator_.rank());
   };
   optimizer_.restore(state.steps, shard_of(state.first_moment), shard_of(state.second_moment));
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/weights.h"
+#include "trainer/optimized_weights.h"
 #include "trainer/optimizer.h"
 #include "trainer/shard_layout.h"
 
@@ -38,13 +39,10 @@ class ShardedMasters {
   // One step by the sums times `factor`, which leaves no gradients; collective.
   void step(double factor, const AdamWOptions&);
 
-  // Moments of all shards, gathered.
-  struct State {
-    std::int64_t steps = 0;
-    std::vector<float> first_moment, second_moment;
-  };
-  State state();  // collective
-  void restore(std::span<const float> masters, const State&);
+  // Of all shards on member 0, nothing on the others; not while gradients are summed. What this
+  // object holds already is not copied: it changes with the next step. Collective.
+  OptimizedWeights state();
+  void restore(const OptimizedWeights&);  // not while gradients are summed
 
  private:
   class Arrival;

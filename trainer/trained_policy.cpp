@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/trained_policy.h"
 
+#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 #include <xxhash.h>
 
@@ -24,6 +25,13 @@ TensorSource open_weights(const fs::path& dir, const ModelSpec& spec, at::Scalar
 [[noreturn]] void foreign_checkpoint(const fs::path& folder, const fs::path& dir) {
   throw input_error(folder.string() + " was made from another model than " + dir.string(),
                     "put the model that the run began with there again");
+}
+
+// [count], where they lie.
+at::Tensor tensor_of(const SharedFloats& floats) {
+  auto* data = const_cast<float*>(floats.data());  // from_blob has no read-only form
+  return at::from_blob(
+      data, {static_cast<std::int64_t>(floats.size())}, [floats](void*) {}, at::kFloat);
 }
 
 // The parameters in a flat tensor of them.
@@ -106,7 +114,8 @@ StoredPolicy stored_policy(const fs::path& dir, const ModelSpec& spec, const fs:
 
 StoredPolicy checkpointed_policy(const fs::path& folder, const fs::path& dir,
                                  const ModelSpec& spec) {
-  const auto [state, masters] = map_checkpoint(folder);
+  const TrainState state = load_checkpoint(folder);
+  const at::Tensor masters = tensor_of(state.policy.masters);
   if (!state.lora) {
     if (masters.numel() != parameter_count(spec)) foreign_checkpoint(folder, dir);
     return {slices_of(masters, spec), std::nullopt};

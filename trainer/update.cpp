@@ -362,15 +362,10 @@ ValueStats Updater::train_critic(const Minibatches& minibatches, const ValueTarg
 
 TrainState Updater::state(TrainState state) {
   announce(std::string(1, static_cast<char>(Verb::kState)));
-  auto optimizer = learner_.optimizer_state();
-  state.optimizer_steps = optimizer.steps;
+  state.policy = learner_.state();
   state.spec = model_config_;
   state.lora = policy().lora();
   state.base_xxh3 = policy().base_xxh3();
-  const auto& flat = policy().masters().flat;
-  state.masters.assign(flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel());
-  state.first_moment = std::move(optimizer.first_moment);
-  state.second_moment = std::move(optimizer.second_moment);
   if (critic_) state.critic = critic_->state();
   return state;
 }
@@ -387,7 +382,7 @@ TrainState Updater::restore(const fs::path& folder) {
 TrainState Updater::load(const fs::path& folder) {
   TrainState state = load_checkpoint(folder);
   refuse_foreign(state, folder);
-  learner_.restore(state.masters, {state.optimizer_steps, state.first_moment, state.second_moment});
+  learner_.restore(state.policy);
   if (critic_) critic_->restore(*state.critic);
   return state;
 }
@@ -408,7 +403,7 @@ void Updater::refuse_foreign(const TrainState& state, const fs::path& folder) co
   if (state.base_xxh3 != policy().base_xxh3())
     refuse("trains an adapter of other weights than those in " + setup_.model_dir.string(),
            "model.path");
-  if (state.masters.size() != static_cast<std::size_t>(policy().masters().flat.numel()))
+  if (state.policy.masters.size() != static_cast<std::size_t>(policy().masters().flat.numel()))
     refuse("has another number of parameters than " + setup_.model_dir.string(), "model.path");
   if (state.critic.has_value() != (critic_ != nullptr))
     refuse(state.critic ? "has a critic" : "has no critic", "algorithm.advantage");
@@ -433,7 +428,7 @@ void Updater::follow() {
         take_part(message);
         break;
       case Verb::kState:
-        learner_.optimizer_state();
+        learner_.state();
         if (critic_) critic_->state();
         break;
       case Verb::kRestore:

@@ -59,7 +59,7 @@ class Updater {
   // a critic, which learns from them too, `batch` gets the advantages.
   StepUpdate update(std::span<const Collected>, StepBatch& batch, std::int64_t step,
                     const StepSize& size, const std::function<void()>& between);
-  // Fills in weights and optimizer.
+  // Fills in weights and optimizer, which may change with the next update.
   TrainState state(TrainState);
   // The same, and writes the checkpoint; returns its folder.
   std::filesystem::path save(const std::filesystem::path& dir, TrainState state, int keep);

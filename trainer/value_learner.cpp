@@ -22,20 +22,6 @@ FlatWeights make_head(const ModelSpec& spec) {
   return make_flat_weights(NamedShapes{{kWeight, {1, spec.hidden_size}}, {kBias, {1}}});
 }
 
-OptimizedWeights state_of(ShardedMasters& masters) {
-  auto moments = masters.state();
-  const at::Tensor& flat = masters.masters().flat;
-  const auto* values = flat.const_data_ptr<float>();
-  return {moments.steps,
-          {values, values + flat.numel()},
-          std::move(moments.first_moment),
-          std::move(moments.second_moment)};
-}
-
-void restore_to(ShardedMasters& masters, const OptimizedWeights& state) {
-  masters.restore(state.masters, {state.steps, state.first_moment, state.second_moment});
-}
-
 }  // namespace
 
 ValueLearner::ValueLearner(Trunk& of_the_policy, Communicator& communicator)
@@ -133,8 +119,8 @@ ValueStats ValueLearner::finish() {
 
 CriticState ValueLearner::state() {
   CriticState state;
-  if (own_ != nullptr) state.trunk = state_of(own_->masters());
-  state.head = state_of(masters_);
+  if (own_ != nullptr) state.trunk = own_->masters().state();
+  state.head = masters_.state();
   return state;
 }
 
@@ -147,8 +133,8 @@ bool ValueLearner::fits(const CriticState& state) const {
 }
 
 void ValueLearner::restore(const CriticState& state) {
-  if (own_ != nullptr) restore_to(own_->masters(), state.trunk);
-  restore_to(masters_, state.head);
+  if (own_ != nullptr) own_->masters().restore(state.trunk);
+  masters_.restore(state.head);
 }
 
 }  // namespace rollcall

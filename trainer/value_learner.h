@@ -62,7 +62,7 @@ class ValueLearner {
   at::Tensor pull(std::size_t batch, const at::Tensor& hidden, double coefficient);
   ValueStats finish();
 
-  CriticState state();
+  CriticState state();                  // as ShardedMasters::state()
   bool fits(const CriticState&) const;  // whether restore() can take it
   void restore(const CriticState&);
 

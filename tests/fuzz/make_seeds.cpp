@@ -52,7 +52,8 @@ void checkpoint(Seeds seeds) {
   const TempFolder folder;
   TrainState state{.step = 1, .sampler = "{}", .spec = "{}"};
   state.lora = LoraOptions{4, 8, {"q_proj"}, false};
-  state.masters = state.first_moment = state.second_moment = {1, 2, 3, 4};
+  const std::vector<float> floats{1, 2, 3, 4};
+  state.policy = {0, floats, floats, floats};
   const auto saved = save_checkpoint(folder.path(), state, 1);
   seeds.add(0, bytes_of(saved / "MANIFEST.json"));
   seeds.add(1, bytes_of(saved / "state.json"));

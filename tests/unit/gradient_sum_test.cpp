@@ -8,6 +8,7 @@
 
 #include "comms/communicator.h"
 #include "comms/error.h"
+#include "copied_weights.h"
 #include "tiny_model.h"
 #include "trainer/learner.h"
 #include "trainer/shard_layout.h"
@@ -110,7 +111,7 @@ class GradientSumTest : public testing::TestWithParam<Kind> {
     stats_ = learner.update(
         batches, [](std::size_t, const TokenLogprobs& current) { return -current.logprobs.sum(); },
         options, between);
-    return learner.optimizer_state().first_moment;
+    return copied(learner.state().first_moment);
   }
 
   const TinyModel frozen_{5};

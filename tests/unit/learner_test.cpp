@@ -13,6 +13,7 @@
 
 #include "comms/communicator.h"
 #include "comms/error.h"
+#include "copied_weights.h"
 #include "temp_folder.h"
 #include "tiny_model.h"
 #include "trainer/losses.h"
@@ -144,7 +145,7 @@ TEST_F(LearnerTest, ChangesNothingOnAGradientOfZero) {
   const at::Tensor moved = step(1);
   EXPECT_FALSE(at::equal(moved, TinyModel(5).weights.flat));
   EXPECT_TRUE(at::equal(step(0), moved));
-  EXPECT_EQ(learner.optimizer_state().steps, 1);
+  EXPECT_EQ(learner.state().steps, 1);
 }
 
 TEST_F(LearnerTest, GivesTheLogProbabilitiesThatTheUpdateSees) {
@@ -212,11 +213,10 @@ void LearnerTest::expect_bitwise_resume(at::ScalarType dtype) {
   };
   Learner a(straight.spec, straight.weights, straight.spec.vocab_size, *alone_, dtype);
   step(a);
-  const auto state = a.optimizer_state();
-  const at::Tensor masters = a.masters().flat.clone();
+  const OptimizedWeights state = copied(a.state());
   step(a);
   Learner b(resumed.spec, resumed.weights, resumed.spec.vocab_size, *alone_, dtype);
-  b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
+  b.restore(state);
   step(b);
   EXPECT_TRUE(at::equal(a.masters().flat, b.masters().flat));
 }
@@ -225,6 +225,16 @@ at::Tensor copied(const TensorSource& weights, const ModelSpec& spec) {
   FlatWeights copy = make_flat_weights(spec);
   for (auto& [name, tensor] : copy.tensors) tensor.copy_(weights(name));
   return copy.flat;
+}
+
+// A checkpoint is written from where weights and moments are: three more of each may not fit.
+TEST_F(LearnerTest, GivesItsStateWithoutACopy) {
+  TinyModel model(5);
+  Learner learner(model.spec, model.weights, model.spec.vocab_size, *alone_);
+  const OptimizedWeights state = learner.state(), again = learner.state();
+  EXPECT_EQ(state.masters.data(), model.weights.flat.const_data_ptr<float>());
+  EXPECT_EQ(state.first_moment.data(), again.first_moment.data());
+  EXPECT_EQ(state.second_moment.data(), again.second_moment.data());
 }
 
 class LoraLearnerTest : public LearnerTest {
@@ -265,7 +275,7 @@ TEST_F(LoraLearnerTest, TrainsTheAdapterAloneAndThePolicyFollows) {
   Learner learner = make(trained);
   step(learner);
   step(learner);
-  EXPECT_EQ(learner.optimizer_state().first_moment.size(),
+  EXPECT_EQ(learner.state().first_moment.size(),
             static_cast<std::size_t>(trained.masters().flat.numel()));
   EXPECT_TRUE(at::equal(frozen_.weights.flat, before));
   for (const auto& [name, t] : frozen_.weights.tensors) {
@@ -289,11 +299,10 @@ TEST_F(LoraLearnerTest, MakesTheSampledTokensLikelier) {
 TEST_F(LoraLearnerTest, GoesOnBitForBitFromItsState) {
   Learner a = make(policy(1));
   step(a);
-  const auto state = a.optimizer_state();
-  const at::Tensor masters = a.masters().flat.clone();
+  const OptimizedWeights state = copied(a.state());
   step(a);
   Learner b = make(policy(2));
-  b.restore({masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())}, state);
+  b.restore(state);
   step(b);
   EXPECT_TRUE(at::equal(a.masters().flat, b.masters().flat));
 }
@@ -314,10 +323,7 @@ TEST_F(LoraLearnerTest, IsReadFromItsCheckpointAndNotOnAnotherBase) {
   TrainState state;
   state.lora = learner.policy().lora();
   state.base_xxh3 = learner.policy().base_xxh3();
-  const at::Tensor& masters = learner.masters().flat;
-  state.masters.assign(masters.const_data_ptr<float>(),
-                       masters.const_data_ptr<float>() + masters.numel());
-  state.first_moment = state.second_moment = state.masters;
+  state.policy = learner.state();
   const auto folder = save_checkpoint(dir / "checkpoints", state, 1);
   const StoredPolicy stored = checkpointed_policy(folder, dir.path(), base.spec);
   EXPECT_EQ(stored.adapter->options, state.lora);
@@ -332,9 +338,9 @@ TEST_F(LearnerTest, IsReadFromItsCheckpointAndNotAsAnotherModel) {
   const TinyModel model(5);
   TrainState state;
   const at::Tensor& masters = model.weights.flat;
-  state.masters.assign(masters.const_data_ptr<float>(),
-                       masters.const_data_ptr<float>() + masters.numel());
-  state.first_moment = state.second_moment = state.masters;
+  const SharedFloats floats(
+      {masters.const_data_ptr<float>(), static_cast<std::size_t>(masters.numel())});
+  state.policy = {0, floats, floats, floats};
   const auto folder = save_checkpoint(dir / "checkpoints", state, 1);
   const TensorSource weights = checkpointed_policy(folder, dir.path(), model.spec).weights;
   EXPECT_TRUE(at::equal(copied(weights, model.spec), masters));

@@ -53,15 +53,14 @@ TEST(ReplayComparison, ComparesNumbersThatBothHaveAndLeavesTheClockAlone) {
 TEST(ReplayComparison, ComparesStatesToTheBit) {
   TrainState recorded;
   recorded.sampler = "s";
-  recorded.masters = {1, 2, 3};
-  recorded.first_moment = recorded.second_moment = {0, 0, 0};
-  recorded.critic = CriticState{{1, {1}, {1}, {1}}, {1, {2}, {2}, {2}}};
+  recorded.policy = {0, {{1, 2, 3}}, {{0, 0, 0}}, {{0, 0, 0}}};
+  recorded.critic = CriticState{{1, {{1}}, {{1}}, {{1}}}, {1, {{2}}, {{2}}, {{2}}}};
   TrainState replayed = recorded;
   replayed.journal_rows = 7;
   EXPECT_TRUE(compare_states(recorded, replayed).differences.empty());
-  replayed.masters = {1, 2.5F, 3.5F};
-  replayed.first_moment[0] = -0.0F;
-  replayed.critic->head.masters[0] = 5;
+  replayed.policy.masters = {{1, 2.5F, 3.5F}};
+  replayed.policy.first_moment = {{-0.0F, 0, 0}};
+  replayed.critic->head.masters = {{5}};
   replayed.sampler = "t";
   const auto found = compare_states(recorded, replayed).differences;
   ASSERT_EQ(found.size(), 4U);

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "comms/communicator.h"
+#include "copied_weights.h"
 #include "tiny_model.h"
 #include "trainer/critic.h"
 #include "trainer/learner.h"
@@ -55,10 +56,23 @@ class ValueLearnerTest : public testing::Test {
     return result;
   }
 
-  static CriticState with_head(CriticState state) {
-    for (std::size_t i = 0; i < state.head.masters.size(); ++i)
-      state.head.masters[i] = 0.1F * std::sin(static_cast<float>(i));
+  static CriticState copied_state(ValueLearner& critic) {
+    const CriticState state = critic.state();
+    return {copied(state.trunk), copied(state.head)};
+  }
+
+  static CriticState with_head(ValueLearner& critic) {
+    CriticState state = copied_state(critic);
+    std::vector<float> head(state.head.masters.size());
+    for (std::size_t i = 0; i < head.size(); ++i) head[i] = 0.1F * std::sin(static_cast<float>(i));
+    state.head.masters = head;
     return state;
+  }
+
+  static void expect_same_masters(ValueLearner& critic, const CriticState& expected) {
+    const CriticState state = critic.state();
+    EXPECT_EQ(copied(state.trunk.masters), copied(expected.trunk.masters));
+    EXPECT_EQ(copied(state.head.masters), copied(expected.head.masters));
   }
 
   double loss(ValueLearner& critic) {
@@ -93,17 +107,18 @@ TEST_F(ValueLearnerTest, BeginsAtZeroAndLearns) {
 
 TEST_F(ValueLearnerTest, StepsByTheGradientOfTheValueLoss) {
   const auto critic = own();
-  const CriticState start = with_head(critic->state());
+  const CriticState start = with_head(*critic);
   critic->restore(start);
   critic->update(batches_, targets(*critic), {kPlainGradient, 0, 0}, kNothing);
-  const CriticState end = critic->state();
-  const auto difference = [&](std::vector<float> OptimizedWeights::*values,
-                              OptimizedWeights CriticState::*part, std::size_t at) {
+  const CriticState end = copied_state(*critic);
+  const auto difference = [&](OptimizedWeights CriticState::*part, std::size_t at) {
     constexpr float kStepSize = 2e-3F;
     double losses[2];
     for (int sign : {0, 1}) {
       CriticState moved = start;
-      (moved.*part.*values)[at] += sign == 0 ? -kStepSize : kStepSize;
+      std::vector<float> masters = copied((moved.*part).masters);
+      masters[at] += sign == 0 ? -kStepSize : kStepSize;
+      (moved.*part).masters = masters;
       critic->restore(moved);
       losses[sign] = loss(*critic);
     }
@@ -116,9 +131,7 @@ TEST_F(ValueLearnerTest, StepsByTheGradientOfTheValueLoss) {
       const double gradient = static_cast<double>(from[i]) - to[i];
       if (std::abs(gradient) < 1e-3) continue;  // lost in float32's rounding
       ++compared;
-      EXPECT_NEAR(difference(&OptimizedWeights::masters, part, i), gradient,
-                  0.03 * std::abs(gradient) + 2e-4)
-          << i;
+      EXPECT_NEAR(difference(part, i), gradient, 0.03 * std::abs(gradient) + 2e-4) << i;
     }
   }
   EXPECT_GT(compared, 20);
@@ -128,13 +141,13 @@ TEST_F(ValueLearnerTest, PullsAtTheStatesByAShareOfItsGradient) {
   TinyModel policy(5);
   Learner learner(policy.spec, policy.weights, policy.spec.vocab_size, *alone_);
   ValueLearner critic(learner.trunk(), *alone_);
-  critic.restore(with_head(critic.state()));
+  critic.restore(with_head(critic));
   const ValueTargets wanted = targets(critic);
   critic.begin(wanted, {kUsual, 1.0, 0.0});
   learner.trunk().bind();
   const at::Tensor hidden = learner.trunk().hidden(batches_[0]).detach().requires_grad_(true);
   critic.pull(0, hidden, 0.5).backward();
-  const std::vector<float> head = critic.state().head.masters;
+  const SharedFloats head = critic.state().head.masters;
   const at::Tensor error = wanted.old_values[0] - wanted.returns[0];
   for (std::int64_t n = 0; n < error.numel(); ++n)
     for (std::int64_t k = 0; k < 40; ++k)
@@ -173,7 +186,7 @@ TEST_F(ValueLearnerTest, ComputesTheSameUpdateHoweverItIsPacked) {
   const auto outcome = [&](std::int64_t max_tokens) {
     batches_ = pack_sequences(sequences_, max_tokens);
     const auto critic = own();
-    critic->restore(with_head(critic->state()));
+    critic->restore(with_head(*critic));
     return critic->update(batches_, targets(*critic), {kUsual, 1.0, 0.0}, kNothing);
   };
   const ValueStats whole = outcome(1000), parts = outcome(20);
@@ -189,15 +202,14 @@ TEST_F(ValueLearnerTest, GoesOnBitForBitFromItsState) {
   };
   step(*straight);
   step(*straight);
-  const CriticState middle = straight->state();
+  const CriticState middle = copied_state(*straight);
   step(*straight);
   ASSERT_TRUE(resumed->fits(middle));
   resumed->restore(middle);
   step(*resumed);
-  EXPECT_EQ(resumed->state().trunk.masters, straight->state().trunk.masters);
-  EXPECT_EQ(resumed->state().head.masters, straight->state().head.masters);
+  expect_same_masters(*resumed, straight->state());
   CriticState other = middle;
-  other.trunk.masters.pop_back();
+  other.trunk.masters = SharedFloats(std::span<const float>(other.trunk.masters).subspan(1));
   EXPECT_FALSE(resumed->fits(other));
 }
 
@@ -215,10 +227,9 @@ TEST_F(ValueLearnerTest, ChangesNothingOnANonFiniteGradient) {
   const auto critic = own();
   ValueTargets wanted = targets(*critic);
   wanted.returns[0] = at::full_like(wanted.returns[0], NAN);
-  const CriticState before = critic->state();
+  const CriticState before = copied_state(*critic);
   EXPECT_TRUE(critic->update(batches_, wanted, {kUsual, 1.0, 0.0}, kNothing).skipped);
-  EXPECT_EQ(critic->state().trunk.masters, before.trunk.masters);
-  EXPECT_EQ(critic->state().head.masters, before.head.masters);
+  expect_same_masters(*critic, before);
 }
 
 }  // namespace
