@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <stdexcept>
@@ -168,9 +169,11 @@ double layout_seconds(const fs::path& path, std::span<const Trajectory> rows) {
 }
 
 double journal_seconds(const fs::path& folder, std::span<const Trajectory> rows) {
+  std::vector<std::shared_ptr<const Trajectory>> shared;  // as a run has them
+  for (const Trajectory& row : rows) shared.push_back(std::make_shared<const Trajectory>(row));
   Journal journal(folder / "journal.h5", "{}");
   return seconds_of([&] {
-    for (const Trajectory& row : rows) journal.append(row);
+    for (const auto& row : shared) journal.append(row);
     journal.commit();
   });
 }

@@ -153,9 +153,10 @@ Alone time_alone(const std::filesystem::path& folder) {
   alone.decode = (my_cpu() - cpu) / kAlone;
   if (tokens != kAlone * t.tokens.size()) throw Error("a trajectory came back with other tokens");
   Journal journal(folder / "alone.h5", "{}");
+  const auto shared = std::make_shared<const Trajectory>(t);
   for (int i = 0; i < 2 * kAlone; ++i) {  // the first half gets the memory that is used again
     if (i == kAlone) cpu = my_cpu();
-    journal.append(t);
+    journal.append(shared);
   }
   alone.append = (my_cpu() - cpu) / kAlone;
   return alone;

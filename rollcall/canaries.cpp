@@ -28,7 +28,7 @@ std::vector<std::int64_t> rows_of(std::span<const Collected> sampled, std::int64
   std::vector<std::int64_t> rows;
   std::set<std::int64_t> seen;
   for (const Collected& c : sampled) {
-    const std::int64_t row = c.trajectory.assignment.task_row;
+    const std::int64_t row = c.trajectory->assignment.task_row;
     if (static_cast<std::int64_t>(rows.size()) < most && seen.insert(row).second)
       rows.push_back(row);
   }
@@ -39,9 +39,9 @@ std::vector<std::int64_t> rows_of(std::span<const Collected> sampled, std::int64
 std::vector<const Collected*> best_first(std::span<const Collected> sampled) {
   std::vector<const Collected*> all;
   for (const Collected& c : sampled)
-    if (graded(c.trajectory)) all.push_back(&c);
+    if (graded(*c.trajectory)) all.push_back(&c);
   std::ranges::stable_sort(all, {}, [](const Collected* c) {
-    return std::pair(!c->trajectory.grade.passed, c->trajectory.assignment.member);
+    return std::pair(!c->trajectory->grade.passed, c->trajectory->assignment.member);
   });
   return all;
 }
@@ -105,7 +105,7 @@ std::vector<Canary> try_canaries(const GradeProbeSetup& setup, std::span<const T
     book.add("prompt", answer(last_message(task)), task);
     for (std::size_t i = 0; i < answers.size(); ++i) {
       const Collected& other = *answers[(next + i) % answers.size()];
-      if (other.trajectory.assignment.task_row == row) continue;
+      if (other.trajectory->assignment.task_row == row) continue;
       book.add("shuffled", reader.read(other.row), task);
       next += i + 1;
       break;
@@ -132,7 +132,7 @@ RepeatedGrading try_regrading(const GradeProbeSetup& setup, std::span<const Task
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
     const auto times = static_cast<std::size_t>(sizes.times);
     Regrade& regrade = regrades[i / times];
-    regrade.first = chosen[i / times]->trajectory.grade.score;
+    regrade.first = chosen[i / times]->trajectory->grade.score;
     if (!outcomes[i].fault.empty()) {
       ++faults;
       continue;

@@ -191,9 +191,9 @@ std::vector<Collected> read_collected(const fs::path& journal) {
   const JournalReader reader(journal);
   std::vector<Collected> collected;
   for (std::int64_t row = 0; row < reader.rows(); ++row)
-    collected.push_back({row, reader.read_row(row), true});
+    collected.push_back({row, std::make_shared<const Trajectory>(reader.read_row(row)), true});
   std::ranges::sort(collected, {}, [](const Collected& c) {
-    return std::pair(c.trajectory.assignment.group, c.trajectory.assignment.member);
+    return std::pair(c.trajectory->assignment.group, c.trajectory->assignment.member);
   });
   return collected;
 }

@@ -53,11 +53,12 @@ void use_workers(ClusterOptions& cluster, int workers, std::int64_t in_flight) {
 // What was seen of the rollouts; their tokens stay in the journal.
 void drop_tokens(std::vector<Collected>& collected) {
   for (Collected& c : collected) {
-    Trajectory& t = c.trajectory;
+    Trajectory t = *c.trajectory;
     t.tokens = {};
     t.is_action = {};
     t.behavior_logprobs = {};
     t.token_version = {};
+    c.trajectory = std::make_shared<const Trajectory>(std::move(t));
   }
 }
 
@@ -103,7 +104,7 @@ Sampling sample_tasks(const PreflightArguments& a, const TrainSetup& setup, Tria
 Canary unsolvable_canary(std::span<const Collected> collected) {
   Canary canary{.name = kUnsolvable};
   for (const Collected& c : collected) {
-    const Trajectory& t = c.trajectory;
+    const Trajectory& t = *c.trajectory;
     canary.faults += infrastructure_failed(t.fault) ? 1 : 0;
     if (t.fault != FaultReason::kNone) continue;
     ++canary.graded;
@@ -168,8 +169,8 @@ Preflight facts_of(const RunConfig& config, const TrainSetup& setup, const Plann
   p.left_out = left_out_by_reason(s.collected);
   p.discard_share = config.alarms.discard_share;
   for (const Collected& c : s.collected)
-    if (c.trajectory.fault == FaultReason::kNone)
-      p.least_reward = std::min(p.least_reward, c.trajectory.grade.reward);
+    if (c.trajectory->fault == FaultReason::kNone)
+      p.least_reward = std::min(p.least_reward, c.trajectory->grade.reward);
   return p;
 }
 

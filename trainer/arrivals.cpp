@@ -35,9 +35,9 @@ std::string Arrivals::left_out() const {
 }
 
 void refuse_if_all_lost(std::span<const Collected> collected, const std::string& what) {
-  const auto lost = [](const Collected& c) { return lost_to_infrastructure(c.trajectory); };
+  const auto lost = [](const Collected& c) { return lost_to_infrastructure(*c.trajectory); };
   if (!std::all_of(collected.begin(), collected.end(), lost)) return;
-  const Trajectory& first = collected.front().trajectory;
+  const Trajectory& first = *collected.front().trajectory;
   throw Error(
       fmt::format("every rollout of {} failed in the infrastructure; the first: {} ({})", what,
                   first.fault == FaultReason::kNone ? to_string(first.end) : to_string(first.fault),

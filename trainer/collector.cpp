@@ -33,7 +33,7 @@ Collector::Key Collector::key_of(const Assignment& a) { return {a.group, a.membe
 
 bool Collector::holds(const Assignment& wanted) const {
   const auto found = held_.find(key_of(wanted));
-  return found != held_.end() && same_work(found->second.trajectory.assignment, wanted);
+  return found != held_.end() && same_work(found->second.trajectory->assignment, wanted);
 }
 
 std::size_t Collector::recover(const JournalReader& reader, std::int64_t first_row,
@@ -42,10 +42,9 @@ std::size_t Collector::recover(const JournalReader& reader, std::int64_t first_r
   for (const UpdateUse& use : reader.uses()) used.insert(use.row);
   first_open_row_ = first_row;
   for (std::int64_t row = first_row; row < end_row; ++row) {
-    Trajectory t = reader.read(row);
-    if (lost_to_infrastructure(t) && !used.contains(row)) continue;
-    const Key key = key_of(t.assignment);
-    held_.insert_or_assign(key, Collected{row, std::move(t), true});
+    const auto t = std::make_shared<const Trajectory>(reader.read(row));
+    if (lost_to_infrastructure(*t) && !used.contains(row)) continue;
+    held_.insert_or_assign(key_of(t->assignment), Collected{row, t, true});
   }
   return held_.size();
 }
@@ -61,8 +60,8 @@ std::vector<Collector::Key> Collector::take(std::chrono::milliseconds wait) {
     if (finishing_ && t.fault == FaultReason::kCancelled) continue;  // lost with its worker
     const Key key = key_of(t.assignment);
     if (under_way_.erase(key) == 0) continue;
-    const std::int64_t row = journal_.append(t);
-    held_.insert_or_assign(key, Collected{row, std::move(t), false});
+    const auto kept = std::make_shared<const Trajectory>(std::move(t));
+    held_.insert_or_assign(key, Collected{journal_.append(kept), kept, false});
     taken.push_back(key);
   }
   return taken;
@@ -77,7 +76,7 @@ std::vector<Collected> Collector::collect(std::span<const Assignment> assignment
   const auto pick = [&](std::size_t i) {
     auto found = held_.extract(key_of(assignments[i]));
     results[i] = std::move(found.mapped());
-    arrived(results[i].trajectory);
+    arrived(*results[i].trajectory);
   };
   for (std::size_t i = 0; i < assignments.size(); ++i)
     holds(assignments[i]) ? pick(i) : void(missing.emplace(key_of(assignments[i]), i));
@@ -105,7 +104,7 @@ void Collector::finish(const std::function<Collecting()>& waiting) {
 
 void Collector::close(std::int64_t step, Split split) {
   std::erase_if(held_, [&](const auto& entry) {
-    const Assignment& a = entry.second.trajectory.assignment;
+    const Assignment& a = entry.second.trajectory->assignment;
     return place_of(a.step, a.split) <= place_of(step, split);
   });
   first_open_row_ = journal_.rows();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <span>
 #include <tuple>
@@ -21,7 +22,7 @@ class RolloutServer;
 // A trajectory and its journal row.
 struct Collected {
   std::int64_t row = 0;
-  Trajectory trajectory;
+  std::shared_ptr<const Trajectory> trajectory;  // shared with the journal until it is written
   bool recovered = false;  // from the journal of an earlier life, not sampled now
 };
 

@@ -24,7 +24,7 @@ struct GroupRewards {
 std::map<std::int64_t, GroupRewards> group_rewards(std::span<const Collected> step) {
   std::map<std::int64_t, GroupRewards> groups;
   for (const Collected& c : step) {
-    const Trajectory& t = c.trajectory;
+    const Trajectory& t = *c.trajectory;
     GroupRewards& group = groups[t.assignment.group];
     group.lost = group.lost || lost_to_infrastructure(t);
     if (t.fault != FaultReason::kNone || lost_to_infrastructure(t)) continue;
@@ -39,7 +39,7 @@ std::map<std::int64_t, GroupRewards> group_rewards(std::span<const Collected> st
 
 void refuse_if_many_lost(std::span<const Collected> step, double limit, std::int64_t number) {
   const auto is_lost = [](const Collected& c) {
-    return infrastructure_failed(c.trajectory.fault) && !c.recovered;
+    return infrastructure_failed(c.trajectory->fault) && !c.recovered;
   };
   const auto lost = std::count_if(step.begin(), step.end(), is_lost);
   const double share = static_cast<double>(lost) / static_cast<double>(step.size());
@@ -48,8 +48,8 @@ void refuse_if_many_lost(std::span<const Collected> step, double limit, std::int
   throw Error(
       fmt::format("step {}: faults left out {} of {} rollouts, more than alarms.discard_share "
                   "({:.4g}) allows; the first: {} ({}). The step was not applied",
-                  number, lost, step.size(), limit, to_string(first->trajectory.fault),
-                  first->trajectory.fault_detail),
+                  number, lost, step.size(), limit, to_string(first->trajectory->fault),
+                  first->trajectory->fault_detail),
       "mend what it names and start again: the run resumes and makes those rollouts anew; or raise "
       "alarms.discard_share",
       ExitCode::kAlarm);

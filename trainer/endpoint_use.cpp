@@ -23,7 +23,7 @@ struct Calls {
 std::vector<EndpointUse> endpoint_uses(std::span<const Collected> collected) {
   std::map<std::string, Calls> all;
   for (const Collected& c : collected) {
-    const Trajectory& t = c.trajectory;
+    const Trajectory& t = *c.trajectory;
     for (const ToolEvent& e : t.tool_events)
       if (e.status != 0) all["tool " + e.name].add(e.latency_s, e.retries, e.is_error);
     const bool graded = t.fault == FaultReason::kNone || t.fault == FaultReason::kMasked;
@@ -43,7 +43,7 @@ std::vector<EndpointUse> endpoint_uses(std::span<const Collected> collected) {
 std::map<std::string, std::int64_t> left_out_by_reason(std::span<const Collected> collected) {
   std::map<std::string, std::int64_t> reasons;
   for (const Collected& c : collected)
-    if (c.trajectory.fault != FaultReason::kNone) ++reasons[to_string(c.trajectory.fault)];
+    if (c.trajectory->fault != FaultReason::kNone) ++reasons[to_string(c.trajectory->fault)];
   return reasons;
 }
 

@@ -59,7 +59,7 @@ Evaluation evaluate_rollouts(std::span<const Collected> collected) {
   Evaluation result;
   std::int64_t rollouts = 0;
   for (const auto& c : collected) {
-    const Trajectory& t = c.trajectory;
+    const Trajectory& t = *c.trajectory;
     if (t.assignment.split == Split::kCanary) continue;
     ++rollouts;
     Count& count = tasks[t.assignment.task_row];
@@ -94,10 +94,10 @@ Evaluation evaluate_rollouts(std::span<const Collected> collected) {
 std::optional<double> second_pass_at_1(std::span<const Collected> collected) {
   std::map<std::int64_t, std::pair<double, double>> tasks;  // passed, graded
   for (const auto& [row, t, recovered] : collected) {
-    if (t.assignment.split != Split::kValid) continue;
-    const auto second = sub_reward(t.grade, kSecondPassed);
+    if (t->assignment.split != Split::kValid) continue;
+    const auto second = sub_reward(t->grade, kSecondPassed);
     if (!second) continue;
-    auto& [passed, graded] = tasks[t.assignment.task_row];
+    auto& [passed, graded] = tasks[t->assignment.task_row];
     passed += *second;
     graded += 1;
   }
@@ -110,9 +110,9 @@ std::optional<double> second_pass_at_1(std::span<const Collected> collected) {
 std::optional<double> canary_pass_rate(std::span<const Collected> collected) {
   double graded = 0, passed = 0;
   for (const auto& [row, t, recovered] : collected) {
-    if (t.assignment.split != Split::kCanary || t.fault != FaultReason::kNone) continue;
+    if (t->assignment.split != Split::kCanary || t->fault != FaultReason::kNone) continue;
     graded += 1;
-    passed += t.grade.passed ? 1 : 0;
+    passed += t->grade.passed ? 1 : 0;
   }
   return graded > 0 ? std::optional(passed / graded) : std::nullopt;
 }

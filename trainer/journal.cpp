@@ -21,6 +21,7 @@ namespace rollcall {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using Rows = std::vector<std::shared_ptr<const Trajectory>>;
 
 JournalFile open_for_writing(const std::filesystem::path& path, const std::string& about) {
   if (!std::filesystem::exists(path)) JournalFile::create(path, about);
@@ -82,7 +83,7 @@ struct Journal::Impl {
 
   // Writes what is queued without holding the lock, then tells those who wait.
   void write_batch(std::unique_lock<std::mutex>& hold) {
-    const std::vector<Trajectory> batch = std::exchange(rows, {});
+    const Rows batch = std::exchange(rows, {});
     const std::vector<UseRecord> batch_uses = std::exchange(uses, {});
     const std::int64_t asked = commits_asked;
     const bool commit = commits_done < asked;
@@ -96,13 +97,13 @@ struct Journal::Impl {
     done.notify_all();
   }
 
-  std::exception_ptr try_write(const std::vector<Trajectory>& batch,
-                               const std::vector<UseRecord>& batch_uses, bool commit) {
+  std::exception_ptr try_write(const Rows& batch, const std::vector<UseRecord>& batch_uses,
+                               bool commit) {
     try {
       if (fault_point("journal") == Fault::kFail)
         throw Error("journal: injected failure", "start again without ROLLCALL_FAULTS");
       JournalColumns columns;
-      for (const Trajectory& trajectory : batch) append_row(columns, trajectory);
+      for (const auto& trajectory : batch) append_row(columns, *trajectory);
       if (!batch.empty() || !batch_uses.empty()) file.append(columns, batch_uses);
       if (commit) file.commit();
       return nullptr;
@@ -128,7 +129,7 @@ struct Journal::Impl {
   std::mutex mutex;
   std::condition_variable work, done;
   // Guarded by mutex:
-  std::vector<Trajectory> rows;
+  Rows rows;
   std::vector<UseRecord> uses;
   std::int64_t commits_asked = 0, commits_done = 0;
   bool stopping = false;
@@ -149,15 +150,19 @@ Journal::~Journal() {
   }
 }
 
-std::int64_t Journal::append(const Trajectory& trajectory) {
-  check_storable(trajectory);
+std::int64_t Journal::append(std::shared_ptr<const Trajectory> trajectory) {
+  check_storable(*trajectory);
   {
     std::unique_lock hold(impl_->mutex);
     impl_->wait_for_room(hold);
-    impl_->rows.push_back(trajectory);
+    impl_->rows.push_back(std::move(trajectory));
   }
   impl_->work.notify_one();
   return impl_->appended++;
+}
+
+std::int64_t Journal::append(Trajectory trajectory) {
+  return append(std::make_shared<const Trajectory>(std::move(trajectory)));
 }
 
 void Journal::append_uses(std::span<const UpdateUse> uses) {

@@ -42,8 +42,9 @@ class Journal {
   Journal& operator=(const Journal&) = delete;
 
   // Queues one trajectory and returns its row. Blocks only when the queue is full. Not durable
-  // until commit().
-  std::int64_t append(const Trajectory&);
+  // until commit(). It is shared, not copied, until it is written: nobody may change it.
+  std::int64_t append(std::shared_ptr<const Trajectory>);
+  std::int64_t append(Trajectory);
   void append_uses(std::span<const UpdateUse>);
   // Blocks until everything appended is on disk (flush + fsync, offsets last). Returns rows
   // committed.

@@ -12,7 +12,7 @@ namespace rollcall {
 std::vector<TaskOutcome> task_outcomes(std::span<const Collected> collected, AdvantageKind kind) {
   std::map<std::int64_t, TaskOutcome> tasks;
   for (const Collected& c : collected) {
-    const Trajectory& t = c.trajectory;
+    const Trajectory& t = *c.trajectory;
     if (t.fault != FaultReason::kNone || t.assignment.split == Split::kCanary) continue;
     TaskOutcome& outcome = tasks[t.assignment.task_row];
     outcome.task = t.assignment.task_row;

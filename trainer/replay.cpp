@@ -203,9 +203,9 @@ class Replayer {
         throw input_error(fmt::format("step {} used row {} of the journal, which has {} rows",
                                       step_, use.row, journal_.committed_rows()),
                           "put a whole copy of the journal back");
-      Trajectory t = journal_.read(use.row);
-      const auto key = std::pair(t.assignment.group, t.assignment.member);
-      rows.insert_or_assign(key, Collected{use.row, std::move(t), true});
+      const auto t = std::make_shared<const Trajectory>(journal_.read(use.row));
+      const auto key = std::pair(t->assignment.group, t->assignment.member);
+      rows.insert_or_assign(key, Collected{use.row, t, true});
     }
     return rows;
   }
@@ -218,10 +218,10 @@ class Replayer {
       const auto text = [](const Assignment& a) {
         return fmt::format("task {}, seed {}, version {}", a.task_row, a.seed, a.version);
       };
-      if (found == rows_.end() || !same_work(found->second.trajectory.assignment, wanted)) {
+      if (found == rows_.end() || !same_work(found->second.trajectory->assignment, wanted)) {
         result.differences.push_back(
             {fmt::format("what group {}, member {} was to do", wanted.group, wanted.member),
-             found == rows_.end() ? "nothing" : text(found->second.trajectory.assignment),
+             found == rows_.end() ? "nothing" : text(found->second.trajectory->assignment),
              text(wanted)});
         return {};
       }

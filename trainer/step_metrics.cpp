@@ -19,7 +19,7 @@ namespace {
 double count(std::span<const Collected> collected, Confirmation end) {
   return static_cast<double>(std::count_if(
       collected.begin(), collected.end(),
-      [&](const Collected& c) { return confirmation_of(c.trajectory.grade) == end; }));
+      [&](const Collected& c) { return confirmation_of(c.trajectory->grade) == end; }));
 }
 
 std::size_t recovered_of(std::span<const Collected> collected) {
@@ -33,7 +33,7 @@ double tokens_per_second(const StepMetrics& m, std::span<const Collected> collec
   if (recovered_of(collected) == collected.size()) return std::numeric_limits<double>::quiet_NaN();
   double tokens = 0;
   for (const auto& c : collected)
-    tokens += c.recovered ? 0 : static_cast<double>(sampled_tokens(c.trajectory));
+    tokens += c.recovered ? 0 : static_cast<double>(sampled_tokens(*c.trajectory));
   const double seconds = m.lag ? m.seconds_step : m.seconds_rollout;
   return seconds > 0 ? tokens / seconds : 0;
 }
@@ -43,8 +43,8 @@ double tokens_per_second(const StepMetrics& m, std::span<const Collected> collec
 double prefix_cache_hit_rate(std::span<const Collected> collected) {
   std::int64_t context = 0, computed = 0;
   for (const auto& c : collected) {
-    context += context_tokens(c.trajectory);
-    computed += c.trajectory.prefill_tokens;
+    context += context_tokens(*c.trajectory);
+    computed += c.trajectory->prefill_tokens;
   }
   if (context == 0) return std::numeric_limits<double>::quiet_NaN();
   return 1 - static_cast<double>(computed) / static_cast<double>(context);
@@ -90,7 +90,7 @@ MetricList behavior_metrics(std::span<const Collected> collected) {
   std::vector<double> rewards, tokens, calls;
   double limits = 0, voids = 0;
   for (const Collected& c : collected) {
-    const Trajectory& t = c.trajectory;
+    const Trajectory& t = *c.trajectory;
     if (t.fault != FaultReason::kNone) continue;
     rewards.push_back(t.grade.reward);
     tokens.push_back(static_cast<double>(sampled_tokens(t)));
@@ -124,8 +124,8 @@ MetricList outcome_metrics(std::span<const Collected> collected) {
     for (const auto& [name, cost] : kCosts) {
       std::vector<double> values;
       for (const Collected& c : collected)
-        if (c.trajectory.fault == FaultReason::kNone && c.trajectory.grade.passed == passed)
-          values.push_back(cost(c.trajectory));
+        if (c.trajectory->fault == FaultReason::kNone && c.trajectory->grade.passed == passed)
+          values.push_back(cost(*c.trajectory));
       if (values.empty()) continue;
       const std::string whose = passed ? metric::kOfPassed : metric::kOfFailed;
       list.emplace_back(name + ("_p50" + whose), percentile(values, 0.5));
@@ -146,12 +146,12 @@ MetricList step_metrics(const StepMetrics& m, const StepSignal& s,
   std::vector<double> calls, seconds;
   double errors = 0;
   for (const auto& c : collected) {
-    calls.push_back(static_cast<double>(c.trajectory.tool_events.size()));
-    seconds.push_back(c.trajectory.wall_time_s);
-    for (const auto& e : c.trajectory.tool_events) errors += e.is_error ? 1 : 0;
+    calls.push_back(static_cast<double>(c.trajectory->tool_events.size()));
+    seconds.push_back(c.trajectory->wall_time_s);
+    for (const auto& e : c.trajectory->tool_events) errors += e.is_error ? 1 : 0;
   }
   double tokens = 0;
-  for (const auto& c : collected) tokens += static_cast<double>(sampled_tokens(c.trajectory));
+  for (const auto& c : collected) tokens += static_cast<double>(sampled_tokens(*c.trajectory));
   const Mismatch& gap = m.update.learner.mismatch;
   const Spread advantages = spread_of(m.advantages);
   // Of a step in which the critic learns alone the policy's numbers are unknown.
@@ -259,7 +259,7 @@ MetricList evaluation_metrics(const Evaluation& e) {
 std::string step_line(const StepMetrics& m, const StepSignal& s,
                       std::span<const Collected> collected) {
   Arrivals arrivals;
-  for (const Collected& c : collected) arrivals.add(c.trajectory);
+  for (const Collected& c : collected) arrivals.add(*c.trajectory);
   const bool graded = s.rollouts > s.faults + s.masked;
   return fmt::format(
       "{}  signal {}/{} groups{}  {}  {:.1f} s{}{}{}",

@@ -25,7 +25,7 @@ std::vector<Group> valid_groups(std::span<const Collected> collected) {
   std::vector<Group> groups;
   std::int64_t current = -1;
   for (std::size_t i = 0; i < collected.size(); ++i) {
-    const Trajectory& t = collected[i].trajectory;
+    const Trajectory& t = *collected[i].trajectory;
     if (groups.empty() || t.assignment.group != current)
       groups.push_back({t.assignment.task_row, {}});
     current = t.assignment.group;
@@ -41,7 +41,7 @@ std::vector<double> compared_of(const Group& group, std::span<const Collected> c
                                 AdvantageKind kind, std::span<const double> penalties = {}) {
   std::vector<double> values;
   for (const auto i : group.members)
-    values.push_back(compared_value(collected[i].trajectory.grade, kind) -
+    values.push_back(compared_value(collected[i].trajectory->grade, kind) -
                      (penalties.empty() ? 0.0 : penalties[i]));
   return values;
 }
@@ -68,8 +68,8 @@ void count_group(StepSignal& signal, std::span<const double> rewards) {
 double mean_of_valid(std::span<const Collected> collected, double (*value)(const Grade&)) {
   double sum = 0, count = 0;
   for (const Collected& c : collected) {
-    if (!valid(c.trajectory)) continue;
-    sum += value(c.trajectory.grade);
+    if (!valid(*c.trajectory)) continue;
+    sum += value(c.trajectory->grade);
     ++count;
   }
   return sum / count;
@@ -127,7 +127,7 @@ PolicyLag policy_lag(std::span<const Collected> collected, std::int64_t step) {
   PolicyLag lag;
   double tokens = 0, rollouts = 0, sum = 0, mixed = 0;
   for (const Collected& c : collected) {
-    const Trajectory& t = c.trajectory;
+    const Trajectory& t = *c.trajectory;
     if (!valid(t)) continue;
     for (std::size_t i = 0; i < t.tokens.size(); ++i) {
       if (t.is_action[i] == 0) continue;
@@ -162,7 +162,7 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
       throw Error(fmt::format("step {}: row {} of the journal is not committed, only {} rows are",
                               step, c.row, committed_rows));
     }
-    const Trajectory& t = c.trajectory;
+    const Trajectory& t = *c.trajectory;
     const double penalty = penalties.empty() ? 0.0 : penalties[batch.uses.size()];
     batch.uses.push_back({c.row, step, t.grade.reward - penalty, 0.0, false});
     ++batch.signal.rollouts;
@@ -177,7 +177,7 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
   std::vector<Group> groups = valid_groups(collected);
   batch.signal.groups = static_cast<std::int64_t>(groups.size());
   const auto foreign = [&](std::size_t member) {
-    const VersionSpan versions = sampled_versions(collected[member].trajectory);
+    const VersionSpan versions = sampled_versions(*collected[member].trajectory);
     return versions.oldest < step - options.max_lag || versions.newest > step;
   };
   std::erase_if(groups, [&](const Group& g) {
@@ -203,7 +203,7 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
     const auto earned = compared_of(g, collected, options.advantage.kind);
     count_group(batch.signal, earned);
     batch.signal.groups_passed += std::ranges::any_of(
-        g.members, [&](std::size_t i) { return collected[i].trajectory.grade.passed; });
+        g.members, [&](std::size_t i) { return collected[i].trajectory->grade.passed; });
     if (!every_group && !has_signal(earned)) continue;
     rewards.push_back(compared_of(g, collected, options.advantage.kind, penalties));
     kept.push_back(std::move(g));
@@ -216,7 +216,7 @@ StepBatch make_step_batch(std::span<const Collected> collected, std::int64_t com
     const std::size_t before = batch.in_loss.size();
     for (std::size_t m = 0; m < kept[g].members.size(); ++m) {
       const std::size_t i = kept[g].members[m];
-      if (in_baseline_only(collected[i].trajectory, options.baseline_only)) continue;
+      if (in_baseline_only(*collected[i].trajectory, options.baseline_only)) continue;
       batch.uses[i].advantage = by_critic ? 0.0 : advantages[g][m];
       batch.uses[i].in_loss = true;
       batch.in_loss.push_back(i);
@@ -238,8 +238,8 @@ std::vector<LossRollout> loss_rollouts(std::span<const Collected> collected,
   std::vector<LossRollout> rollouts;
   for (std::size_t k = 0; k < batch.in_loss.size(); ++k) {
     const std::size_t i = batch.in_loss[k];
-    rollouts.push_back(
-        {&collected[i].trajectory, batch.prompt[k], batch.uses[i].reward, batch.uses[i].advantage});
+    rollouts.push_back({collected[i].trajectory.get(), batch.prompt[k], batch.uses[i].reward,
+                        batch.uses[i].advantage});
   }
   return rollouts;
 }
@@ -249,7 +249,8 @@ std::vector<LossRollout> valid_rollouts(std::span<const Collected> collected) {
   std::int64_t prompt = 0;
   for (const Group& group : valid_groups(collected)) {
     for (const std::size_t i : group.members)
-      rollouts.push_back({&collected[i].trajectory, prompt, collected[i].trajectory.grade.reward});
+      rollouts.push_back(
+          {collected[i].trajectory.get(), prompt, collected[i].trajectory->grade.reward});
     prompt += group.members.empty() ? 0 : 1;
   }
   return rollouts;

@@ -195,7 +195,7 @@ std::vector<double> Updater::penalties(std::span<const Collected> collected,
   const auto nats = divergences(rollouts, between);
   std::vector<double> result(collected.size());
   for (std::size_t i = 0, next = 0; i < collected.size(); ++i)
-    if (next < rollouts.size() && rollouts[next].trajectory == &collected[i].trajectory)
+    if (next < rollouts.size() && rollouts[next].trajectory == collected[i].trajectory.get())
       result[i] = kl.coefficient * nats[next++];
   return result;
 }

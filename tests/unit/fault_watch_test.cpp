@@ -73,12 +73,12 @@ std::vector<Collected> step_of(int groups, const std::function<double(int)>& rew
   std::vector<Collected> step;
   for (int g = 0; g < groups; ++g) {
     for (int member = 0; member < 2; ++member) {
-      Collected c;
-      c.trajectory.assignment.group = g;
-      c.trajectory.grade.reward = reward(g);
-      c.trajectory.end = EndReason::kFinished;
-      if (member == 1 && loses(g)) c.trajectory.fault = FaultReason::kToolFault;
-      step.push_back(c);
+      Trajectory t;
+      t.assignment.group = g;
+      t.grade.reward = reward(g);
+      t.end = EndReason::kFinished;
+      if (member == 1 && loses(g)) t.fault = FaultReason::kToolFault;
+      step.push_back({0, std::make_shared<const Trajectory>(std::move(t))});
     }
   }
   return step;

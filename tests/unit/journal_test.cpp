@@ -221,6 +221,16 @@ TEST_F(JournalTest, FlushesAfterAWhileWithoutACommit) {
   EXPECT_EQ(reader.committed_rows(), 0);
 }
 
+TEST_F(JournalTest, SharesARowUntilItIsWritten) {
+  Journal journal(file(), kAbout, {.flush_every = std::chrono::hours(1)});
+  const auto row = std::make_shared<const Trajectory>(sample_trajectory(0));
+  journal.append(row);
+  EXPECT_EQ(row.use_count(), 2);
+  journal.commit();
+  EXPECT_EQ(row.use_count(), 1);
+  EXPECT_EQ(difference(JournalReader(file()).read(0), *row), "");
+}
+
 TEST_F(JournalTest, OpensForWritingWhileSomebodyReads) {
   { Journal(file(), kAbout).append(sample_trajectory(0)); }
   const int lock = ::open(file().c_str(), O_RDONLY | O_CLOEXEC);  // as h5py locks what it reads

@@ -125,7 +125,7 @@ Collected sampled(std::size_t tokens, bool recovered) {
   Trajectory t;
   t.tokens.assign(tokens, 1);
   t.is_action.assign(tokens, 1);
-  return {0, t, recovered};
+  return {0, std::make_shared<const Trajectory>(std::move(t)), recovered};
 }
 
 double value_of(const MetricList& metrics, std::string_view name) {
@@ -169,7 +169,8 @@ TEST(StepMetrics, CountWhatThePrefixCacheSpared) {
   first.prefill_tokens = 4 + (1 + 3);  // the last token sampled comes with the tool's
   Trajectory second = first;
   second.prefill_tokens = 1 + 3;  // its prompt is the first one's
-  const std::vector<Collected> group{{0, first, false}, {1, second, false}};
+  const std::vector<Collected> group{{0, std::make_shared<const Trajectory>(first)},
+                                     {1, std::make_shared<const Trajectory>(second)}};
   EXPECT_DOUBLE_EQ(value_of(step_metrics({}, {}, group), metric::kPrefixCacheHitRate),
                    1 - 12.0 / 26);
   EXPECT_TRUE(std::isnan(value_of(step_metrics({}, {}, {}), metric::kPrefixCacheHitRate)));

@@ -28,7 +28,7 @@ Collected rollout(std::int64_t task, double score, FaultReason fault = FaultReas
   t.grade.score = score;
   t.grade.passed = score == 1;
   t.fault = fault;
-  return {0, t};
+  return {0, std::make_shared<const Trajectory>(std::move(t))};
 }
 
 TEST(Bootstrap, IsTheSameForTheSameSeedAndAnotherForAnother) {

@@ -33,7 +33,14 @@ Collected rollout(std::int64_t group, std::int32_t member, double reward) {
   t.prompt_length = 1;
   t.grade.score = t.grade.reward = reward;
   t.grade.passed = reward == 1;
-  return {group * 100 + member, t};
+  return {group * 100 + member, std::make_shared<const Trajectory>(std::move(t))};
+}
+
+// A rollout's own trajectory, to be changed.
+Trajectory& own(Collected& c) {
+  const auto copy = std::make_shared<Trajectory>(*c.trajectory);
+  c.trajectory = copy;
+  return *copy;
 }
 
 StepBatch plan(const std::vector<Collected>& collected) {
@@ -42,7 +49,7 @@ StepBatch plan(const std::vector<Collected>& collected) {
 }
 
 Collected left_out(Collected c, FaultReason why) {
-  c.trajectory.fault = why;
+  own(c).fault = why;
   return c;
 }
 
@@ -58,9 +65,9 @@ TEST(StepBatch, RefusesARowThatIsNotCommitted) {
 TEST(StepBatch, ComparesWithRolloutsThatItDoesNotLearnFrom) {
   std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0), rollout(0, 2, 0),
                                    rollout(1, 0, 1), rollout(1, 1, 0)};
-  collected[1].trajectory.end = EndReason::kMaxNewTokens;
-  collected[2].trajectory.tool_events.emplace_back();  // its call could not be read
-  collected[3].trajectory.end = collected[4].trajectory.end = EndReason::kMaxTurns;
+  own(collected[1]).end = EndReason::kMaxNewTokens;
+  own(collected[2]).tool_events.emplace_back();  // its call could not be read
+  own(collected[3]).end = own(collected[4]).end = EndReason::kMaxTurns;
   const auto in_loss = [&](BaselineOnly rule) {
     const auto batch = make_step_batch(
         collected, 1000, {.advantage = {.kind = AdvantageKind::kRloo}, .baseline_only = rule}, 5);
@@ -146,15 +153,15 @@ TEST(StepBatch, IsAMeanOverAllGroupsIfWanted) {
 
 TEST(StepBatch, ComparesPassesWherePassAtKIsLearnt) {
   std::vector<Collected> collected{rollout(0, 0, 0.4), rollout(0, 1, 0.9), rollout(0, 2, 0.1)};
-  collected[0].trajectory.grade.passed = true;  // by a threshold of its own, behind a shut gate ...
-  collected[1].trajectory.grade.passed = false;
+  own(collected[0]).grade.passed = true;  // by a threshold of its own, behind a shut gate ...
+  own(collected[1]).grade.passed = false;
   const auto batch = make_step_batch(collected, 1000,
                                      {.advantage = {.kind = AdvantageKind::kPassK, .k = 1}}, kStep);
   EXPECT_GT(batch.uses[0].advantage, 0);
   EXPECT_LT(batch.uses[1].advantage, 0);
   EXPECT_DOUBLE_EQ(batch.uses[1].advantage, batch.uses[2].advantage);
   EXPECT_EQ(batch.signal.groups_signal, 1);
-  collected[0].trajectory.grade.passed = false;  // rewards differ still, and nothing is compared
+  own(collected[0]).grade.passed = false;  // rewards differ still, and nothing is compared
   const auto none = make_step_batch(collected, 1000,
                                     {.advantage = {.kind = AdvantageKind::kPassK, .k = 1}}, kStep);
   EXPECT_EQ(none.signal.groups_signal, 0);
@@ -174,7 +181,7 @@ TEST(StepBatch, LeavesOutAGroupWithoutAnAdvantage) {
 
 TEST(StepBatch, UsesEveryValidRolloutWhereACriticCompares) {
   auto stale = rollout(3, 0, 1);
-  stale.trajectory.token_version = {-1, 7};
+  own(stale).token_version = {-1, 7};
   const std::vector<Collected> collected{rollout(0, 0, 0),
                                          rollout(0, 1, 0),
                                          rollout(1, 0, 1),
@@ -207,7 +214,7 @@ TEST(StepMetrics, SayNothingOfThePolicyWhereTheCriticLearnsAlone) {
 
 TEST(StepBatch, KeepsAFaultOutOfLossAndBaseline) {
   auto faulted = rollout(0, 2, 0);
-  faulted.trajectory.fault = FaultReason::kToolFault;
+  own(faulted).fault = FaultReason::kToolFault;
   const auto with = plan({rollout(0, 0, 1), rollout(0, 1, 0), faulted});
   EXPECT_DOUBLE_EQ(with.uses[0].advantage, 1);  // leave-one-out over two, not three
   EXPECT_FALSE(with.uses[2].in_loss);
@@ -217,7 +224,7 @@ TEST(StepBatch, KeepsAFaultOutOfLossAndBaseline) {
 
 TEST(StepBatch, CountsPassesAsTheGradesSay) {
   auto gated = rollout(0, 1, 1);
-  gated.trajectory.grade.passed = false;
+  own(gated).grade.passed = false;
   EXPECT_DOUBLE_EQ(plan({rollout(0, 0, 1), gated}).signal.pass_rate, 0.5);
 }
 
@@ -238,9 +245,11 @@ TEST(StepBatch, HasNoUpdateAndNoMeansWhereEveryRolloutIsMasked) {
 
 TEST(Arrivals, TellMostFrequentFaultAndMasks) {
   Arrivals arrivals;
-  EXPECT_FALSE(arrivals.add(rollout(0, 0, 1).trajectory));
+  EXPECT_FALSE(arrivals.add(*rollout(0, 0, 1).trajectory));
   EXPECT_EQ(arrivals.left_out(), "");
-  const auto add = [&](FaultReason why) { return arrivals.add(left_out({}, why).trajectory); };
+  const auto add = [&](FaultReason why) {
+    return arrivals.add(*left_out(rollout(0, 0, 0), why).trajectory);
+  };
   EXPECT_TRUE(add(FaultReason::kToolFault));
   EXPECT_TRUE(add(FaultReason::kGraderFault));
   EXPECT_FALSE(add(FaultReason::kGraderFault));
@@ -251,9 +260,9 @@ TEST(Arrivals, TellMostFrequentFaultAndMasks) {
 
 TEST(RefuseIfAllLost, NamesTheFirstFaultAndLetsMasksPass) {
   auto dead = left_out(rollout(0, 0, 0), FaultReason::kToolFault);
-  dead.trajectory.fault_detail = "tool get at http://t:1/x: HTTP 500";
+  own(dead).fault_detail = "tool get at http://t:1/x: HTTP 500";
   auto zeroed = rollout(0, 1, 0);
-  zeroed.trajectory.end = EndReason::kInfraExhausted;
+  own(zeroed).end = EndReason::kInfraExhausted;
   const auto masked = left_out(rollout(0, 2, 0), FaultReason::kMasked);
   EXPECT_NO_THROW(refuse_if_all_lost(std::vector{masked, masked}, "the step"));
   EXPECT_NO_THROW(refuse_if_all_lost(std::vector{dead, masked}, "the step"));
@@ -269,14 +278,14 @@ TEST(RefuseIfAllLost, NamesTheFirstFaultAndLetsMasksPass) {
 
 TEST(StepBatch, DropsAGroupWithFewerThanTwoValidMembers) {
   auto faulted = rollout(0, 1, 0);
-  faulted.trajectory.fault = FaultReason::kGraderFault;
+  own(faulted).fault = FaultReason::kGraderFault;
   const auto batch = plan({rollout(0, 0, 1), faulted});
   EXPECT_TRUE(batch.in_loss.empty());
   EXPECT_EQ(batch.signal.groups_dropped, 1);
 }
 
 Collected sampled_by(Collected rollout, std::int32_t version) {
-  rollout.trajectory.token_version = {-1, version};
+  own(rollout).token_version = {-1, version};
   return rollout;
 }
 
@@ -290,7 +299,7 @@ TEST(StepBatch, LeavesOutWhatAnotherPolicySampled) {
 
 TEST(StepBatch, LearnsFromOlderPoliciesUpToTheLag) {
   auto two_policies = rollout(0, 0, 1);
-  Trajectory& t = two_policies.trajectory;
+  Trajectory& t = own(two_policies);
   t.tokens = {1, 2, 9, 3};
   t.is_action = {0, 1, 0, 1};
   t.behavior_logprobs = {0, -1, 0, -1};
@@ -346,8 +355,8 @@ TEST(TaskPool, GoesOnWhereItWas) {
 TEST(Evaluation, AveragesOverTasksAndLeavesFaultsOut) {
   std::vector<Collected> collected{rollout(0, 0, 1), rollout(0, 1, 0), rollout(1, 0, 1),
                                    rollout(1, 1, 0)};
-  collected[2].trajectory.assignment.task_row = collected[3].trajectory.assignment.task_row = 1;
-  collected[3].trajectory.fault = FaultReason::kToolFault;
+  own(collected[2]).assignment.task_row = own(collected[3]).assignment.task_row = 1;
+  own(collected[3]).fault = FaultReason::kToolFault;
   const Evaluation e = evaluate_rollouts(collected);
   EXPECT_DOUBLE_EQ(e.pass_at_1, 0.75);
   EXPECT_EQ(e.tasks, 2);
@@ -360,11 +369,11 @@ TEST(Evaluation, TellsWhatWasPlannedAndWhatIsMissing) {
   for (std::int64_t task = 0; task < 4; ++task) {
     for (std::int32_t member = 0; member < 3; ++member) {
       collected.push_back(rollout(task, member, task == 0 ? 1 : 0));
-      collected.back().trajectory.assignment.task_row = task;
-      if (task >= 2) collected.back().trajectory.fault = FaultReason::kToolFault;
+      own(collected.back()).assignment.task_row = task;
+      if (task >= 2) own(collected.back()).fault = FaultReason::kToolFault;
     }
   }
-  collected.back().trajectory.fault = FaultReason::kMasked;
+  own(collected.back()).fault = FaultReason::kMasked;
   const Evaluation e = evaluate_rollouts(collected);
   EXPECT_EQ(e.tasks, 4);
   EXPECT_EQ(e.samples, 3);
@@ -380,7 +389,7 @@ TEST(Evaluation, CountsCanariesApart) {
   std::vector<Collected> collected{rollout(0, 0, 0), rollout(1, 0, 1), rollout(1, 1, 0),
                                    left_out(rollout(1, 2, 1), FaultReason::kToolFault)};
   EXPECT_FALSE(canary_pass_rate(collected));
-  for (std::size_t i = 1; i < 4; ++i) collected[i].trajectory.assignment.split = Split::kCanary;
+  for (std::size_t i = 1; i < 4; ++i) own(collected[i]).assignment.split = Split::kCanary;
   EXPECT_DOUBLE_EQ(canary_pass_rate(collected).value(), 0.5);
   EXPECT_DOUBLE_EQ(evaluate_rollouts(collected).pass_at_1, 0);
   EXPECT_EQ(evaluate_rollouts(collected).samples, 1);
