@@ -10,8 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const ModelSpec spec = read_model_spec(golden / "models/qwen2-untied");
   if (size == 0) return 0;
   for (const char* name : {"adapter_config.json", "adapter_model.safetensors"})
-    std::filesystem::copy_file(golden / "adapters/qwen2-lora" / name, input_folder() / name,
-                               std::filesystem::copy_options::overwrite_existing);
+    copy_input(golden / "adapters/qwen2-lora" / name, input_folder() / name);
   const char* replaced = data[0] % 2 == 0 ? "adapter_config.json" : "adapter_model.safetensors";
   write_input(input_folder() / replaced, text_of(data + 1, size - 1));
   may_refuse([] { read_lora_adapter(input_folder(), spec); });

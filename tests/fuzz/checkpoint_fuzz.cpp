@@ -39,7 +39,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size == 0) return 0;
   const auto folder = input_folder() / "checkpoints" / "step-000002";
   std::filesystem::remove_all(folder);
-  std::filesystem::copy(saved(), folder);
+  std::filesystem::create_directory(folder);
+  for (const auto& file : std::filesystem::directory_iterator(saved()))
+    copy_input(file.path(), folder / file.path().filename());
   replace(folder, data[0] % 3, text_of(data + 1, size - 1));
   manifest_problem(folder, ManifestCheck::kSizes);  // never throws
   if (!newest_checkpoint(folder.parent_path())) __builtin_trap();

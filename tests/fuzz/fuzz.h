@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -55,6 +56,13 @@ inline const std::filesystem::path& input_folder() {
 inline void write_input(const std::filesystem::path& file, std::string_view bytes) {
   std::ofstream(file, std::ios::binary)
       .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
+// As std::filesystem::copy_file, which gives up when libFuzzer's alarm interrupts it.
+inline void copy_input(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::ifstream source(from, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(source), {}};
+  write_input(to, bytes);
 }
 
 }  // namespace rollcall
