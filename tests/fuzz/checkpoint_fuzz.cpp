@@ -37,7 +37,7 @@ void replace(const std::filesystem::path& folder, std::uint8_t which, std::strin
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace rollcall;
   if (size == 0) return 0;
-  const auto folder = input_folder() / "checkpoints" / "step-000002";
+  const auto folder = saved().parent_path() / "step-000002";
   std::filesystem::remove_all(folder);
   std::filesystem::create_directory(folder);
   for (const auto& file : std::filesystem::directory_iterator(saved()))
