@@ -28,7 +28,7 @@ COLUMNS = {
 WARM_MS = 4000
 LEAD = "lead, 64 workers"
 # Of the lead's time while it collects a step: what is below one function, innermost first.
-LEAD_COLUMNS = {"reading a record": "decode_trajectory", "the journal's copy": "Journal::append", "waiting": "Backoff|nanosleep"}
+LEAD_COLUMNS = {"reading a record": "decode_trajectory", "the journal": "Journal::append", "waiting": "Backoff|nanosleep"}
 
 
 def rows():
